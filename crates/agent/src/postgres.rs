@@ -1,0 +1,254 @@
+//! The machine's Postgres: kept running, its superuser's password, its database.
+
+use std::time::Duration;
+
+use cp_model::agent_protocol::DesiredBackend;
+use cp_pg::{Binaries, Cluster, Durability, SUPERUSER, Settings, StopMode};
+use rustix::process::Signal;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+use crate::{
+    config::{Config, MachineDir, PostgresConfig},
+    keep, process,
+};
+
+/// The project's database, unless its environment names another.
+pub(crate) const DATABASE: &str = "insforge";
+
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PostgresError {
+    #[error("{0}")]
+    NoBinaries(#[from] cp_pg::NotFound),
+    #[error("Postgres: {0}")]
+    Cluster(#[from] cp_pg::Error),
+    #[error("cannot use the machine's database: {0}")]
+    Sql(#[from] sqlx::Error),
+    #[error("cannot keep the database password: {0}")]
+    Keep(#[from] std::io::Error),
+}
+
+pub(crate) struct Postgres {
+    cluster: Cluster,
+    settings: Settings,
+    config: PostgresConfig,
+    dir: MachineDir,
+    /// Seen last, for the case that the folder disappears under it.
+    pid: Option<u32>,
+}
+
+impl Postgres {
+    pub(crate) async fn open(
+        config: PostgresConfig,
+        dir: &MachineDir,
+    ) -> Result<Self, PostgresError> {
+        let binaries = Binaries::in_dir(&config.binaries).await?;
+        let cluster = Cluster::open(&binaries, dir.file("pgdata"), config.port).await?;
+        let settings = Settings {
+            durability: if config.fast {
+                Durability::Fast
+            } else {
+                Durability::Full
+            },
+            ..Settings::machine()
+        };
+        Ok(Self {
+            cluster,
+            settings,
+            config,
+            dir: dir.clone(),
+            pid: None,
+        })
+    }
+
+    /// Starts it, or takes over one that runs.
+    pub(crate) async fn ensure(&mut self) -> Result<(), PostgresError> {
+        if !self.is_running().await {
+            tracing::info!(port = self.cluster.port(), "starting postgres");
+            self.cluster.start(&self.settings).await?;
+        } else if self.pid.is_none() {
+            // One that was left running may still be recovering.
+            self.cluster.start(&self.settings).await?;
+        }
+        self.pid = self.cluster.pid().await;
+        Ok(())
+    }
+
+    pub(crate) async fn is_running(&self) -> bool {
+        self.cluster.is_running().await
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.cluster.port()
+    }
+
+    /// The superuser's URL of `database` with the password that is in force.
+    pub(crate) fn url(&self, database: &str) -> Result<SecretString, PostgresError> {
+        Ok(self.cluster.superuser_url(database, &self.password()?))
+    }
+
+    /// Makes the superuser's password what is desired and the database exist.
+    pub(crate) async fn adapt(&mut self, desired: &DesiredBackend) -> Result<(), PostgresError> {
+        let wanted = SecretString::from(desired.database_password.as_str());
+        let known = self.password()?;
+        let is_set = known.expose_secret() == wanted.expose_secret();
+        let mut connection = match self.connect(&known).await {
+            Ok(connection) => connection,
+            // The note of our last change was lost, or somebody else changed it.
+            Err(error) if is_wrong_password(&error) => match self.connect(&wanted).await {
+                Ok(connection) => connection,
+                Err(error) if is_wrong_password(&error) => self.force_password(&wanted).await?,
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        if !is_set {
+            alter_password(&mut connection, &wanted).await?;
+            keep::save_database_password(&self.dir, &wanted)?;
+        }
+        let outcome = create_database(&mut connection, database_of(desired)).await;
+        // Closing politely is a courtesy; the outcome is what counts.
+        let _ = connection.close().await;
+        Ok(outcome?)
+    }
+
+    /// A warm machine has its database already when its project comes.
+    pub(crate) async fn prepare(&mut self) -> Result<(), PostgresError> {
+        let mut connection = self.connect(&self.password()?).await?;
+        let outcome = create_database(&mut connection, DATABASE).await;
+        let _ = connection.close().await;
+        Ok(outcome?)
+    }
+
+    pub(crate) async fn stop(&self) {
+        match self.cluster.stop(StopMode::Fast, STOP_TIMEOUT).await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "postgres does not stop; stopping it at once");
+                if let Err(error) = self.cluster.stop(StopMode::Immediate, STOP_TIMEOUT).await {
+                    tracing::error!(%error, "postgres does not stop");
+                }
+            }
+        }
+        // Without its folder the cluster looks stopped, and is not.
+        let Some(pid) = self.pid else { return };
+        let pgdata = self.cluster.dir().to_string_lossy().into_owned();
+        if process::command_line(pid)
+            .await
+            .is_some_and(|line| line.contains(&pgdata))
+        {
+            // To Postgres, an immediate shutdown.
+            process::signal(pid, Signal::QUIT);
+        }
+    }
+
+    fn password(&self) -> Result<SecretString, PostgresError> {
+        let kept = keep::database_password(&self.dir)?;
+        Ok(kept.unwrap_or_else(|| self.config.password.clone()))
+    }
+
+    async fn connect(&self, password: &SecretString) -> Result<PgConnection, sqlx::Error> {
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(self.port())
+            .username(SUPERUSER)
+            .password(password.expose_secret())
+            .database("postgres")
+            .ssl_mode(PgSslMode::Disable)
+            .application_name("insforge-agent")
+            .connect()
+            .await
+    }
+
+    /// No password that we know is accepted: the owner of the data folder sets one all the same.
+    async fn force_password(
+        &mut self,
+        wanted: &SecretString,
+    ) -> Result<PgConnection, PostgresError> {
+        tracing::warn!("the database superuser's password was changed by others; setting it again");
+        self.cluster.stop(StopMode::Fast, STOP_TIMEOUT).await?;
+        self.cluster.set_superuser_password(wanted).await?;
+        self.cluster.start(&self.settings).await?;
+        self.pid = self.cluster.pid().await;
+        keep::save_database_password(&self.dir, wanted)?;
+        Ok(self.connect(wanted).await?)
+    }
+}
+
+impl Config {
+    /// Whether this program brings the backend's schema along.
+    pub(crate) fn is_builtin(&self) -> bool {
+        self.runtime == crate::config::Runtime::Builtin
+    }
+}
+
+pub(crate) fn database_of(desired: &DesiredBackend) -> &str {
+    let named = desired.env.get("POSTGRES_DB").map(String::as_str);
+    named
+        .filter(|name| !name.trim().is_empty())
+        .unwrap_or(DATABASE)
+}
+
+async fn alter_password(
+    connection: &mut PgConnection,
+    wanted: &SecretString,
+) -> Result<(), sqlx::Error> {
+    // Nothing that fails or runs here may be logged: the statement holds the password.
+    let statement = SecretString::from(format!(
+        "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; \
+         SET log_min_duration_statement = -1; SET standard_conforming_strings = on; \
+         ALTER ROLE {SUPERUSER} PASSWORD {}",
+        quote_literal(wanted.expose_secret())
+    ));
+    sqlx::raw_sql(AssertSqlSafe(statement.expose_secret()))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn create_database(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    let exists: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(name)
+            .fetch_one(&mut *connection)
+            .await?;
+    if !exists {
+        let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// With `standard_conforming_strings`, a quote is the only special character.
+fn quote_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// 28P01 `invalid_password` (Postgres manual, appendix A).
+fn is_wrong_password(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == "28P01")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_cannot_leave_its_literal() {
+        assert_eq!(quote_literal("a'b\\"), "'a''b\\'");
+        assert_eq!(
+            quote_literal("'; DROP TABLE x; --"),
+            "'''; DROP TABLE x; --'"
+        );
+    }
+}

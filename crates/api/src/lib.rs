@@ -1,0 +1,98 @@
+//! The HTTP interface: routes, extractors, wire types, OpenAPI.
+//!
+//! A request's way: [`front_door`] (request id, span, metrics, load shedding, one form for every
+//! refusal) → [`partner_auth`] on the partnership routes (credentials, rate limit) → extractors
+//! (model, path ids, body) → one `cp_domain` verb → a wire type. The `server` crate builds the
+//! router and serves it; the test harness calls the router in process.
+
+mod agent;
+mod body;
+mod client_address;
+mod docs;
+mod front_door;
+mod idempotency;
+mod jwks;
+mod params;
+mod partner_auth;
+mod partnership;
+mod problem;
+mod serve;
+mod wire;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::middleware::{from_fn_with_state, map_response};
+use cp_domain::ControlPlane;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use docs::openapi;
+pub use serve::serve;
+
+use front_door::FrontDoor;
+
+/// What the process decides about the interface.
+#[derive(Debug, Clone)]
+pub struct ApiOptions {
+    /// How many reverse proxies of ours stand in front. With none, `X-Forwarded-For` is ignored:
+    /// anybody could write it.
+    pub trusted_proxies: usize,
+    /// Cancelled when the process is told to stop: open waits then end with what they have.
+    pub shutdown: CancellationToken,
+    /// Requests worked on at once; more are answered 503.
+    pub max_in_flight: usize,
+    /// Agents' `desired` calls held open at once. They hold no connection to the database, so
+    /// there may be many more of them than of other requests.
+    pub max_agent_waits: usize,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            trusted_proxies: 0,
+            shutdown: CancellationToken::new(),
+            max_in_flight: 2_000,
+            max_agent_waits: 20_000,
+        }
+    }
+}
+
+/// What every handler can ask for.
+#[derive(Clone)]
+pub(crate) struct ApiState {
+    pub control_plane: ControlPlane,
+    pub shutdown: CancellationToken,
+}
+
+impl FromRef<ApiState> for ControlPlane {
+    fn from_ref(state: &ApiState) -> Self {
+        state.control_plane.clone()
+    }
+}
+
+/// The public interface, complete with its middleware.
+pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
+    let door = Arc::new(FrontDoor::new(&options));
+    let state = ApiState {
+        control_plane,
+        shutdown: options.shutdown,
+    };
+    let partnership = Router::from(partnership::routes()).route_layer(from_fn_with_state(
+        state.control_plane.clone(),
+        partner_auth::authenticate,
+    ));
+    Router::from(open_routes())
+        .merge(partnership)
+        .merge(docs::router().layer(map_response(docs::set_security_headers)))
+        .layer(from_fn_with_state(door, front_door::pass))
+        .with_state(state)
+}
+
+/// The documented routes that no partner's secret guards.
+fn open_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .merge(jwks::routes())
+        .merge(agent::routes())
+}

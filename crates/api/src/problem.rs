@@ -1,0 +1,459 @@
+//! Refusals: what is wrong, in the words and the form of the interface that was called. A handler
+//! returns a [`Problem`]; the front door writes it, because only there the request id and the form
+//! are known for every way a request can fail.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use cp_domain::{DomainError, Thing};
+use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::wire::project::ConnectedProject;
+
+pub const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Seconds after which a caller may try again when we are overloaded or Postgres is away.
+const RETRY_UNAVAILABLE: u64 = 2;
+
+/// The two forms in which a refusal is written (design.md, "Errors").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `{"success":false,"message","code","requestId"}`
+    Partnership,
+    /// `{"code","error","requestId"}`
+    Platform,
+}
+
+impl Form {
+    pub fn of_path(path: &str) -> Self {
+        match path.strip_prefix("/partnership") {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => Self::Partnership,
+            _ => Self::Platform,
+        }
+    }
+}
+
+/// One refusal. May carry the keys of candidate projects, so it has no `Debug`.
+pub struct Problem {
+    pub status: StatusCode,
+    pub code: &'static str,
+    message: Cow<'static, str>,
+    detail: Option<Detail>,
+    advice: Option<Advice>,
+    /// For the log, never for the caller.
+    pub cause: Option<String>,
+}
+
+/// What some refusals add to the body.
+enum Detail {
+    Candidates(Vec<ConnectedProject>),
+    Operation(OperationInFlight),
+}
+
+/// What some refusals add to the headers.
+enum Advice {
+    RetryAfter(u64),
+    RateLimited { limit: u32, retry_after: u64 },
+}
+
+/// The operation that holds a project.
+#[derive(Serialize, ToSchema)]
+pub struct OperationInFlight {
+    #[schema(value_type = uuid::Uuid)]
+    id: OperationId,
+    #[schema(schema_with = crate::wire::schema::operation_kind)]
+    kind: OperationKind,
+}
+
+impl Problem {
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            detail: None,
+            advice: None,
+            cause: None,
+        }
+    }
+
+    /// 400: the message names the field and the rule.
+    pub fn invalid_input(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_input", message)
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "Authentication failed. Check the credentials that you send.",
+        )
+    }
+
+    pub fn wrong_model(needed: PartnershipModel) -> Self {
+        let name = match needed {
+            PartnershipModel::CoBranded => "co-branded",
+            PartnershipModel::WhiteLabel => "white-label",
+        };
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "wrong_partnership_model",
+            format!(
+                "This endpoint belongs to the {name} partnership model, which your partnership does not have."
+            ),
+        )
+    }
+
+    /// 503: we, or what we stand on, cannot work just now.
+    pub fn unavailable() -> Self {
+        Self {
+            advice: Some(Advice::RetryAfter(RETRY_UNAVAILABLE)),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "The service is not available at the moment. Try again in a few seconds.",
+            )
+        }
+    }
+
+    /// 500 with a fixed body. `cause` goes to the log under the request id.
+    pub fn internal(cause: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "Something went wrong on our side. Give the requestId to support if it lasts.",
+            )
+        }
+    }
+
+    /// What a status means when the router itself refused.
+    pub fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::new(
+                status,
+                "not_found",
+                "There is nothing at this address. See /docs for the interface.",
+            ),
+            StatusCode::METHOD_NOT_ALLOWED => Self::new(
+                status,
+                "method_not_allowed",
+                "This address does not take this method. The Allow header lists those that it takes.",
+            ),
+            status if status.is_client_error() => {
+                Self::new(status, "invalid_input", "The request could not be read.")
+            }
+            status => Self::internal(format!("a route answered {status} without a reason")),
+        }
+    }
+
+    /// Whether the same request with the same idempotency key shall get this answer again. What
+    /// passes by itself (a rate limit, an outage, a first request still running) must not stick.
+    pub fn is_final(&self) -> bool {
+        !self.status.is_server_error()
+            && self.status != StatusCode::UNAUTHORIZED
+            && self.status != StatusCode::TOO_MANY_REQUESTS
+            && self.code != "request_in_progress"
+    }
+
+    /// The body, in the form of the interface that was called.
+    pub fn body(&self, form: Form, request_id: &RequestId) -> Vec<u8> {
+        let written = match form {
+            Form::Partnership => serde_json::to_vec(&PartnershipError {
+                success: false,
+                message: &self.message,
+                code: self.code,
+                candidate_projects: match &self.detail {
+                    Some(Detail::Candidates(projects)) => Some(projects),
+                    _ => None,
+                },
+                operation: match &self.detail {
+                    Some(Detail::Operation(operation)) => Some(operation),
+                    _ => None,
+                },
+                request_id: request_id.as_str(),
+            }),
+            Form::Platform => serde_json::to_vec(&PlatformError {
+                code: self.code,
+                error: &self.message,
+                request_id: request_id.as_str(),
+            }),
+        };
+        // Strings and ids always serialise; an empty body would still carry the right status.
+        written.unwrap_or_default()
+    }
+
+    /// The headers that belong to this refusal.
+    pub fn add_headers(&self, form: Form, headers: &mut HeaderMap) {
+        match self.advice {
+            Some(Advice::RetryAfter(seconds)) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Some(Advice::RateLimited { limit, retry_after }) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
+                headers.insert(RATE_LIMIT_LIMIT, HeaderValue::from(limit));
+                headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from(0_u32));
+                headers.insert(RATE_LIMIT_RESET, HeaderValue::from(retry_after));
+            }
+            None => {}
+        }
+        // RFC 9110 section 11.6.1: a 401 names the way to authenticate.
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static(match form {
+                    Form::Partnership => "PartnershipSecret realm=\"partnership\"",
+                    Form::Platform => "Bearer realm=\"agent\"",
+                }),
+            );
+        }
+    }
+
+    /// The whole answer. The front door adds what every answer has.
+    pub fn write(&self, form: Form, request_id: &RequestId, response: &mut Response) {
+        *response.status_mut() = self.status;
+        *response.body_mut() = Body::from(self.body(form, request_id));
+        let headers = response.headers_mut();
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.add_headers(form, headers);
+    }
+}
+
+/// Leaves the problem in the answer's extensions, for the front door to write.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        Self::invalid_input(error.to_string())
+    }
+}
+
+impl From<DomainError> for Problem {
+    fn from(error: DomainError) -> Self {
+        let conflict =
+            |code, message: Cow<'static, str>| Self::new(StatusCode::CONFLICT, code, message);
+        match error {
+            DomainError::InvalidField(error) => error.into(),
+            DomainError::Unauthorized => Self::unauthorized(),
+            DomainError::PartnerSuspended => Self::new(
+                StatusCode::FORBIDDEN,
+                "partner_suspended",
+                "This partnership is suspended. Write to partnerships@insforge.dev.",
+            ),
+            DomainError::WrongPartnershipModel { needed } => Self::wrong_model(needed),
+            DomainError::NotFound(thing) => not_found(&thing),
+            DomainError::ProjectLimitReached {
+                message,
+                candidates,
+            } => Self {
+                detail: Some(Detail::Candidates(
+                    candidates.into_iter().map(Into::into).collect(),
+                )),
+                ..Self::new(StatusCode::FORBIDDEN, "project_limit_reached", message)
+            },
+            DomainError::OperationInProgress { operation_id, kind } => Self {
+                detail: Some(Detail::Operation(OperationInFlight {
+                    id: operation_id,
+                    kind,
+                })),
+                ..conflict(
+                    "operation_in_progress",
+                    format!(
+                        "Another operation ({kind} {operation_id}) is running on this project. Wait for it to end, then try again."
+                    )
+                    .into(),
+                )
+            },
+            DomainError::ProjectNotActive { status } => conflict(
+                "project_not_active",
+                format!("The project is {status}; it must be active for this.").into(),
+            ),
+            DomainError::WrongStatus { verb, status } => conflict(
+                "project_wrong_status",
+                format!("A project that is {status} cannot be {verb}.").into(),
+            ),
+            DomainError::IdempotencyKeyReused => conflict(
+                "idempotency_key_reused",
+                "This Idempotency-Key was used for another request. Use a new key for each new request."
+                    .into(),
+            ),
+            DomainError::RequestInProgress => conflict(
+                "request_in_progress",
+                "A request with this Idempotency-Key is still running. Try again in a moment.".into(),
+            ),
+            DomainError::RateLimited { limit, retry_after } => Self {
+                advice: Some(Advice::RateLimited { limit, retry_after }),
+                ..Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limited",
+                    format!("Too many requests. Try again in {retry_after} s."),
+                )
+            },
+            DomainError::Conflict(message) => conflict("conflict", message.into()),
+            DomainError::Unavailable => Self::unavailable(),
+            DomainError::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+/// Another tenant's thing is answered byte for byte like a missing one (design.md, invariant 7).
+fn not_found(thing: &Thing) -> Problem {
+    let (code, message) = match thing {
+        Thing::Project => ("project_not_found", "There is no such project."),
+        Thing::User => (
+            "user_not_found",
+            "There is no such user, or the user is not connected to your partnership.",
+        ),
+        Thing::Operation => ("operation_not_found", "There is no such operation."),
+        Thing::Machine => ("machine_not_found", "There is no such machine."),
+    };
+    Problem::new(StatusCode::NOT_FOUND, code, message)
+}
+
+/// A refusal of the partnership interface.
+#[derive(Serialize, ToSchema)]
+pub struct PartnershipError<'a> {
+    /// Always false.
+    #[schema(example = false)]
+    success: bool,
+    /// What happened and what to do next, for people.
+    #[schema(example = "project_name must have 2 to 64 characters, has 1")]
+    message: &'a str,
+    /// What happened, for programs.
+    #[schema(example = "invalid_input")]
+    code: &'a str,
+    /// With `project_limit_reached`: the user's projects that can be connected instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    candidate_projects: Option<&'a Vec<ConnectedProject>>,
+    /// With `operation_in_progress`: the operation to wait for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    operation: Option<&'a OperationInFlight>,
+    /// Names this request in our logs.
+    #[serde(rename = "requestId")]
+    #[schema(example = "req_019a9f0d3c1b7c2e8f64")]
+    request_id: &'a str,
+}
+
+/// A refusal of the other interfaces.
+#[derive(Serialize, ToSchema)]
+pub struct PlatformError<'a> {
+    /// What happened, for programs.
+    #[schema(example = "unauthorized")]
+    code: &'a str,
+    /// What happened and what to do next, for people.
+    #[schema(example = "Authentication failed. Check the credentials that you send.")]
+    error: &'a str,
+    /// Names this request in our logs.
+    #[serde(rename = "requestId")]
+    #[schema(example = "req_019a9f0d3c1b7c2e8f64")]
+    request_id: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn body(problem: &Problem, form: Form) -> Value {
+        let id = RequestId::from_caller("r-1").unwrap();
+        serde_json::from_slice(&problem.body(form, &id)).unwrap()
+    }
+
+    #[test]
+    fn each_interface_gets_its_own_form() {
+        let problem = Problem::from(DomainError::NotFound(Thing::Project));
+        assert_eq!(
+            body(&problem, Form::Partnership),
+            json!({"success": false, "message": "There is no such project.",
+                   "code": "project_not_found", "requestId": "r-1"})
+        );
+        assert_eq!(
+            body(&problem, Form::Platform),
+            json!({"code": "project_not_found", "error": "There is no such project.", "requestId": "r-1"})
+        );
+    }
+
+    #[test]
+    fn the_form_follows_the_path_and_not_its_prefix() {
+        assert_eq!(Form::of_path("/partnership/v1/x"), Form::Partnership);
+        assert_eq!(Form::of_path("/partnership"), Form::Partnership);
+        assert_eq!(Form::of_path("/partnerships"), Form::Platform);
+        assert_eq!(Form::of_path("/agent/v1/report"), Form::Platform);
+    }
+
+    #[test]
+    fn a_conflict_names_the_operation_that_holds_the_project() {
+        let operation_id = OperationId::generate();
+        let problem = Problem::from(DomainError::OperationInProgress {
+            operation_id,
+            kind: OperationKind::Pause,
+        });
+        assert_eq!(problem.status, StatusCode::CONFLICT);
+        let body = body(&problem, Form::Partnership);
+        assert_eq!(
+            body["operation"],
+            json!({"id": operation_id, "kind": "pause"})
+        );
+        assert_eq!(body["code"], "operation_in_progress");
+    }
+
+    #[test]
+    fn the_cause_of_an_internal_error_stays_with_us() {
+        let problem = Problem::from(DomainError::Internal("password=hunter2".into()));
+        for form in [Form::Partnership, Form::Platform] {
+            assert!(!body(&problem, form).to_string().contains("hunter2"));
+        }
+        assert_eq!(problem.cause.as_deref(), Some("password=hunter2"));
+    }
+
+    #[test]
+    fn a_rate_limit_says_when_to_come_back() {
+        let problem = Problem::from(DomainError::RateLimited {
+            limit: 600,
+            retry_after: 7,
+        });
+        let mut headers = HeaderMap::new();
+        problem.add_headers(Form::Partnership, &mut headers);
+        assert_eq!(headers[RETRY_AFTER], "7");
+        assert_eq!(headers[RATE_LIMIT_LIMIT], "600");
+        assert_eq!(headers[RATE_LIMIT_REMAINING], "0");
+    }
+
+    #[test]
+    fn only_what_lasts_is_kept_under_an_idempotency_key() {
+        let kept = |error: DomainError| Problem::from(error).is_final();
+        assert!(kept(DomainError::NotFound(Thing::Project)));
+        assert!(kept(DomainError::IdempotencyKeyReused));
+        assert!(!kept(DomainError::RequestInProgress));
+        assert!(!kept(DomainError::Unauthorized));
+        assert!(!kept(DomainError::Unavailable));
+        assert!(!kept(DomainError::Internal(String::new())));
+        assert!(!kept(DomainError::RateLimited {
+            limit: 1,
+            retry_after: 1
+        }));
+    }
+}

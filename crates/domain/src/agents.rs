@@ -1,0 +1,199 @@
+//! The machines' agents: how they register, what they shall do, what they report.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cp_model::agent_protocol::{
+    DesiredBackend, DesiredState, ObservedState, RegisterRequest, RegisterResponse, ReportRequest,
+};
+use cp_model::{Machine, MachineId, Project};
+use cp_storage::notifications::Topic;
+use cp_storage::{PgConnection, StorageError, machines, operations, projects, wakeups};
+use cp_tokens::secret::{OpaqueSecret, SecretKind};
+use tokio::time::Instant;
+
+use crate::secrets::SecretName;
+use crate::{ControlPlane, DomainError, DomainResult};
+
+impl ControlPlane {
+    /// Uses up the machine's bootstrap token and takes the token that the agent made for itself.
+    pub async fn register_agent(
+        &self,
+        request: &RegisterRequest,
+    ) -> DomainResult<RegisterResponse> {
+        let bootstrap = OpaqueSecret::parse(SecretKind::BootstrapToken, &request.bootstrap_token)
+            .map_err(|_| DomainError::Unauthorized)?;
+        let agent = OpaqueSecret::parse(SecretKind::AgentToken, &request.agent_token)
+            .map_err(|_| DomainError::Unauthorized)?;
+        let mut tx = self.db().begin().await?;
+        let machine = machines::mark_registered(
+            &mut tx,
+            request.machine_id,
+            bootstrap.hash().as_bytes(),
+            agent.hash().as_bytes(),
+            &request.agent_version,
+            self.now(),
+        )
+        .await?
+        .ok_or(DomainError::Unauthorized)?;
+        self.wake_for(&mut tx, &machine).await?;
+        tx.commit().await.map_err(StorageError::from)?;
+        Ok(RegisterResponse {
+            machine_id: machine.id,
+        })
+    }
+
+    pub async fn authenticate_agent(&self, token: Option<&str>) -> DomainResult<MachineId> {
+        let token = OpaqueSecret::parse(SecretKind::AgentToken, token.unwrap_or_default())
+            .map_err(|_| DomainError::Unauthorized)?;
+        let mut conn = self.db().acquire().await?;
+        let machine = machines::find_by_agent_token(&mut conn, token.hash().as_bytes()).await?;
+        machine.map(|m| m.id).ok_or(DomainError::Unauthorized)
+    }
+
+    /// What the machine shall be, if that is newer than `known`; waits up to `wait` for it.
+    pub async fn desired_state(
+        &self,
+        machine: MachineId,
+        known: i64,
+        wait: Duration,
+    ) -> DomainResult<Option<DesiredState>> {
+        let until = Instant::now() + wait;
+        let mut changes = self
+            .db()
+            .notifications()
+            .subscribe(Topic::Machines, &machine.to_string());
+        loop {
+            let mut conn = self.db().acquire().await?;
+            let current = machines::find_machine(&mut conn, machine)
+                .await?
+                .ok_or(DomainError::Unauthorized)?;
+            if current.desired_generation > known {
+                return self.build_desired(&mut conn, &current).await.map(Some);
+            }
+            // A waiting agent holds no connection.
+            drop(conn);
+            if tokio::time::timeout_at(until, changes.changed())
+                .await
+                .is_err()
+            {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn build_desired(
+        &self,
+        conn: &mut PgConnection,
+        machine: &Machine,
+    ) -> DomainResult<DesiredState> {
+        let project = match machine.project_id {
+            Some(id) => projects::find_project(conn, id)
+                .await?
+                .filter(|p| p.status.is_live()),
+            None => None,
+        };
+        let backend = match project {
+            // Without its address a backend cannot be told who it is.
+            Some(project) if project.access_host.is_some() => {
+                Some(self.build_backend(conn, machine, &project).await?)
+            }
+            _ => None,
+        };
+        Ok(DesiredState {
+            generation: machine.desired_generation,
+            backend,
+        })
+    }
+
+    /// The environment contract, but for what only the agent knows
+    /// (contract/project-backend.md sections 1.1 and 1.2).
+    async fn build_backend(
+        &self,
+        conn: &mut PgConnection,
+        machine: &Machine,
+        project: &Project,
+    ) -> DomainResult<DesiredBackend> {
+        let secrets = self.open_secrets(conn, project.id).await?;
+        let text = |name: SecretName| secrets.get(name).map(str::to_owned);
+        let env = BTreeMap::from([
+            ("PROJECT_ID".to_owned(), project.id.to_string()),
+            ("APP_KEY".to_owned(), project.app_key.clone()),
+            (
+                "CLOUD_API_HOST".to_owned(),
+                self.settings().base_url.clone(),
+            ),
+            (
+                "API_BASE_URL".to_owned(),
+                project.access_host.clone().unwrap_or_default(),
+            ),
+            // The one switch of cloud mode; the value itself is used nowhere.
+            (
+                "AWS_INSTANCE_PROFILE_NAME".to_owned(),
+                "insforge-project".to_owned(),
+            ),
+            ("JWT_SECRET".to_owned(), text(SecretName::JwtSecret)?),
+            (
+                "ENCRYPTION_KEY".to_owned(),
+                text(SecretName::EncryptionKey)?,
+            ),
+            ("ACCESS_API_KEY".to_owned(), text(SecretName::ApiKey)?),
+            ("ACCESS_ANON_KEY".to_owned(), text(SecretName::AnonKey)?),
+            ("ROOT_ADMIN_USERNAME".to_owned(), "admin".to_owned()),
+            (
+                "ROOT_ADMIN_PASSWORD".to_owned(),
+                text(SecretName::AdminPassword)?,
+            ),
+            ("POSTGRES_DB".to_owned(), "insforge".to_owned()),
+            ("POSTGRES_USER".to_owned(), "postgres".to_owned()),
+        ]);
+        Ok(DesiredBackend {
+            project_id: project.id,
+            restarts: machine.restarts,
+            release: project.release.clone(),
+            database_password: text(SecretName::DatabasePassword)?,
+            env,
+        })
+    }
+
+    /// Keeps what the agent saw and wakes the operation that may be waiting for it.
+    pub async fn record_report(
+        &self,
+        machine: MachineId,
+        report: &ReportRequest,
+    ) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.db().begin().await?;
+        let Some(before) = machines::find_machine(&mut tx, machine).await? else {
+            return Err(DomainError::Unauthorized);
+        };
+        machines::record_report(&mut tx, machine, report, now).await?;
+        if let Some(project) = before.project_id {
+            if report.state == ObservedState::Serving {
+                projects::set_last_activity(&mut tx, project, now).await?;
+            }
+            let news = before.observed_state != Some(report.state)
+                || before.observed_generation != Some(report.generation)
+                || before.observed_restarts != Some(report.restarts);
+            if news {
+                self.wake_for(&mut tx, &before).await?;
+            }
+        }
+        tx.commit().await.map_err(StorageError::from)?;
+        Ok(())
+    }
+
+    /// Wakes the operation in flight on the machine's project, in the caller's transaction.
+    pub(crate) async fn wake_for(
+        &self,
+        conn: &mut PgConnection,
+        machine: &Machine,
+    ) -> DomainResult<()> {
+        if let Some(project) = machine.project_id
+            && let Some(operation) = operations::wake(conn, project, self.now()).await?
+        {
+            wakeups::push(conn, operation).await?;
+        }
+        Ok(())
+    }
+}

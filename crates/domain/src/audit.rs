@@ -1,0 +1,85 @@
+//! Writes the audit log from the verbs' transactions.
+
+use cp_model::{Project, ProjectId};
+use cp_storage::audit::{AuditEntry, insert_entry};
+use cp_storage::{PgConnection, StorageResult};
+use serde_json::{Value, json};
+
+use crate::ControlPlane;
+use crate::context::PartnerCaller;
+
+impl ControlPlane {
+    /// A partner did something.
+    pub(crate) async fn audit_partner(
+        &self,
+        conn: &mut PgConnection,
+        by: &PartnerCaller,
+        action: &str,
+        target: (&str, &str),
+        details: Value,
+    ) -> StorageResult<()> {
+        let address = by.caller.address.map(|a| a.to_string());
+        insert_entry(
+            conn,
+            AuditEntry {
+                at: self.now(),
+                actor: &by.actor(),
+                partner_id: Some(&by.partner.id),
+                organization_id: None,
+                action,
+                target_type: target.0,
+                target_id: target.1,
+                address: address.as_deref(),
+                request_id: Some(by.caller.request_id.as_str()),
+                details,
+            },
+        )
+        .await
+    }
+
+    /// A partner did something to a project.
+    pub(crate) async fn audit_project(
+        &self,
+        conn: &mut PgConnection,
+        by: &PartnerCaller,
+        action: &str,
+        project: ProjectId,
+    ) -> StorageResult<()> {
+        self.audit_partner(
+            conn,
+            by,
+            action,
+            ("project", &project.to_string()),
+            json!({}),
+        )
+        .await
+    }
+
+    /// The service itself, or an operator, did something.
+    pub(crate) async fn audit_service(
+        &self,
+        conn: &mut PgConnection,
+        actor: &str,
+        action: &str,
+        target: (&str, &str),
+        project: Option<&Project>,
+        details: Value,
+    ) -> StorageResult<()> {
+        insert_entry(
+            conn,
+            AuditEntry {
+                at: self.now(),
+                actor,
+                partner_id: project.and_then(|p| p.partner_id.as_ref()),
+                organization_id: project.map(|p| p.organization_id),
+                action,
+                target_type: target.0,
+                target_id: target.1,
+                address: None,
+                request_id: None,
+                details,
+            },
+        )
+        .await
+    }
+}

@@ -1,0 +1,236 @@
+//! Making projects: `sync-project` for people, `sync-embedded-project` for partners.
+
+use cp_model::{
+    InstanceType, OperationId, OperationKind, OrganizationId, Plan, ProjectId, Region, UserId,
+    field,
+};
+use cp_storage::operations::NewOperation;
+use cp_storage::projects::NewProject;
+use cp_storage::{PgConnection, StorageError, accounts, operations, partners, projects, wakeups};
+use cp_tokens::secret::app_key;
+use serde_json::{Value, json};
+
+use crate::context::{IdempotentRequest, PartnerCaller};
+use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
+
+/// The most that `metadata` may take as JSON text, in bytes.
+const METADATA_LIMIT: usize = 4096;
+
+/// What a partner asks for.
+#[derive(Debug, Clone)]
+pub struct ProjectRequest {
+    pub name: String,
+    pub region: Region,
+    pub instance_type: InstanceType,
+    pub external_id: Option<String>,
+    pub metadata: Option<Value>,
+}
+
+impl ControlPlane {
+    /// The person's live project of this name through this partner; made if there is none and
+    /// the plan has room.
+    pub async fn sync_project(
+        &self,
+        by: &PartnerCaller,
+        user: UserId,
+        request: &ProjectRequest,
+        key: Option<&IdempotentRequest>,
+    ) -> DomainResult<Effect> {
+        let name = field::project_name("project_name", &request.name)?;
+        let partner = &by.partner.id;
+        let mut tx = self.db().begin().await?;
+        self.take_key(&mut tx, partner, key).await?;
+        if !partners::is_connected(&mut tx, partner, user).await? {
+            return Err(DomainError::NotFound(Thing::User));
+        }
+        // The lock makes both rules hold under concurrency: one project of a name, no more than
+        // the plan allows.
+        let (organization, plan) = accounts::lock_personal_organization(&mut tx, user)
+            .await?
+            .ok_or_else(|| {
+                DomainError::internal(format!("user {user} has no personal organization"))
+            })?;
+        let existing = projects::find_synced(&mut tx, partner, user, &name).await?;
+        let project = if let Some(existing) = existing {
+            existing.id
+        } else {
+            self.check_plan(&mut tx, by, user, organization, plan)
+                .await?;
+            let request = ProjectRequest {
+                name,
+                ..request.clone()
+            };
+            self.insert_project(&mut tx, by, organization, Some(user), &request)
+                .await?
+                .ok_or_else(|| {
+                    DomainError::internal("a synced project appeared under the organization's lock")
+                })?
+        };
+        let effect = Effect::Project(project);
+        self.note_effect(&mut tx, partner, key, effect).await?;
+        tx.commit().await.map_err(StorageError::from)?;
+        Ok(effect)
+    }
+
+    /// A new project of the partner's own; with an `external_id`, the one that has it already.
+    pub async fn sync_embedded_project(
+        &self,
+        by: &PartnerCaller,
+        request: &ProjectRequest,
+        key: Option<&IdempotentRequest>,
+    ) -> DomainResult<Effect> {
+        let request = ProjectRequest {
+            name: field::project_name("project_name", &request.name)?,
+            external_id: request
+                .external_id
+                .as_deref()
+                .map(|id| field::external_id("external_id", id))
+                .transpose()?,
+            ..request.clone()
+        };
+        check_metadata(request.metadata.as_ref())?;
+        let partner = &by.partner.id;
+        let mut tx = self.db().begin().await?;
+        self.take_key(&mut tx, partner, key).await?;
+        let organization = by.partner.organization_id;
+        let project = match self
+            .insert_project(&mut tx, by, organization, None, &request)
+            .await?
+        {
+            Some(id) => id,
+            None => {
+                // The unique index made us wait for whoever else was making it.
+                let external_id = request.external_id.as_deref().unwrap_or_default();
+                projects::find_by_external_id(&mut tx, partner, external_id)
+                    .await?
+                    .ok_or(DomainError::Unavailable)?
+                    .id
+            }
+        };
+        let effect = Effect::Project(project);
+        self.note_effect(&mut tx, partner, key, effect).await?;
+        tx.commit().await.map_err(StorageError::from)?;
+        Ok(effect)
+    }
+
+    async fn check_plan(
+        &self,
+        conn: &mut PgConnection,
+        by: &PartnerCaller,
+        user: UserId,
+        organization: OrganizationId,
+        plan: Plan,
+    ) -> DomainResult<()> {
+        let Some(limit) = plan.project_limit() else {
+            return Ok(());
+        };
+        if projects::count_against_plan(conn, organization).await? < i64::from(limit) {
+            return Ok(());
+        }
+        let candidates = self.user_projects(conn, &by.partner, user).await?;
+        Err(DomainError::ProjectLimitReached {
+            message: plan.limit_message(limit),
+            candidates,
+        })
+    }
+
+    /// The project, its secrets, its operation and the wake-up. None: a unique index has it.
+    async fn insert_project(
+        &self,
+        conn: &mut PgConnection,
+        by: &PartnerCaller,
+        organization: OrganizationId,
+        user: Option<UserId>,
+        request: &ProjectRequest,
+    ) -> DomainResult<Option<ProjectId>> {
+        let now = self.now();
+        let id = ProjectId::generate();
+        let app_key = app_key();
+        let new = NewProject {
+            id,
+            organization_id: organization,
+            partner_id: Some(&by.partner.id),
+            user_id: user,
+            external_id: request.external_id.as_deref(),
+            name: &request.name,
+            app_key: &app_key,
+            region: request.region,
+            instance_type: request.instance_type,
+            metadata: request.metadata.as_ref(),
+            now,
+        };
+        if !projects::insert_project(conn, &new).await? {
+            return Ok(None);
+        }
+        self.make_secrets(conn, id).await?;
+        let actor = by.actor();
+        self.begin_operation(
+            conn,
+            id,
+            OperationKind::Provision,
+            &actor,
+            by.caller.request_id.as_str(),
+            json!({}),
+        )
+        .await?;
+        self.audit_project(conn, by, "project.created", id).await?;
+        Ok(Some(id))
+    }
+
+    /// Queues an operation and sends its wake-up, in the caller's transaction.
+    pub(crate) async fn begin_operation(
+        &self,
+        conn: &mut PgConnection,
+        project: ProjectId,
+        kind: OperationKind,
+        requested_by: &str,
+        request_id: &str,
+        data: Value,
+    ) -> DomainResult<OperationId> {
+        let id = OperationId::generate();
+        let new = NewOperation {
+            id,
+            project_id: project,
+            kind,
+            first_step: kind.first_step(),
+            data,
+            requested_by,
+            request_id,
+            now: self.now(),
+        };
+        match operations::insert_operation(conn, &new).await {
+            Ok(()) => {}
+            Err(error) if error.is_unique_violation_of("operations_in_flight_key") => {
+                // Cannot happen while callers hold the project's row lock; the index is the last word.
+                return Err(DomainError::Unavailable);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        wakeups::push(conn, id).await?;
+        Ok(id)
+    }
+}
+
+fn check_metadata(metadata: Option<&Value>) -> DomainResult<()> {
+    let Some(metadata) = metadata else {
+        return Ok(());
+    };
+    if !metadata.is_object() {
+        return Err(field::FieldError::new("metadata", "must be an object").into());
+    }
+    let text = metadata.to_string();
+    if text.len() > METADATA_LIMIT {
+        return Err(field::FieldError::new(
+            "metadata",
+            "must not be larger than 4096 bytes as JSON",
+        )
+        .into());
+    }
+    // Postgres keeps no NUL in jsonb (PostgreSQL manual 8.14).
+    if text.contains("\\u0000") {
+        return Err(
+            field::FieldError::new("metadata", "must not contain the character U+0000").into(),
+        );
+    }
+    Ok(())
+}

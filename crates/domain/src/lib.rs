@@ -1,0 +1,151 @@
+//! The business: who may do what, each verb in one transaction. Called by `api` (requests), by
+//! `worker` (operations and jobs) and by `server` (operators' commands). It never calls a
+//! provider, an agent or a backend.
+
+mod accounts;
+mod agents;
+mod audit;
+mod authorize;
+mod context;
+mod create;
+mod errors;
+mod housekeeping;
+mod idempotency;
+mod keys;
+mod lifecycle;
+pub mod machines;
+pub mod operations;
+mod partners;
+mod rate_limit;
+mod reads;
+mod secrets;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cp_model::{PartnerId, SharedClock};
+use cp_storage::Database;
+use cp_tokens::keyring::RotationPolicy;
+use cp_tokens::sealing::Sealer;
+
+pub use authorize::Authorization;
+pub use context::{Caller, IdempotentRequest, PartnerCaller, fingerprint};
+pub use create::ProjectRequest;
+pub use errors::{DomainError, DomainResult, Thing};
+pub use idempotency::{Begun, Effect, StoredAnswer};
+pub use keys::{PublishedJwks, SigningKeySummary};
+pub use partners::{NewPartner, PartnerCredentials};
+pub use rate_limit::RateLimit;
+pub use reads::{Access, OperationSummary, Page, ProjectAccess, ProjectView};
+
+/// What the business can be told from outside.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Our own public URL, without a trailing slash: issuer of authorizations, `CLOUD_API_HOST` of
+    /// backends.
+    pub base_url: String,
+    /// How long sync calls wait for `active` before they answer `provisioning`.
+    pub create_wait: Duration,
+    /// How long `wait_for_completion` waits before it answers 202.
+    pub completion_wait: Duration,
+    /// Wrong secrets that one address may send in a minute.
+    pub auth_failures_per_minute: u32,
+    pub rotation: RotationPolicy,
+}
+
+impl Settings {
+    pub fn new(base_url: impl Into<String>) -> Self {
+        Self {
+            base_url: base_url.into().trim_end_matches('/').to_owned(),
+            create_wait: Duration::from_secs(10),
+            completion_wait: Duration::from_mins(1),
+            auth_failures_per_minute: 30,
+            rotation: RotationPolicy::default(),
+        }
+    }
+}
+
+/// The control plane's business on one database. Cheap to clone; any number of processes may run
+/// one each against the same database.
+#[derive(Clone)]
+pub struct ControlPlane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Database,
+    clock: SharedClock,
+    sealer: Sealer,
+    settings: Settings,
+    keys: keys::LoadedKeys,
+    partners: moka::sync::Cache<[u8; 32], Arc<cp_model::Partner>>,
+    limiter: rate_limit::Limiter<PartnerId>,
+    auth_failures: rate_limit::FailureLimiter,
+    background: std::sync::Mutex<Vec<tokio::task::AbortHandle>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in self
+            .background
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        {
+            task.abort();
+        }
+    }
+}
+
+impl ControlPlane {
+    /// Starts the business. Signing keys and caches follow the database from here on.
+    pub fn new(db: Database, clock: SharedClock, sealer: Sealer, settings: Settings) -> Self {
+        let inner = Arc::new(Inner {
+            limiter: rate_limit::Limiter::default(),
+            auth_failures: rate_limit::FailureLimiter::new(settings.auth_failures_per_minute),
+            partners: partners::cache(),
+            keys: keys::LoadedKeys::default(),
+            background: std::sync::Mutex::default(),
+            db,
+            clock,
+            sealer,
+            settings,
+        });
+        let this = Self { inner };
+        this.follow(keys::follow(Arc::downgrade(&this.inner)));
+        this.follow(partners::follow(Arc::downgrade(&this.inner)));
+        this
+    }
+
+    fn follow(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = tokio::spawn(task).abort_handle();
+        self.inner
+            .background
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(handle);
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    pub fn clock(&self) -> &SharedClock {
+        &self.inner.clock
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.inner.db
+    }
+
+    fn db(&self) -> &Database {
+        &self.inner.db
+    }
+
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.inner.clock.now()
+    }
+
+    fn sealer(&self) -> &Sealer {
+        &self.inner.sealer
+    }
+}

@@ -1,0 +1,346 @@
+//! Machines: what the worker writes down before and after it asks a provider, and what the
+//! reconcilers keep right. Writes for a project's operation are made under its lease.
+
+use chrono::TimeDelta;
+use cp_model::catalogue::DEFAULT_VOLUME_GIB;
+use cp_model::{InstanceType, Machine, MachineId, MachineState, Project, ProjectId, Region};
+use cp_storage::machines::{NewMachine, PoolLevel};
+use cp_storage::{PgConnection, machine_runs, machines, projects};
+use cp_tokens::secret::{OpaqueSecret, SecretKind};
+use secrecy::SecretString;
+use serde_json::json;
+
+use crate::operations::{Lease, commit, held, lock};
+use crate::{ControlPlane, DomainError, DomainResult, Thing};
+
+/// From the provider's taking a launch to the last moment at which its agent may register.
+const BOOTSTRAP_LIFETIME: TimeDelta = TimeDelta::minutes(30);
+
+fn context(machine: MachineId) -> String {
+    format!("machine:{machine}:bootstrap")
+}
+
+/// What a provider told about a machine that we launched.
+#[derive(Debug, Clone)]
+pub struct Launched {
+    pub provider_ref: String,
+    pub address: Option<String>,
+}
+
+impl ControlPlane {
+    /// Gives the project a machine: the one it has, else a warm one, else the intent to launch a
+    /// new one. A lost one is let go first.
+    pub async fn allocate_machine(
+        &self,
+        lease: &Lease,
+        provider: &str,
+        project: &Project,
+    ) -> DomainResult<Machine> {
+        let mut tx = self.begin_under(lease).await?;
+        if let Some(machine) = machines::find_project_machine(&mut tx, project.id).await? {
+            let usable = matches!(
+                machine.state,
+                MachineState::Launching | MachineState::Booting | MachineState::Ready
+            );
+            if usable {
+                return Ok(machine);
+            }
+            machine_runs::close_run(&mut tx, machine.id, self.now()).await?;
+            machines::release_from_project(&mut tx, machine.id).await?;
+            machines::mark_state(&mut tx, machine.id, MachineState::Terminating, self.now())
+                .await?;
+        }
+        let (region, kind) = (project.region, project.instance_type);
+        if let Some(warm) =
+            machines::claim_warm(&mut tx, provider, region, kind, project.id).await?
+        {
+            commit(tx).await?;
+            return Ok(warm);
+        }
+        let id = self
+            .intend_machine(&mut tx, provider, region, kind, Some(project.id))
+            .await?;
+        let machine = machines::find_machine(&mut tx, id)
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Machine))?;
+        commit(tx).await?;
+        Ok(machine)
+    }
+
+    /// Writes down that we mean to launch a machine, with the token that it will register with.
+    async fn intend_machine(
+        &self,
+        conn: &mut PgConnection,
+        provider: &str,
+        region: Region,
+        instance_type: InstanceType,
+        project_id: Option<ProjectId>,
+    ) -> DomainResult<MachineId> {
+        let id = MachineId::generate();
+        let token = OpaqueSecret::generate(SecretKind::BootstrapToken);
+        let new = NewMachine {
+            id,
+            provider,
+            region,
+            instance_type,
+            volume_gib: DEFAULT_VOLUME_GIB,
+            project_id,
+            bootstrap_hash: &token.hash().0,
+            bootstrap_sealed: &self.sealer().seal(token.expose().as_bytes(), &context(id)),
+            now: self.now(),
+        };
+        machines::insert_machine(conn, &new).await?;
+        Ok(id)
+    }
+
+    /// The token that the machine's user-data carries: the same for every attempt to launch it.
+    /// None: it has registered.
+    pub async fn bootstrap_token(&self, machine: MachineId) -> DomainResult<Option<SecretString>> {
+        let mut conn = self.db().acquire().await?;
+        let sealed = machines::find_bootstrap(&mut conn, machine).await?;
+        sealed
+            .map(|sealed| {
+                self.sealer()
+                    .open_text(&sealed, &context(machine))
+                    .map_err(|e| {
+                        DomainError::internal(format!("bootstrap token of {machine}: {e}"))
+                    })
+            })
+            .transpose()
+    }
+
+    /// Records the provider's answer to a launch for a project.
+    pub async fn record_launch(
+        &self,
+        lease: &Lease,
+        machine: MachineId,
+        launched: &Launched,
+    ) -> DomainResult<()> {
+        let mut tx = self.begin_under(lease).await?;
+        let expires = self.now() + BOOTSTRAP_LIFETIME;
+        held(
+            machines::mark_launched(
+                &mut tx,
+                machine,
+                &launched.provider_ref,
+                launched.address.as_deref(),
+                expires,
+            )
+            .await?,
+        )?;
+        commit(tx).await
+    }
+
+    /// Tells the machine whose it is: from now on its agent is given the project's backend to run,
+    /// and its time is the project's.
+    pub async fn assign_machine(
+        &self,
+        lease: &Lease,
+        machine: MachineId,
+        access_host: &str,
+    ) -> DomainResult<()> {
+        let mut tx = self.begin_under(lease).await?;
+        let project = lock(&mut tx, lease.project).await?;
+        if project.access_host.as_deref() != Some(access_host) {
+            projects::set_access_host(&mut tx, project.id, access_host).await?;
+            machines::bump_desired(&mut tx, machine).await?;
+        }
+        machine_runs::open_run(&mut tx, machine, project.id, self.now()).await?;
+        commit(tx).await
+    }
+
+    /// The machine runs again for its project. What its agent said before is forgotten.
+    pub async fn record_started(&self, lease: &Lease, machine: MachineId) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.begin_under(lease).await?;
+        machines::mark_state(&mut tx, machine, MachineState::Ready, now).await?;
+        machine_runs::open_run(&mut tx, machine, lease.project, now).await?;
+        commit(tx).await
+    }
+
+    /// The provider confirmed that the machine has stopped.
+    pub async fn record_stopped(&self, lease: &Lease, machine: MachineId) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.begin_under(lease).await?;
+        machines::mark_state(&mut tx, machine, MachineState::Stopped, now).await?;
+        machine_runs::close_run(&mut tx, machine, now).await?;
+        commit(tx).await
+    }
+
+    /// We mean to end the machine of a project that is being deleted.
+    pub async fn record_terminating(&self, lease: &Lease, machine: MachineId) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.begin_under(lease).await?;
+        machines::mark_state(&mut tx, machine, MachineState::Terminating, now).await?;
+        commit(tx).await
+    }
+
+    /// The provider confirmed that the machine is gone.
+    pub async fn record_terminated(&self, lease: &Lease, machine: MachineId) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.begin_under(lease).await?;
+        machine_runs::close_run(&mut tx, machine, now).await?;
+        machines::mark_state(&mut tx, machine, MachineState::Terminated, now).await?;
+        commit(tx).await
+    }
+
+    /// The project's machine is gone although nobody asked for that.
+    pub async fn record_lost(&self, lease: &Lease, machine: &Machine) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.begin_under(lease).await?;
+        machines::mark_state(&mut tx, machine.id, MachineState::Lost, now).await?;
+        machine_runs::close_run(&mut tx, machine.id, machine.last_seen_at.unwrap_or(now)).await?;
+        commit(tx).await
+    }
+
+    /// Asks the agent for one restart; `wanted` is the count of restarts after it.
+    pub async fn request_restart(
+        &self,
+        lease: &Lease,
+        machine: MachineId,
+        wanted: i64,
+    ) -> DomainResult<()> {
+        let mut tx = self.begin_under(lease).await?;
+        machines::request_restart(&mut tx, machine, wanted).await?;
+        commit(tx).await
+    }
+
+    pub async fn list_living_machines(&self, provider: &str) -> DomainResult<Vec<Machine>> {
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::list_living(&mut conn, provider).await?)
+    }
+
+    pub async fn find_machine(&self, id: MachineId) -> DomainResult<Option<Machine>> {
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::find_machine(&mut conn, id).await?)
+    }
+
+    /// Whether the machine's project has an operation in flight, whose steps look after the
+    /// machine themselves.
+    pub async fn machine_is_worked_on(&self, machine: &Machine) -> DomainResult<bool> {
+        let Some(project) = machine.project_id else {
+            return Ok(false);
+        };
+        let mut conn = self.db().acquire().await?;
+        Ok(cp_storage::operations::find_in_flight(&mut conn, project)
+            .await?
+            .is_some())
+    }
+
+    /// Remembers since when the provider does not know a machine (true), or that it does (false).
+    pub async fn note_missing(&self, machine: MachineId, missing: bool) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::set_missing_since(&mut conn, machine, missing.then(|| self.now())).await?)
+    }
+
+    /// For machines without a project: moves the state, if that is an allowed change.
+    pub async fn mark_machine(&self, machine: MachineId, to: MachineState) -> DomainResult<bool> {
+        let mut tx = self.db().begin().await?;
+        let moved = machines::mark_state(&mut tx, machine, to, self.now()).await?;
+        if moved {
+            let action = format!("machine.{to}");
+            let target = machine.to_string();
+            self.audit_service(
+                &mut tx,
+                "system",
+                &action,
+                ("machine", &target),
+                None,
+                json!({}),
+            )
+            .await?;
+        }
+        commit(tx).await?;
+        Ok(moved)
+    }
+
+    /// The reconciler mended something about a machine.
+    pub async fn audit_machine(&self, machine: MachineId, action: &str) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        let target = machine.to_string();
+        Ok(self
+            .audit_service(
+                &mut conn,
+                "system",
+                action,
+                ("machine", &target),
+                None,
+                json!({}),
+            )
+            .await?)
+    }
+
+    pub async fn pool_levels(&self, provider: &str) -> DomainResult<Vec<PoolLevel>> {
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::pool_levels(&mut conn, provider).await?)
+    }
+
+    /// Projects made of this region and type within `window`, per minute: the pool's demand.
+    pub async fn demand_per_minute(
+        &self,
+        region: Region,
+        instance_type: InstanceType,
+        window: TimeDelta,
+    ) -> DomainResult<f64> {
+        let mut conn = self.db().acquire().await?;
+        let count =
+            machines::count_demand(&mut conn, region, instance_type, self.now() - window).await?;
+        #[allow(clippy::cast_precision_loss)] // far below 2^52 projects in an hour
+        Ok(count as f64 / (window.num_seconds().max(1) as f64 / 60.0))
+    }
+
+    /// Writes down the intent to launch machines for the pool, up to `wanted` ready or coming;
+    /// takes surplus ones out. One process at a time. Gives those to launch and those to end.
+    pub async fn plan_pool(
+        &self,
+        provider: &str,
+        region: Region,
+        instance_type: InstanceType,
+        wanted: u32,
+    ) -> DomainResult<PoolPlan> {
+        let mut tx = self.db().begin().await?;
+        let mut plan = PoolPlan::default();
+        if !machines::try_lock_pool(&mut tx).await? {
+            return Ok(plan);
+        }
+        let level = machines::pool_levels(&mut tx, provider)
+            .await?
+            .into_iter()
+            .find(|l| l.region == region && l.instance_type == instance_type);
+        let (ready, coming) = level.map_or((0, 0), |l| (l.ready, l.coming));
+        let wanted = i64::from(wanted);
+        for _ in (ready + coming)..wanted {
+            let id = self
+                .intend_machine(&mut tx, provider, region, instance_type, None)
+                .await?;
+            plan.launch.push(id);
+        }
+        if ready + coming > wanted {
+            let surplus = (ready + coming - wanted).min(ready);
+            plan.retire =
+                machines::retire_warm(&mut tx, provider, region, instance_type, surplus).await?;
+        }
+        commit(tx).await?;
+        Ok(plan)
+    }
+
+    /// Records the provider's answer to a launch for the pool. False: the machine is not wanted
+    /// any more.
+    pub async fn record_pool_launch(
+        &self,
+        machine: MachineId,
+        launched: &Launched,
+    ) -> DomainResult<bool> {
+        let mut conn = self.db().acquire().await?;
+        let expires = self.now() + BOOTSTRAP_LIFETIME;
+        let (reference, address) = (&launched.provider_ref, launched.address.as_deref());
+        Ok(machines::mark_launched(&mut conn, machine, reference, address, expires).await?)
+    }
+}
+
+/// What the pool wants done.
+#[derive(Debug, Default)]
+pub struct PoolPlan {
+    pub launch: Vec<MachineId>,
+    pub retire: Vec<MachineId>,
+}

@@ -1,0 +1,526 @@
+//! Operations: the worker's side (lease, step, wait, end; every write under the lease) and the
+//! operators' side (list, show, retry, cancel).
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use cp_model::{
+    Failure, Machine, Operation, OperationId, OperationKind, OperationState, Project, ProjectId,
+    ProjectStatus,
+};
+use cp_storage::operations::QueueDepth;
+use cp_storage::{
+    PgConnection, StorageError, Transaction, machine_runs, machines, operations, project_secrets,
+    projects, wakeups,
+};
+use serde_json::{Value, json};
+
+use crate::{ControlPlane, DomainError, DomainResult, Thing};
+
+/// The failure code of a machine that is gone with its disk.
+pub const MACHINE_LOST: &str = "machine_lost";
+
+/// The right to write for an operation, until somebody else has it.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    pub operation: OperationId,
+    pub project: ProjectId,
+    pub kind: OperationKind,
+    pub generation: i64,
+    pub owner: String,
+}
+
+/// What a step works with, read under the lease.
+#[derive(Debug, Clone)]
+pub struct Work {
+    pub project: Project,
+    pub machine: Option<Machine>,
+}
+
+impl ControlPlane {
+    /// Leases the operation if it is due and free. None: nothing to do.
+    pub async fn lease_operation(
+        &self,
+        id: OperationId,
+        owner: &str,
+        lease: Duration,
+    ) -> DomainResult<Option<(Lease, Operation)>> {
+        let mut conn = self.db().acquire().await?;
+        let leased =
+            operations::lease(&mut conn, id, owner, lease.as_secs_f64(), self.now()).await?;
+        Ok(leased.map(|operation| {
+            let lease = Lease {
+                operation: id,
+                project: operation.project_id,
+                kind: operation.kind,
+                generation: operation.generation,
+                owner: owner.to_owned(),
+            };
+            (lease, operation)
+        }))
+    }
+
+    /// Keeps the lease alive.
+    pub async fn renew_lease(&self, lease: &Lease, time: Duration) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        held(
+            operations::renew_lease(
+                &mut conn,
+                lease.operation,
+                lease.generation,
+                time.as_secs_f64(),
+            )
+            .await?,
+        )
+    }
+
+    /// A worker that lost its lease says that it has stopped, so that nobody waits for its end.
+    pub async fn let_go(&self, lease: &Lease) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        Ok(operations::clear_lease(&mut conn, lease.operation, &lease.owner).await?)
+    }
+
+    /// The project and its machine.
+    pub async fn load_work(&self, lease: &Lease) -> DomainResult<Work> {
+        let mut conn = self.db().acquire().await?;
+        let project = projects::find_project(&mut conn, lease.project)
+            .await?
+            .ok_or_else(|| {
+                DomainError::internal(format!("operation {} has no project", lease.operation))
+            })?;
+        let machine = machines::find_project_machine(&mut conn, lease.project).await?;
+        Ok(Work { project, machine })
+    }
+
+    /// A transaction that commits only while the lease holds: its row is locked until then.
+    pub(crate) async fn begin_under(&self, lease: &Lease) -> DomainResult<Transaction> {
+        let mut tx = self.db().begin().await?;
+        held(operations::lock_lease(&mut tx, lease.operation, lease.generation).await?)?;
+        Ok(tx)
+    }
+
+    pub async fn advance_operation(
+        &self,
+        lease: &Lease,
+        step: &str,
+        data: &Value,
+    ) -> DomainResult<()> {
+        let mut tx = self.db().begin().await?;
+        held(operations::mark_step(&mut tx, lease.operation, lease.generation, step, data).await?)?;
+        operations::notify_project(&mut tx, lease.project).await?;
+        commit(tx).await
+    }
+
+    /// Sleeps until `until` or until the operation is woken, whichever is sooner.
+    pub async fn suspend_operation(
+        &self,
+        lease: &Lease,
+        wakes_seen: i64,
+        until: DateTime<Utc>,
+    ) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.db().begin().await?;
+        let next = operations::mark_waiting(
+            &mut tx,
+            lease.operation,
+            lease.generation,
+            wakes_seen,
+            until,
+            now,
+        )
+        .await?
+        .ok_or(DomainError::LeaseLost)?;
+        if next <= now {
+            wakeups::push(&mut tx, lease.operation).await?;
+        }
+        commit(tx).await
+    }
+
+    pub async fn retry_operation_at(
+        &self,
+        lease: &Lease,
+        next: DateTime<Utc>,
+        error: &Failure,
+    ) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        held(
+            operations::mark_retrying(&mut conn, lease.operation, lease.generation, next, error)
+                .await?,
+        )
+    }
+
+    /// Ends the operation well: the project reaches its final status in the same transaction.
+    pub async fn succeed_operation(&self, lease: &Lease) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.begin_under(lease).await?;
+        let project = lock(&mut tx, lease.project).await?;
+        self.enter(&mut tx, &project, lease.kind.final_status())
+            .await?;
+        if lease.kind == OperationKind::Delete {
+            project_secrets::delete_secrets(&mut tx, project.id).await?;
+        }
+        let done = OperationState::Succeeded;
+        held(
+            operations::mark_finished(&mut tx, lease.operation, lease.generation, done, None, now)
+                .await?,
+        )?;
+        let action = format!("{}.succeeded", lease.kind);
+        self.audit_operation(
+            &mut tx,
+            "system",
+            &action,
+            lease.operation,
+            &project,
+            json!({}),
+        )
+        .await?;
+        commit(tx).await
+    }
+
+    /// Ends the operation badly: the project is `failed`, with the reason. A delete never gets
+    /// here: it is tried until it is done.
+    pub async fn fail_operation(&self, lease: &Lease, failure: &Failure) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.begin_under(lease).await?;
+        let project = lock(&mut tx, lease.project).await?;
+        self.fail_project(&mut tx, &project, failure).await?;
+        let done = OperationState::Failed;
+        held(
+            operations::mark_finished(
+                &mut tx,
+                lease.operation,
+                lease.generation,
+                done,
+                Some(failure),
+                now,
+            )
+            .await?,
+        )?;
+        let action = format!("{}.failed", lease.kind);
+        let details = json!({ "code": failure.code });
+        self.audit_operation(
+            &mut tx,
+            "system",
+            &action,
+            lease.operation,
+            &project,
+            details,
+        )
+        .await?;
+        commit(tx).await
+    }
+
+    async fn fail_project(
+        &self,
+        conn: &mut PgConnection,
+        project: &Project,
+        failure: &Failure,
+    ) -> DomainResult<()> {
+        let to = ProjectStatus::Failed;
+        if !projects::mark_status(
+            conn,
+            project.id,
+            project.status,
+            to,
+            Some(failure),
+            self.now(),
+        )
+        .await?
+        {
+            return Err(DomainError::internal(format!(
+                "project {} changed under its lock",
+                project.id
+            )));
+        }
+        Ok(())
+    }
+
+    /// How long a worker of a cancelled operation may still be at work on the project.
+    pub async fn predecessor_lease(&self, lease: &Lease) -> DomainResult<Option<Duration>> {
+        let mut conn = self.db().acquire().await?;
+        let seconds = operations::find_lease_of_cancelled(&mut conn, lease.project).await?;
+        Ok(seconds.map(|s| Duration::from_secs_f64(s.max(0.0))))
+    }
+
+    /// Sends wake-ups for operations that are due and lack one. Gives how many.
+    pub async fn wake_due_operations(&self) -> DomainResult<usize> {
+        let now = self.now();
+        let mut tx = self.db().begin().await?;
+        let mut sent = 0;
+        for id in operations::list_due(&mut tx, now, 500).await? {
+            if !wakeups::is_pending(&mut tx, id).await? {
+                wakeups::push(&mut tx, id).await?;
+                sent += 1;
+            }
+        }
+        commit(tx).await?;
+        Ok(sent)
+    }
+
+    /// Fails operations whose deadline has passed. Gives how many.
+    pub async fn fail_expired_operations(&self) -> DomainResult<usize> {
+        let mut conn = self.db().acquire().await?;
+        let expired = operations::list_expired(&mut conn, self.now(), 100).await?;
+        drop(conn);
+        let mut failed = 0;
+        for operation in expired {
+            let last = operation
+                .error
+                .map(|e| format!("; the last error was: {}", e.message))
+                .unwrap_or_default();
+            let failure = Failure::new(
+                "deadline_exceeded",
+                format!(
+                    "{} did not end in time, in step {}{last}",
+                    operation.kind, operation.step
+                ),
+            );
+            let mut tx = self.db().begin().await?;
+            let project = lock(&mut tx, operation.project_id).await?;
+            if operations::mark_expired(&mut tx, operation.id, &failure, self.now()).await? {
+                self.fail_project(&mut tx, &project, &failure).await?;
+                let action = format!("{}.failed", operation.kind);
+                let details = json!({ "code": failure.code });
+                self.audit_operation(&mut tx, "system", &action, operation.id, &project, details)
+                    .await?;
+                commit(tx).await?;
+                failed += 1;
+            }
+        }
+        Ok(failed)
+    }
+
+    pub async fn queue_depth(&self) -> DomainResult<QueueDepth> {
+        let mut conn = self.db().acquire().await?;
+        Ok(operations::queue_depth(&mut conn, self.now()).await?)
+    }
+
+    pub async fn list_operations(
+        &self,
+        project: Option<ProjectId>,
+        state: Option<OperationState>,
+        limit: u32,
+    ) -> DomainResult<Vec<Operation>> {
+        let mut conn = self.db().acquire().await?;
+        Ok(operations::list_operations(&mut conn, project, state, i64::from(limit)).await?)
+    }
+
+    pub async fn show_operation(&self, id: OperationId) -> DomainResult<Operation> {
+        let mut conn = self.db().acquire().await?;
+        operations::find_operation(&mut conn, id)
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Operation))
+    }
+
+    /// Takes a failed operation up again where it failed. A project whose machine is gone can
+    /// only be given a new, empty one, and only when the operator accepts that its data is lost.
+    pub async fn retry_operation(
+        &self,
+        id: OperationId,
+        accept_data_loss: bool,
+    ) -> DomainResult<Operation> {
+        let now = self.now();
+        let mut tx = self.db().begin().await?;
+        let operation = operations::find_operation(&mut tx, id)
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Operation))?;
+        let project = lock(&mut tx, operation.project_id).await?;
+        if operation.state != OperationState::Failed {
+            let state = operation.state;
+            return Err(DomainError::Conflict(format!(
+                "operation {id} is {state}; only failed ones can be retried"
+            )));
+        }
+        if project.status != ProjectStatus::Failed {
+            let status = project.status;
+            return Err(DomainError::Conflict(format!(
+                "project {} is {status}, so there is nothing to mend",
+                project.id
+            )));
+        }
+        let lost = operation
+            .error
+            .as_ref()
+            .is_some_and(|e| e.code == MACHINE_LOST);
+        // A project that was never active has no data to lose.
+        let data_lost = lost && operation.kind != OperationKind::Provision;
+        let retried = if data_lost || operation.kind == OperationKind::Rebuild {
+            if data_lost && !accept_data_loss {
+                return Err(DomainError::Conflict(format!(
+                    "the machine of project {} is gone with its disk, and there is no backup of it. To give the \
+                     project a new, empty backend under the same keys, run: operation retry {id} --accept-data-loss",
+                    project.id
+                )));
+            }
+            self.enter(
+                &mut tx,
+                &project,
+                OperationKind::Rebuild.transitional_status(),
+            )
+            .await?;
+            let data = json!({ "retries": id.to_string() });
+            self.begin_operation(
+                &mut tx,
+                project.id,
+                OperationKind::Rebuild,
+                "operator",
+                "-",
+                data,
+            )
+            .await?
+        } else {
+            self.enter(&mut tx, &project, operation.kind.transitional_status())
+                .await?;
+            let deadline = operation.kind.deadline().map(|d| now + d);
+            // Every step looks at what is there before it acts, so the first is always right.
+            operations::mark_retried(&mut tx, id, operation.kind.first_step(), deadline, now)
+                .await?;
+            wakeups::push(&mut tx, id).await?;
+            id
+        };
+        let details = json!({ "accept_data_loss": accept_data_loss });
+        self.audit_operation(
+            &mut tx,
+            "operator",
+            "operation.retried",
+            id,
+            &project,
+            details,
+        )
+        .await?;
+        let operation = operations::find_operation(&mut tx, retried)
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Operation))?;
+        commit(tx).await?;
+        Ok(operation)
+    }
+
+    /// Stops an operation in flight. Its project is `failed` until the operation (or another) is
+    /// retried or the project deleted. A delete cannot be cancelled: access has ended already.
+    pub async fn cancel_operation(&self, id: OperationId) -> DomainResult<Operation> {
+        let mut tx = self.db().begin().await?;
+        let operation = operations::find_operation(&mut tx, id)
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Operation))?;
+        if operation.kind == OperationKind::Delete {
+            return Err(DomainError::Conflict(
+                "a delete cannot be cancelled; it goes on until nothing is left".into(),
+            ));
+        }
+        let project = lock(&mut tx, operation.project_id).await?;
+        let failure = Failure::new("operation_cancelled", "an operator cancelled the operation");
+        if !operations::mark_cancelled(&mut tx, id, &failure, self.now()).await? {
+            return Err(DomainError::Conflict(format!(
+                "operation {id} is {} already",
+                operation.state
+            )));
+        }
+        self.fail_project(&mut tx, &project, &failure).await?;
+        self.audit_operation(
+            &mut tx,
+            "operator",
+            "operation.cancelled",
+            id,
+            &project,
+            json!({}),
+        )
+        .await?;
+        let operation = operations::find_operation(&mut tx, id)
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Operation))?;
+        commit(tx).await?;
+        Ok(operation)
+    }
+
+    pub(crate) async fn audit_operation(
+        &self,
+        conn: &mut PgConnection,
+        actor: &str,
+        action: &str,
+        operation: OperationId,
+        project: &Project,
+        mut details: Value,
+    ) -> DomainResult<()> {
+        details["operation"] = json!(operation.to_string());
+        let target = project.id.to_string();
+        Ok(self
+            .audit_service(
+                conn,
+                actor,
+                action,
+                ("project", &target),
+                Some(project),
+                details,
+            )
+            .await?)
+    }
+
+    /// The reconciler found that a project's machine is gone: the project fails with the reason,
+    /// and a failed operation is left for an operator to retry. Nothing happens while an operation
+    /// is in flight; its own steps find out.
+    pub async fn fail_project_of_lost_machine(&self, machine: &Machine) -> DomainResult<bool> {
+        let Some(project_id) = machine.project_id else {
+            return Ok(false);
+        };
+        let now = self.now();
+        let mut tx = self.db().begin().await?;
+        let project = lock(&mut tx, project_id).await?;
+        let idle = operations::find_in_flight(&mut tx, project_id)
+            .await?
+            .is_none();
+        if !idle || !project.status.is_live() {
+            return Ok(false);
+        }
+        if !machines::mark_state(&mut tx, machine.id, cp_model::MachineState::Lost, now).await? {
+            return Ok(false);
+        }
+        machine_runs::close_run(&mut tx, machine.id, machine.last_seen_at.unwrap_or(now)).await?;
+        let failure = machine_lost();
+        if project.status != ProjectStatus::Failed {
+            self.fail_project(&mut tx, &project, &failure).await?;
+        }
+        let kind = OperationKind::Rebuild;
+        let new = operations::NewOperation {
+            id: OperationId::generate(),
+            project_id,
+            kind,
+            first_step: kind.first_step(),
+            data: json!({}),
+            requested_by: "system",
+            request_id: "-",
+            now,
+        };
+        operations::insert_failed_operation(&mut tx, &new, &failure).await?;
+        let details = json!({ "machine": machine.id.to_string() });
+        self.audit_operation(&mut tx, "system", "machine.lost", new.id, &project, details)
+            .await?;
+        commit(tx).await?;
+        Ok(true)
+    }
+}
+
+/// Why a project without its machine cannot go on.
+pub fn machine_lost() -> Failure {
+    Failure::new(
+        MACHINE_LOST,
+        "the project's machine is gone, and its disk with it",
+    )
+}
+
+pub(crate) fn held(row_changed: bool) -> DomainResult<()> {
+    if row_changed {
+        Ok(())
+    } else {
+        Err(DomainError::LeaseLost)
+    }
+}
+
+pub(crate) async fn commit(tx: Transaction) -> DomainResult<()> {
+    Ok(tx.commit().await.map_err(StorageError::from)?)
+}
+
+pub(crate) async fn lock(conn: &mut PgConnection, id: ProjectId) -> DomainResult<Project> {
+    projects::lock_project(conn, id)
+        .await?
+        .ok_or(DomainError::NotFound(Thing::Project))
+}

@@ -1,0 +1,130 @@
+//! The secrets of a project's backend: made with the project, sealed at once, opened where they
+//! are shown or handed to the machine.
+
+use cp_model::ProjectId;
+use cp_storage::{PgConnection, project_secrets};
+use cp_tokens::sealing::Sealer;
+use cp_tokens::secret::{generate_anon_key, generate_api_key, random_text};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{ControlPlane, DomainError, DomainResult, Thing};
+
+/// What a backend keeps secret (contract/project-backend.md section 1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum SecretName {
+    ApiKey,
+    AnonKey,
+    JwtSecret,
+    EncryptionKey,
+    DatabasePassword,
+    AdminPassword,
+}
+
+impl SecretName {
+    const ALL: [Self; 6] = [
+        Self::ApiKey,
+        Self::AnonKey,
+        Self::JwtSecret,
+        Self::EncryptionKey,
+        Self::DatabasePassword,
+        Self::AdminPassword,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::AnonKey => "anon_key",
+            Self::JwtSecret => "jwt_secret",
+            Self::EncryptionKey => "encryption_key",
+            Self::DatabasePassword => "database_password",
+            Self::AdminPassword => "admin_password",
+        }
+    }
+
+    fn generate(self) -> SecretString {
+        match self {
+            Self::ApiKey => generate_api_key(),
+            Self::AnonKey => generate_anon_key(),
+            Self::JwtSecret | Self::EncryptionKey => random_text(48),
+            Self::DatabasePassword | Self::AdminPassword => random_text(32),
+        }
+    }
+
+    /// Binds the sealed value to its row: moved to another project or kind it does not open.
+    fn context(self, project: ProjectId) -> String {
+        format!("project:{project}:{}", self.as_str())
+    }
+}
+
+/// Opens a sealed secret of a project.
+pub(crate) fn open(
+    sealer: &Sealer,
+    project: ProjectId,
+    name: SecretName,
+    sealed: &[u8],
+) -> DomainResult<SecretString> {
+    sealer
+        .open_text(sealed, &name.context(project))
+        .map_err(|e| {
+            DomainError::internal(format!(
+                "{} of project {project} cannot be opened: {e}",
+                name.as_str()
+            ))
+        })
+}
+
+/// All secrets of a project, opened.
+pub(crate) struct ProjectSecrets(Vec<(String, SecretString)>);
+
+impl ProjectSecrets {
+    pub(crate) fn get(&self, name: SecretName) -> DomainResult<&str> {
+        self.0
+            .iter()
+            .find(|(kind, _)| kind == name.as_str())
+            .map(|(_, value)| value.expose_secret())
+            .ok_or_else(|| DomainError::internal(format!("a project lacks its {}", name.as_str())))
+    }
+}
+
+impl ControlPlane {
+    pub(crate) async fn make_secrets(
+        &self,
+        conn: &mut PgConnection,
+        project: ProjectId,
+    ) -> DomainResult<()> {
+        let sealed: Vec<_> = SecretName::ALL
+            .into_iter()
+            .map(|name| {
+                let value = name.generate();
+                let sealed = self
+                    .sealer()
+                    .seal(value.expose_secret().as_bytes(), &name.context(project));
+                (name.as_str().to_owned(), sealed)
+            })
+            .collect();
+        Ok(project_secrets::insert_secrets(conn, project, &sealed, self.now()).await?)
+    }
+
+    pub(crate) async fn open_secrets(
+        &self,
+        conn: &mut PgConnection,
+        project: ProjectId,
+    ) -> DomainResult<ProjectSecrets> {
+        let mut opened = Vec::new();
+        for (kind, sealed) in project_secrets::list_secrets(conn, project).await? {
+            if let Some(name) = SecretName::ALL.into_iter().find(|n| n.as_str() == kind) {
+                opened.push((kind, open(self.sealer(), project, name, &sealed)?));
+            }
+        }
+        Ok(ProjectSecrets(opened))
+    }
+
+    /// The key with which the worker checks that a backend serves.
+    pub async fn project_api_key(&self, project: ProjectId) -> DomainResult<SecretString> {
+        let mut conn = self.db().acquire().await?;
+        let sealed = project_secrets::find_secret(&mut conn, project, SecretName::ApiKey.as_str())
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Project))?;
+        open(self.sealer(), project, SecretName::ApiKey, &sealed)
+    }
+}

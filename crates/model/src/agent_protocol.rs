@@ -1,0 +1,94 @@
+//! What a machine's agent and the control plane say to each other: JSON over HTTP, always begun by
+//! the agent (`/agent/v1/*`). The agent makes its machine match [`DesiredState`] and reports what
+//! it sees; it decides nothing.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `POST /agent/v1/register` | [`RegisterRequest`] | [`RegisterResponse`] |
+//! | `GET /agent/v1/desired?generation=&wait=` | – | 200 [`DesiredState`], or 204 when nothing newer than `generation` came within `wait` seconds |
+//! | `POST /agent/v1/report` | [`ReportRequest`] | 204 |
+//!
+//! The last two carry `Authorization: Bearer <agent token>`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{MachineId, ProjectId};
+use crate::text_enum;
+
+/// The longest that `desired` may be held open, in seconds.
+pub const MAX_WAIT_SECONDS: u64 = 30;
+
+/// Turns the single-use bootstrap token of the machine's user-data into the agent's own token.
+/// The agent makes its token itself and keeps it on disk before it asks, so that a lost answer is
+/// mended by asking again: the same pair is answered the same, another token is refused.
+#[derive(Serialize, Deserialize)]
+pub struct RegisterRequest {
+    pub machine_id: MachineId,
+    pub bootstrap_token: String,
+    /// `iat_…`, made by the agent.
+    pub agent_token: String,
+    pub agent_version: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RegisterResponse {
+    pub machine_id: MachineId,
+}
+
+/// What the machine shall be. Grows by generations: a higher one replaces the lower one whole.
+/// Holds secrets, so it has no `Debug`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct DesiredState {
+    pub generation: i64,
+    /// None: stay warm, with no identity.
+    pub backend: Option<DesiredBackend>,
+}
+
+/// The backend that the machine shall run.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct DesiredBackend {
+    pub project_id: ProjectId,
+    /// Grows with each restart that was asked for; the backend is restarted when it does.
+    pub restarts: i64,
+    /// The release to run; none: the newest that the machine has.
+    pub release: Option<String>,
+    /// The password that the machine's Postgres superuser shall have.
+    pub database_password: String,
+    /// The backend's environment (contract/project-backend.md section 1) but for what the agent
+    /// alone knows: `PORT`, `HOST`, `POSTGRES_HOST`, `POSTGRES_PORT`, `DATABASE_URL`.
+    pub env: BTreeMap<String, String>,
+}
+
+text_enum!(
+    /// What the agent sees.
+    ObservedState ("observed state") {
+        /// Booted, database up, no identity.
+        Idle = "idle",
+        /// Working towards the desired state.
+        Starting = "starting",
+        /// The backend answered its health endpoint and an authenticated read.
+        Serving = "serving",
+        /// Could not reach the desired state; `message` says why. It keeps trying.
+        Failing = "failing",
+    }
+);
+
+/// Sent on every change and at least every 20 seconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReportRequest {
+    /// The generation that `state` speaks of.
+    pub generation: i64,
+    pub state: ObservedState,
+    /// The `restarts` that the running backend was started with.
+    #[serde(default)]
+    pub restarts: i64,
+    /// The version that the backend's health endpoint tells.
+    #[serde(default)]
+    pub backend_version: Option<String>,
+    /// Why it fails, in words for an operator; never a secret. At most 500 characters are kept.
+    #[serde(default)]
+    pub message: Option<String>,
+    pub agent_version: String,
+}

@@ -1,0 +1,172 @@
+//! Rules on what people type, in one place: each refusal names the field and the rule.
+
+/// An input that breaks a rule. Becomes a 400 whose message reads `<field> <rule>`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {rule}")]
+pub struct FieldError {
+    pub field: &'static str,
+    pub rule: String,
+}
+
+pub type FieldResult<T> = Result<T, FieldError>;
+
+impl FieldError {
+    pub fn new(field: &'static str, rule: impl Into<String>) -> Self {
+        Self {
+            field,
+            rule: rule.into(),
+        }
+    }
+}
+
+/// Text of `min..=max` characters (not bytes) after trimming, without control characters.
+fn text(field: &'static str, given: &str, min: usize, max: usize) -> FieldResult<String> {
+    let trimmed = given.trim();
+    if trimmed.chars().any(char::is_control) {
+        return Err(FieldError::new(
+            field,
+            "must not contain control characters",
+        ));
+    }
+    let length = trimmed.chars().count();
+    if (min..=max).contains(&length) {
+        Ok(trimmed.to_owned())
+    } else {
+        Err(FieldError::new(
+            field,
+            format!("must have {min} to {max} characters, has {length}"),
+        ))
+    }
+}
+
+/// A project's name: 2 to 64 characters after trimming (partnership-api.md, sync-project).
+pub fn project_name(field: &'static str, given: &str) -> FieldResult<String> {
+    text(field, given, 2, 64)
+}
+
+/// A person's or partner's name: 1 to 100 characters (partnership-api.md, connect-user).
+pub fn person_name(field: &'static str, given: &str) -> FieldResult<String> {
+    text(field, given, 1, 100)
+}
+
+/// A partner's own id for a project: 1 to 128 characters.
+pub fn external_id(field: &'static str, given: &str) -> FieldResult<String> {
+    text(field, given, 1, 128)
+}
+
+/// A backend release, as in `v2.3.1`: 1 to 64 of letters, digits, `.`, `-`, `_`.
+pub fn release(field: &'static str, given: &str) -> FieldResult<String> {
+    let version = text(field, given, 1, 64)?;
+    if version
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    {
+        Ok(version)
+    } else {
+        Err(FieldError::new(
+            field,
+            "may contain only letters, digits, '.', '-' and '_'",
+        ))
+    }
+}
+
+/// An idempotency key: 1 to 255 printable ASCII characters (partnership-api.md, Idempotency).
+pub fn idempotency_key(field: &'static str, given: &str) -> FieldResult<String> {
+    if (1..=255).contains(&given.len()) && given.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        Ok(given.to_owned())
+    } else {
+        Err(FieldError::new(
+            field,
+            "must be 1 to 255 printable ASCII characters",
+        ))
+    }
+}
+
+/// An e-mail address of at most 254 characters (RFC 5321 section 4.5.3.1.3), in the form that
+/// mail providers accept: a dot-atom local part (RFC 5322 section 3.2.3) of at most 64 bytes and
+/// a domain of at least two DNS labels. Kept as typed; compare in lower case.
+pub fn email(field: &'static str, given: &str) -> FieldResult<String> {
+    let address = text(field, given, 3, 254)?;
+    let rule = || {
+        FieldError::new(
+            field,
+            "must be a valid e-mail address, like ada@example.com",
+        )
+    };
+    let (local, domain) = address.rsplit_once('@').ok_or_else(rule)?;
+    let atom =
+        |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&b) || b >= 0x80;
+    let local_ok = local.len() <= 64
+        && local
+            .split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(atom));
+    let labels: Vec<&str> = domain.split('.').collect();
+    let label_ok = |label: &&str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b >= 0x80)
+    };
+    let top_is_numeric = labels
+        .last()
+        .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
+    if local_ok && labels.len() >= 2 && labels.iter().all(label_ok) && !top_is_numeric {
+        Ok(address)
+    } else {
+        Err(rule())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_trimmed_and_counted_in_characters() {
+        assert_eq!(project_name("project_name", "  shop  ").unwrap(), "shop");
+        assert_eq!(
+            project_name("project_name", &"ü".repeat(64))
+                .unwrap()
+                .chars()
+                .count(),
+            64
+        );
+        let error = project_name("project_name", " x ").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "project_name must have 2 to 64 characters, has 1"
+        );
+        assert!(project_name("project_name", "a\u{0}b").is_err());
+        assert!(project_name("project_name", &"x".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn emails() {
+        for good in [
+            "ada@example.com",
+            "a.b+c@x-y.example.org",
+            "O'Brien@example.ie",
+        ] {
+            assert!(email("email", good).is_ok(), "{good}");
+        }
+        let long = format!("{}@example.com", "a".repeat(250));
+        for bad in [
+            "",
+            "ada",
+            "ada@",
+            "@example.com",
+            "ada@example",
+            "a b@example.com",
+            "ada@-x.com",
+            "ada@x..com",
+            ".ada@example.com",
+            "ada@127.0.0.1",
+            "ada\n@example.com",
+            long.as_str(),
+        ] {
+            assert!(email("email", bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Long work on a project: its kinds, its states, its limits in time and attempts.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::project::{Failure, ProjectStatus};
+use crate::{OperationId, ProjectId, text_enum};
+
+/// One piece of long work on one project.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    pub id: OperationId,
+    pub project_id: ProjectId,
+    pub kind: OperationKind,
+    pub state: OperationState,
+    /// The step that runs next, by its name in the worker.
+    pub step: String,
+    /// What later steps need of earlier ones; never a secret.
+    pub data: serde_json::Value,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub next_attempt_at: DateTime<Utc>,
+    pub deadline_at: Option<DateTime<Utc>>,
+    pub generation: i64,
+    pub lease_owner: Option<String>,
+    pub lease_until: Option<DateTime<Utc>>,
+    /// How often it was woken; see `storage::operations::release`.
+    pub wakes: i64,
+    /// The last error: of a failed attempt while in flight, of the whole once failed.
+    pub error: Option<Failure>,
+    pub requested_by: String,
+    pub request_id: String,
+    pub created_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+text_enum!(
+    /// What an operation does to its project.
+    OperationKind ("operation kind") {
+        Provision = "provision",
+        Pause = "pause",
+        Restore = "restore",
+        Restart = "restart",
+        Delete = "delete",
+        /// Gives a project whose machine is gone for good a new, empty one. Only an operator can
+        /// start it, since the data of the old machine is lost (`operation retry --accept-data-loss`).
+        Rebuild = "rebuild",
+    }
+);
+
+impl OperationKind {
+    /// The project's status while the operation is in flight.
+    pub const fn transitional_status(self) -> ProjectStatus {
+        match self {
+            Self::Provision | Self::Rebuild => ProjectStatus::Provisioning,
+            Self::Pause => ProjectStatus::Pausing,
+            Self::Restore => ProjectStatus::Restoring,
+            Self::Restart => ProjectStatus::Restarting,
+            Self::Delete => ProjectStatus::Deleting,
+        }
+    }
+
+    /// The project's status when the operation has succeeded.
+    pub const fn final_status(self) -> ProjectStatus {
+        match self {
+            Self::Provision | Self::Rebuild | Self::Restore | Self::Restart => {
+                ProjectStatus::Active
+            }
+            Self::Pause => ProjectStatus::Paused,
+            Self::Delete => ProjectStatus::Deleted,
+        }
+    }
+
+    /// The statuses in which a caller may ask for it (an operator's retry may also start it from
+    /// `failed`). A new project is born `provisioning`, so `Provision` starts from nowhere.
+    pub const fn starts_from(self) -> &'static [ProjectStatus] {
+        use ProjectStatus as S;
+        match self {
+            Self::Provision => &[],
+            Self::Pause | Self::Restart => &[S::Active],
+            Self::Restore => &[S::Paused],
+            Self::Rebuild => &[S::Failed],
+            Self::Delete => &[
+                S::Provisioning,
+                S::Active,
+                S::Pausing,
+                S::Paused,
+                S::Restoring,
+                S::Restarting,
+                S::Upgrading,
+                S::Failed,
+            ],
+        }
+    }
+
+    /// The name of the worker's first step, with which an operation is queued.
+    pub const fn first_step(self) -> &'static str {
+        match self {
+            Self::Provision | Self::Rebuild => "allocate_machine",
+            Self::Pause => "stop_machine",
+            Self::Restore => "start_machine",
+            Self::Restart => "request_restart",
+            Self::Delete => "await_quiet",
+        }
+    }
+
+    /// How long the whole may take before it is failed. A delete has no deadline: machines cost
+    /// money until they are gone, so it is tried for ever and shows in `operation list`.
+    pub const fn deadline(self) -> Option<Duration> {
+        match self {
+            Self::Provision | Self::Rebuild => Some(Duration::from_mins(20)),
+            Self::Restore | Self::Restart => Some(Duration::from_mins(15)),
+            Self::Pause => Some(Duration::from_mins(10)),
+            Self::Delete => None,
+        }
+    }
+
+    /// How often a step may be tried before the operation fails.
+    pub const fn max_attempts(self) -> i32 {
+        match self {
+            Self::Delete => i32::MAX,
+            _ => 8,
+        }
+    }
+}
+
+text_enum!(
+    /// Where an operation stands.
+    OperationState ("operation state") {
+        Queued = "queued",
+        Running = "running",
+        /// Nobody works on it until a time has come or an event wakes it.
+        Waiting = "waiting",
+        Succeeded = "succeeded",
+        Failed = "failed",
+        Cancelled = "cancelled",
+    }
+);
+
+impl OperationState {
+    /// Whether it still holds its project (design.md, invariant 2).
+    pub const fn is_in_flight(self) -> bool {
+        matches!(self, Self::Queued | Self::Running | Self::Waiting)
+    }
+
+    pub const fn can_become(self, next: Self) -> bool {
+        use OperationState as S;
+        match self {
+            S::Queued | S::Waiting => matches!(next, S::Running | S::Failed | S::Cancelled),
+            // Running → Running: an expired lease is taken over by another worker. Nothing but an
+            // operator's retry puts an operation back to the start.
+            S::Running => !matches!(next, S::Queued),
+            S::Failed => matches!(next, S::Queued),
+            S::Succeeded | S::Cancelled => false,
+        }
+    }
+}
+
+/// Waits between attempts: doubling from one second to five minutes, before jitter.
+pub fn backoff(attempt: u32) -> Duration {
+    Duration::from_secs(1 << attempt.saturating_sub(1).min(9)).min(Duration::from_mins(5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finished_operations_never_run_again_except_by_retry() {
+        for state in [OperationState::Succeeded, OperationState::Cancelled] {
+            assert!(
+                OperationState::ALL
+                    .iter()
+                    .all(|next| !state.can_become(*next))
+            );
+        }
+        let from_failed: Vec<_> = OperationState::ALL
+            .iter()
+            .filter(|n| OperationState::Failed.can_become(**n))
+            .collect();
+        assert_eq!(from_failed, [&OperationState::Queued]);
+    }
+
+    #[test]
+    fn backoff_grows_and_is_capped() {
+        assert_eq!(backoff(1), Duration::from_secs(1));
+        assert_eq!(backoff(4), Duration::from_secs(8));
+        assert_eq!(backoff(60), Duration::from_mins(5));
+        for attempt in 1..40 {
+            assert!(backoff(attempt) <= backoff(attempt + 1));
+        }
+    }
+}

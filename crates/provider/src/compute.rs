@@ -1,0 +1,108 @@
+//! The verbs that every provider offers, and what they speak about.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use cp_model::{InstanceType, MachineId, Region};
+use secrecy::SecretString;
+
+pub type SharedCompute = Arc<dyn Compute>;
+
+/// A source of machines. Each machine carries our [`MachineId`] as its tag.
+///
+/// Every verb may be repeated at any time, by any process: callers crash between a call and the
+/// record of its result, and then call again.
+#[async_trait]
+pub trait Compute: Send + Sync {
+    /// What `machines.provider` holds: `local`, `sim`.
+    fn name(&self) -> &'static str;
+
+    /// The machine with our tag, stopped ones too; none when there is none, or it is terminated.
+    async fn find(&self, id: MachineId) -> Result<Option<Machine>, ProviderError>;
+
+    /// Every machine with a tag of ours, stopped ones too, terminated ones not. Two machines with
+    /// one id show as two.
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError>;
+
+    /// Makes the machine and boots it. When one with this id exists it is answered instead. May
+    /// return before it runs.
+    async fn launch(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError>;
+
+    /// Boots a stopped machine. Ok when it runs already; may return before it runs.
+    async fn start(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError>;
+
+    /// Shuts a machine down; its disk stays. Ok when it is stopped already; may return before it
+    /// is stopped ([`Power::Stopping`] then).
+    async fn stop(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError>;
+
+    /// Ends a machine and its disk. Ok when it is gone already; may return before it is gone.
+    async fn terminate(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError>;
+
+    /// The base URL under which users reach a backend with this app key on this machine, with no
+    /// trailing slash. None as long as the machine has no address.
+    fn access_host(&self, machine: &Machine, app_key: &str, region: Region) -> Option<String>;
+
+    /// The control plane of a laptop ends: `local` stops its machines, disks stay. Others keep
+    /// theirs running.
+    async fn shutdown(&self) {}
+}
+
+/// What to launch. Holds a secret, so it has no `Debug`.
+#[derive(Clone)]
+pub struct LaunchSpec {
+    pub machine_id: MachineId,
+    pub region: Region,
+    pub instance_type: InstanceType,
+    pub volume_gib: i32,
+    /// Single-use; the agent exchanges it for a token of its own (`POST /agent/v1/register`).
+    pub bootstrap_token: SecretString,
+    /// Base URL of the control plane as the machine reaches it, with no trailing slash.
+    pub control_url: String,
+}
+
+/// A machine as its provider sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    pub machine_id: MachineId,
+    /// The provider's own name for it (`machines.provider_ref`).
+    pub provider_ref: String,
+    pub power: Power,
+    /// Where the backend listens or will listen: `host:port`, with a path in `sim`.
+    pub address: Option<String>,
+    pub launched_at: DateTime<Utc>,
+    pub region: Region,
+    pub instance_type: InstanceType,
+}
+
+/// The states that EC2 names, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Power {
+    Pending,
+    Running,
+    Stopping,
+    Stopped,
+    Terminating,
+    Terminated,
+}
+
+/// Why a provider did not do it, by what the caller does next. The texts are for operators and
+/// hold no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// Nothing happened; try again later.
+    #[error("the provider failed for now: {0}")]
+    Transient(String),
+    /// Nothing happened for want of room; try again later, or elsewhere.
+    #[error("the provider has no capacity: {0}")]
+    Capacity(String),
+    /// Trying again cannot help.
+    #[error("the provider refused: {0}")]
+    Permanent(String),
+    /// No machine with that id.
+    #[error("no such machine")]
+    NotFound,
+    /// The answer was lost: it may have happened. Look by tag before trying again.
+    #[error("the provider's answer was lost: {0}")]
+    Ambiguous(String),
+}

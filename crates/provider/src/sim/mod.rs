@@ -1,0 +1,369 @@
+//! Machines in memory, for tests. One world is shared by all clones of a [`SimCompute`], so that
+//! several workers see the same machines and a "restarted" worker finds them again.
+//!
+//! It misbehaves the way clouds do, on command ([`SimCompute::fail_next`]) or at random from a
+//! seed: errors before and after the effect, lost answers, no capacity, tags that are seen late,
+//! repeated launches that are not recognised, machines that vanish. It counts effects, so that a
+//! test can assert that a machine was launched exactly once.
+//!
+//! Machines answer HTTP ([`serve`]): `GET /api/health`, and `GET /api/metadata/project-id` for the
+//! key that [`SimCompute::serve`] was told. What an agent would do is the test's own: a
+//! [`SimHost`] hears of each boot. All waiting is tokio time.
+
+mod fault;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use cp_model::{MachineId, ProjectId, Region, SharedClock, SystemClock};
+use secrecy::SecretString;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{Compute, LaunchSpec, Machine, Power, ProviderError};
+pub use fault::{Fault, Verb};
+use world::World;
+
+/// How the world behaves when nothing was scripted.
+#[derive(Clone)]
+pub struct SimConfig {
+    /// From launch or start to [`SimHost::booted`].
+    pub boots_after: Duration,
+    /// From stop to stopped.
+    pub stops_after: Duration,
+    /// Before each answer.
+    pub latency: Duration,
+    /// How long a new machine is missing from `find` and `list`.
+    pub tag_lag: Duration,
+    /// A second launch with an id makes a second machine, unless the tag is seen already and
+    /// `launch_looks_first` holds.
+    pub launch_looks_first: bool,
+    /// This share of all calls fails, 0 to 1, at random before or after the effect.
+    pub error_rate: f64,
+    /// Of the random faults.
+    pub seed: u64,
+    /// For `launched_at` only.
+    pub clock: SharedClock,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        Self {
+            boots_after: Duration::from_millis(5),
+            stops_after: Duration::ZERO,
+            latency: Duration::ZERO,
+            tag_lag: Duration::ZERO,
+            launch_looks_first: true,
+            error_rate: 0.0,
+            seed: 0,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// A machine that has just booted. Holds a secret, so it has no `Debug`.
+#[derive(Clone)]
+pub struct SimBoot {
+    pub machine_id: MachineId,
+    pub provider_ref: String,
+    /// Of the launch; the same at each later boot.
+    pub bootstrap_token: SecretString,
+    pub control_url: String,
+    /// False after a stop and start.
+    pub first: bool,
+}
+
+/// What runs on the machines: the test's stand-in for the agent.
+#[async_trait]
+pub trait SimHost: Send + Sync {
+    /// Runs in a task of its own; may take as long as it likes.
+    async fn booted(&self, boot: SimBoot);
+}
+
+#[derive(Clone)]
+pub struct SimCompute {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: SimConfig,
+    world: Arc<Mutex<World>>,
+    host: Mutex<Option<Arc<dyn SimHost>>>,
+    address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl SimCompute {
+    /// A new, empty world with its HTTP listener on 127.0.0.1.
+    pub async fn new(config: SimConfig) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let world = Arc::new(Mutex::new(World::new(config.seed)));
+        let server = tokio::spawn(serve::run(listener, Arc::clone(&world)));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                world,
+                host: Mutex::new(None),
+                address,
+                server,
+            }),
+        })
+    }
+
+    /// Who hears of boots, from now on.
+    pub fn set_host(&self, host: Arc<dyn SimHost>) {
+        *self
+            .inner
+            .host
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(host);
+    }
+
+    /// The next call of `verb` fails so. Repeat it for the ones after.
+    pub fn fail_next(&self, verb: Verb, fault: Fault) {
+        self.world().faults.script(verb, fault);
+    }
+
+    pub fn fail_times(&self, verb: Verb, fault: Fault, times: usize) {
+        for _ in 0..times {
+            self.fail_next(verb, fault);
+        }
+    }
+
+    /// From now on this share of calls fails; 0 makes the world well again.
+    pub fn set_error_rate(&self, rate: f64) {
+        self.world().error_rate = Some(rate);
+    }
+
+    /// The machine's backend accepts `api_key` for `project_id` from now on.
+    pub fn serve(
+        &self,
+        machine_id: MachineId,
+        project_id: ProjectId,
+        api_key: impl Into<SecretString>,
+    ) {
+        let serving = (project_id, api_key.into());
+        self.world().serving.insert(machine_id, serving);
+    }
+
+    /// The machine's backend goes away; the machine stays.
+    pub fn serve_nothing(&self, machine_id: MachineId) {
+        self.world().serving.remove(&machine_id);
+    }
+
+    /// The machine is gone, and nobody asked for that.
+    pub fn vanish(&self, machine_id: MachineId) {
+        self.world().set_power_of_all(machine_id, Power::Terminated);
+    }
+
+    /// The machine has stopped, and nobody asked for that.
+    pub fn crash(&self, machine_id: MachineId) {
+        self.world().set_power_of_all(machine_id, Power::Stopped);
+    }
+
+    /// How many machines were ever made for this id.
+    pub fn launch_effects(&self, machine_id: MachineId) -> usize {
+        let world = self.world();
+        world
+            .machines
+            .iter()
+            .filter(|sim| sim.machine.machine_id == machine_id)
+            .count()
+    }
+
+    /// How often a verb was called, successfully or not.
+    pub fn calls(&self, verb: Verb) -> usize {
+        self.world().faults.calls(verb)
+    }
+
+    /// Every machine that costs money now, whatever `find` and `list` tell.
+    pub fn alive(&self) -> Vec<Machine> {
+        self.world()
+            .alive()
+            .map(|sim| sim.machine.clone())
+            .collect()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        world::lock(&self.inner.world)
+    }
+
+    /// One call: latency, then the effect with whatever fault is due.
+    async fn call<T>(
+        &self,
+        verb: Verb,
+        effect: impl FnOnce(&mut World) -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        tokio::time::sleep(self.inner.config.latency).await;
+        let (outcome, hang) = {
+            let mut world = self.world();
+            let rate = world.error_rate.unwrap_or(self.inner.config.error_rate);
+            match world.faults.due(verb, rate) {
+                None => (effect(&mut world), None),
+                Some(Fault::Hang(time)) => (effect(&mut world), Some(time)),
+                Some(fault) if fault.has_effect() => {
+                    // The caller learns nothing of how it went.
+                    (effect(&mut world).and(Err(fault.error(verb))), None)
+                }
+                Some(fault) => (Err(fault.error(verb)), None),
+            }
+        };
+        if let Some(time) = hang {
+            tokio::time::sleep(time).await;
+        }
+        outcome
+    }
+
+    /// Finishes a launch or start in the background, as a real machine boots by itself.
+    fn boot(&self, provider_ref: String, first: bool) {
+        let compute = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(compute.inner.config.boots_after).await;
+            let Some(boot) = compute.world().boot(&provider_ref, first) else {
+                // Stopped or terminated meanwhile.
+                return;
+            };
+            let host = compute
+                .inner
+                .host
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            if let Some(host) = host {
+                host.booted(boot).await;
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Compute for SimCompute {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    async fn find(&self, id: MachineId) -> Result<Option<Machine>, ProviderError> {
+        let lag = self.inner.config.tag_lag;
+        self.call(Verb::Find, |world| {
+            Ok(world.visible(lag).find(|machine| machine.machine_id == id))
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+        let lag = self.inner.config.tag_lag;
+        self.call(Verb::List, |world| Ok(world.visible(lag).collect()))
+            .await
+    }
+
+    async fn launch(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError> {
+        let config = &self.inner.config;
+        let address = format!("{}/m/{}", self.inner.address, spec.machine_id);
+        let mut booting = None;
+        let outcome = self
+            .call(Verb::Launch, |world| {
+                if config.launch_looks_first {
+                    let known = world
+                        .visible(config.tag_lag)
+                        .find(|m| m.machine_id == spec.machine_id);
+                    if let Some(machine) = known {
+                        return Ok(machine);
+                    }
+                }
+                let machine = world.make(spec, address, config.clock.now());
+                booting = Some(machine.provider_ref.clone());
+                Ok(machine)
+            })
+            .await;
+        // Also when the answer was lost.
+        if let Some(provider_ref) = booting {
+            self.boot(provider_ref, true);
+        }
+        outcome
+    }
+
+    async fn start(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
+        let mut booting = None;
+        let outcome = self
+            .call(Verb::Start, |world| {
+                let sim = world.get_mut(id, provider_ref)?;
+                match sim.machine.power {
+                    Power::Pending | Power::Running => Ok(()),
+                    Power::Stopped => {
+                        sim.machine.power = Power::Pending;
+                        booting = Some(sim.machine.provider_ref.clone());
+                        Ok(())
+                    }
+                    // EC2: IncorrectInstanceState.
+                    Power::Stopping => Err(ProviderError::Transient(
+                        "the machine is stopping".to_owned(),
+                    )),
+                    Power::Terminating | Power::Terminated => Err(ProviderError::NotFound),
+                }
+            })
+            .await;
+        if let Some(provider_ref) = booting {
+            self.boot(provider_ref, false);
+        }
+        outcome
+    }
+
+    async fn stop(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
+        let takes = self.inner.config.stops_after;
+        let mut stopping = None;
+        let outcome = self
+            .call(Verb::Stop, |world| {
+                let sim = world.get_mut(id, provider_ref)?;
+                match sim.machine.power {
+                    Power::Pending | Power::Running if takes.is_zero() => {
+                        sim.machine.power = Power::Stopped;
+                    }
+                    Power::Pending | Power::Running => {
+                        sim.machine.power = Power::Stopping;
+                        stopping = Some(sim.machine.provider_ref.clone());
+                    }
+                    _ => {}
+                }
+                Ok(())
+            })
+            .await;
+        if let Some(provider_ref) = stopping {
+            let world = Arc::clone(&self.inner.world);
+            tokio::spawn(async move {
+                tokio::time::sleep(takes).await;
+                world::lock(&world).finish_stop(&provider_ref);
+            });
+        }
+        outcome
+    }
+
+    async fn terminate(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
+        self.call(Verb::Terminate, |world| {
+            if let Ok(sim) = world.get_mut(id, provider_ref) {
+                sim.machine.power = Power::Terminated;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn access_host(&self, machine: &Machine, _app_key: &str, _region: Region) -> Option<String> {
+        let address = machine.address.as_ref()?;
+        Some(format!("http://{address}"))
+    }
+}

@@ -1,0 +1,48 @@
+//! The audit log: who changed what, from where, in which request.
+
+use chrono::{DateTime, Utc};
+use cp_model::{OrganizationId, PartnerId};
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::StorageResult;
+
+/// One entry. `details` never holds a secret.
+#[derive(Debug)]
+pub struct AuditEntry<'a> {
+    pub at: DateTime<Utc>,
+    /// `partner:<id>`, `user:<id>`, `operator` or `system`.
+    pub actor: &'a str,
+    pub partner_id: Option<&'a PartnerId>,
+    pub organization_id: Option<OrganizationId>,
+    /// A noun and a verb, as in `project.paused`.
+    pub action: &'a str,
+    pub target_type: &'a str,
+    pub target_id: &'a str,
+    pub address: Option<&'a str>,
+    pub request_id: Option<&'a str>,
+    pub details: Value,
+}
+
+pub async fn insert_entry(conn: &mut PgConnection, entry: AuditEntry<'_>) -> StorageResult<()> {
+    sqlx::query!(
+        "insert into audit_log (id, at, actor, partner_id, organization_id, action, target_type, target_id,
+                                address, request_id, details)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        Uuid::now_v7(),
+        entry.at,
+        entry.actor,
+        entry.partner_id.map(PartnerId::as_str),
+        entry.organization_id.map(|id| id.0),
+        entry.action,
+        entry.target_type,
+        entry.target_id,
+        entry.address,
+        entry.request_id,
+        entry.details
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! The only SQL on our own database. Plain functions on a connection or transaction; the domain
+//! decides what belongs into one transaction. Names: `find_` gives an Option, `list_`, `insert_`,
+//! `mark_`, `delete_`; every tenant query takes the tenant's id first; every state change is a
+//! conditional UPDATE whose row count is returned.
+
+pub mod accounts;
+pub mod audit;
+pub mod database;
+pub mod error;
+pub mod idempotency;
+pub mod machine_runs;
+pub mod machines;
+pub mod notifications;
+pub mod operations;
+pub mod partners;
+pub mod project_secrets;
+pub mod projects;
+pub mod rate_limits;
+pub mod retention;
+pub mod signing_keys;
+pub mod wakeups;
+
+pub use database::{Database, DatabaseConfig, Transaction};
+pub use error::{StorageError, StorageResult};
+pub use sqlx::PgConnection;

@@ -1,0 +1,482 @@
+//! Projects. Tenant queries name the tenant first; what runs for the service itself says so.
+
+use chrono::{DateTime, Utc};
+use cp_model::{Failure, OrganizationId, PartnerId, Project, ProjectId, ProjectStatus, UserId};
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::{StorageError, StorageResult, parse};
+use crate::notifications::{Topic, notify};
+
+struct ProjectRow {
+    id: Uuid,
+    organization_id: Uuid,
+    partner_id: Option<String>,
+    user_id: Option<Uuid>,
+    external_id: Option<String>,
+    name: String,
+    app_key: String,
+    region: String,
+    instance_type: String,
+    status: String,
+    failure_code: Option<String>,
+    failure_message: Option<String>,
+    access_host: Option<String>,
+    release: Option<String>,
+    metadata: Option<Value>,
+    last_activity_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<ProjectRow> for Project {
+    type Error = StorageError;
+    fn try_from(row: ProjectRow) -> StorageResult<Self> {
+        Ok(Self {
+            id: ProjectId(row.id),
+            organization_id: OrganizationId(row.organization_id),
+            partner_id: row
+                .partner_id
+                .map(|id| parse("projects", "partner_id", &id))
+                .transpose()?,
+            user_id: row.user_id.map(UserId),
+            external_id: row.external_id,
+            name: row.name,
+            app_key: row.app_key,
+            region: parse("projects", "region", &row.region)?,
+            instance_type: parse("projects", "instance_type", &row.instance_type)?,
+            status: parse("projects", "status", &row.status)?,
+            failure: row.failure_code.map(|code| Failure {
+                code,
+                message: row.failure_message.unwrap_or_default(),
+            }),
+            access_host: row.access_host,
+            release: row.release,
+            metadata: row.metadata,
+            last_activity_at: row.last_activity_at,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Selects projects `p` by the rest of a statement.
+macro_rules! query_projects {
+    ($rest:literal $(, $arg:expr)* $(,)?) => {
+        sqlx::query_as!(
+            ProjectRow,
+            "select p.id, p.organization_id, p.partner_id, p.user_id, p.external_id, p.name, p.app_key, p.region, \
+                    p.instance_type, p.status, p.failure_code, p.failure_message, p.access_host, p.release, \
+                    p.metadata, p.last_activity_at, p.created_at from projects p " + $rest
+            $(, $arg)*
+        )
+    };
+}
+
+/// A project that does not exist yet. It is born `provisioning`.
+pub struct NewProject<'a> {
+    pub id: ProjectId,
+    pub organization_id: OrganizationId,
+    pub partner_id: Option<&'a PartnerId>,
+    pub user_id: Option<UserId>,
+    pub external_id: Option<&'a str>,
+    pub name: &'a str,
+    pub app_key: &'a str,
+    pub region: cp_model::Region,
+    pub instance_type: cp_model::InstanceType,
+    pub metadata: Option<&'a Value>,
+    pub now: DateTime<Utc>,
+}
+
+/// Inserts the project unless a unique index has its name or external id already; false then.
+pub async fn insert_project(conn: &mut PgConnection, new: &NewProject<'_>) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "insert into projects (id, organization_id, partner_id, user_id, external_id, name, app_key, region,
+                               instance_type, status, metadata, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning', $10, $11, $11)
+         on conflict do nothing",
+        new.id.0,
+        new.organization_id.0,
+        new.partner_id.map(PartnerId::as_str),
+        new.user_id.map(|id| id.0),
+        new.external_id,
+        new.name,
+        new.app_key,
+        new.region.as_str(),
+        new.instance_type.as_str(),
+        new.metadata,
+        new.now
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The live project that a partner synced for a person under this name.
+pub async fn find_synced(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    user: UserId,
+    name: &str,
+) -> StorageResult<Option<Project>> {
+    query_projects!(
+        "where p.partner_id = $1 and p.user_id = $2 and p.name = $3 and p.status not in ('deleting', 'deleted')",
+        partner.as_str(),
+        user.0,
+        name
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Project::try_from)
+    .transpose()
+}
+
+/// The partner's live embedded project with this external id.
+pub async fn find_by_external_id(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    external_id: &str,
+) -> StorageResult<Option<Project>> {
+    query_projects!(
+        "where p.partner_id = $1 and p.external_id = $2 and p.status not in ('deleting', 'deleted')",
+        partner.as_str(),
+        external_id
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Project::try_from)
+    .transpose()
+}
+
+/// A live project that was made through the partner.
+pub async fn find_partner_project(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    id: ProjectId,
+) -> StorageResult<Option<Project>> {
+    query_projects!(
+        "where p.partner_id = $1 and p.id = $2 and p.status not in ('deleting', 'deleted')",
+        partner.as_str(),
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Project::try_from)
+    .transpose()
+}
+
+/// As [`find_partner_project`], and nobody else changes it until the transaction ends.
+pub async fn lock_partner_project(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    id: ProjectId,
+) -> StorageResult<Option<Project>> {
+    query_projects!(
+        "where p.partner_id = $1 and p.id = $2 and p.status not in ('deleting', 'deleted') for update",
+        partner.as_str(),
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Project::try_from)
+    .transpose()
+}
+
+/// Everything that `GET metadata` tells, in one round trip.
+pub struct PartnerProjectView {
+    pub project: Project,
+    pub api_key_sealed: Option<Vec<u8>>,
+    pub operation: Option<OperationInFlight>,
+}
+
+/// What a tenant is told of the work on its project.
+pub struct OperationInFlight {
+    pub id: Uuid,
+    pub kind: String,
+    pub state: String,
+}
+
+struct ViewRow {
+    id: Uuid,
+    organization_id: Uuid,
+    user_id: Option<Uuid>,
+    external_id: Option<String>,
+    name: String,
+    app_key: String,
+    region: String,
+    instance_type: String,
+    status: String,
+    failure_code: Option<String>,
+    failure_message: Option<String>,
+    access_host: Option<String>,
+    release: Option<String>,
+    metadata: Option<Value>,
+    last_activity_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    api_key_sealed: Option<Vec<u8>>,
+    operation_id: Option<Uuid>,
+    operation_kind: Option<String>,
+    operation_state: Option<String>,
+}
+
+/// A live project of the partner with its key and the operation in flight. The hot path: one
+/// indexed statement.
+pub async fn find_partner_project_view(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    id: ProjectId,
+) -> StorageResult<Option<PartnerProjectView>> {
+    let row = sqlx::query_as!(
+        ViewRow,
+        r#"select p.id, p.organization_id, p.user_id, p.external_id, p.name, p.app_key, p.region,
+                p.instance_type, p.status, p.failure_code, p.failure_message, p.access_host, p.release, p.metadata,
+                p.last_activity_at, p.created_at, s.sealed as "api_key_sealed?",
+                o.id as "operation_id?", o.kind as "operation_kind?", o.state as "operation_state?"
+         from projects p
+         left join project_secrets s on s.project_id = p.id and s.kind = 'api_key'
+         left join operations o on o.project_id = p.id and o.state in ('queued', 'running', 'waiting')
+         where p.partner_id = $1 and p.id = $2 and p.status not in ('deleting', 'deleted')"#,
+        partner.as_str(),
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let operation = match (row.operation_id, row.operation_kind, row.operation_state) {
+        (Some(id), Some(kind), Some(state)) => Some(OperationInFlight { id, kind, state }),
+        _ => None,
+    };
+    let project = Project::try_from(ProjectRow {
+        id: row.id,
+        organization_id: row.organization_id,
+        partner_id: Some(partner.as_str().to_owned()),
+        user_id: row.user_id,
+        external_id: row.external_id,
+        name: row.name,
+        app_key: row.app_key,
+        region: row.region,
+        instance_type: row.instance_type,
+        status: row.status,
+        failure_code: row.failure_code,
+        failure_message: row.failure_message,
+        access_host: row.access_host,
+        release: row.release,
+        metadata: row.metadata,
+        last_activity_at: row.last_activity_at,
+        created_at: row.created_at,
+    })?;
+    Ok(Some(PartnerProjectView {
+        project,
+        api_key_sealed: row.api_key_sealed,
+        operation,
+    }))
+}
+
+/// The live projects of a connected person's organizations, newest first.
+pub async fn list_user_projects(
+    conn: &mut PgConnection,
+    user: UserId,
+) -> StorageResult<Vec<Project>> {
+    query_projects!(
+        "join organization_members m on m.organization_id = p.organization_id
+         where m.user_id = $1 and p.status not in ('deleting', 'deleted') order by p.id desc limit 100",
+        user.0
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(Project::try_from)
+    .collect()
+}
+
+/// A live project of one of the person's organizations.
+pub async fn find_user_project(
+    conn: &mut PgConnection,
+    user: UserId,
+    id: ProjectId,
+) -> StorageResult<Option<Project>> {
+    query_projects!(
+        "join organization_members m on m.organization_id = p.organization_id
+         where m.user_id = $1 and p.id = $2 and p.status not in ('deleting', 'deleted')",
+        user.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Project::try_from)
+    .transpose()
+}
+
+/// Whether the owner shared the project's keys with the partner.
+pub async fn is_shared(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    id: ProjectId,
+) -> StorageResult<bool> {
+    let shared = sqlx::query_scalar!(
+        "select exists (select 1 from project_shares where partner_id = $1 and project_id = $2)",
+        partner.as_str(),
+        id.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(shared.unwrap_or(false))
+}
+
+pub async fn insert_share(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    id: ProjectId,
+    now: DateTime<Utc>,
+) -> StorageResult<()> {
+    sqlx::query!(
+        "insert into project_shares (project_id, partner_id, shared_at) values ($1, $2, $3) on conflict do nothing",
+        id.0,
+        partner.as_str(),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many of the organization's projects take a place of its plan
+/// (`ProjectStatus::counts_against_plan`).
+pub async fn count_against_plan(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+) -> StorageResult<i64> {
+    let counted: Vec<String> = ProjectStatus::ALL
+        .iter()
+        .filter(|s| s.counts_against_plan())
+        .map(|s| s.as_str().to_owned())
+        .collect();
+    let count = sqlx::query_scalar!(
+        "select count(*) from projects where organization_id = $1 and status = any($2)",
+        organization.0,
+        &counted
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(count.unwrap_or(0))
+}
+
+/// A page of the partner's live projects by id, after `cursor`.
+pub async fn list_partner_projects(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    after: Option<ProjectId>,
+    status: Option<ProjectStatus>,
+    limit: i64,
+) -> StorageResult<Vec<Project>> {
+    query_projects!(
+        "where p.partner_id = $1 and p.status not in ('deleting', 'deleted')
+           and ($2::uuid is null or p.id > $2) and ($3::text is null or p.status = $3)
+         order by p.id limit $4",
+        partner.as_str(),
+        after.map(|id| id.0),
+        status.map(ProjectStatus::as_str),
+        limit
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(Project::try_from)
+    .collect()
+}
+
+/// For the service itself: any project, whoever owns it, dead or alive.
+pub async fn find_project(
+    conn: &mut PgConnection,
+    id: ProjectId,
+) -> StorageResult<Option<Project>> {
+    query_projects!("where p.id = $1", id.0)
+        .fetch_optional(conn)
+        .await?
+        .map(Project::try_from)
+        .transpose()
+}
+
+/// For the service itself; locked until the transaction ends.
+pub async fn lock_project(
+    conn: &mut PgConnection,
+    id: ProjectId,
+) -> StorageResult<Option<Project>> {
+    query_projects!("where p.id = $1 for update", id.0)
+        .fetch_optional(conn)
+        .await?
+        .map(Project::try_from)
+        .transpose()
+}
+
+/// Moves the project from `from` to `to`, if it still is in `from`. Clears or sets the failure.
+pub async fn mark_status(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    from: ProjectStatus,
+    to: ProjectStatus,
+    failure: Option<&Failure>,
+    now: DateTime<Utc>,
+) -> StorageResult<bool> {
+    debug_assert!(from.can_become(to), "{from} cannot become {to}");
+    let done = sqlx::query!(
+        "update projects set status = $3, failure_code = $4, failure_message = $5, updated_at = $6,
+                deleted_at = case when $3 = 'deleted' then $6 else deleted_at end,
+                access_host = case when $3 in ('deleting', 'deleted') then null else access_host end
+         where id = $1 and status = $2",
+        id.0,
+        from.as_str(),
+        to.as_str(),
+        failure.map(|f| f.code.as_str()),
+        failure.map(|f| f.message.as_str()),
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
+    notify(conn, Topic::Projects, &id.to_string()).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub async fn set_access_host(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    access_host: &str,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update projects set access_host = $2 where id = $1 and status not in ('deleting', 'deleted')",
+        id.0,
+        access_host
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub async fn set_release(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    release: &str,
+) -> StorageResult<()> {
+    sqlx::query!(
+        "update projects set release = $2 where id = $1",
+        id.0,
+        release
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub async fn set_last_activity(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    now: DateTime<Utc>,
+) -> StorageResult<()> {
+    sqlx::query!(
+        "update projects set last_activity_at = greatest(last_activity_at, $2) where id = $1",
+        id.0,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The operations engine, jobs and reconcilers.
