@@ -1,1 +1,42 @@
-//! The test harness.
+//! The harness: what scenarios arrange with. Everything is real but the cloud: Postgres, the HTTP
+//! interface on a loopback port, workers on runtimes of their own (so that one can be killed), and
+//! machines of `cp_provider::sim` whose agents speak the agent's protocol.
+//!
+//! Scenarios live in `it/`. Those of `it/real/` start the real programs instead.
+
+mod app;
+mod partner;
+mod postgres;
+pub mod programs;
+mod sim_agents;
+mod worker;
+
+pub use app::{App, AppOptions};
+pub use partner::{Answer, PartnerClient};
+pub use postgres::TestDatabase;
+pub use sim_agents::SimAgents;
+pub use worker::WorkerProcess;
+
+use std::time::Duration;
+
+/// Looks every 20 ms until `look` gives something.
+///
+/// # Panics
+/// When it has not within `at_most`; says what was waited for.
+pub async fn eventually<T>(
+    what: &str,
+    at_most: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let until = tokio::time::Instant::now() + at_most;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(
+            tokio::time::Instant::now() < until,
+            "not within {at_most:?}: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

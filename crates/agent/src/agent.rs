@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backend::Launcher,
     backoff::Backoff,
-    config::{Config, MachineDir},
+    config::{Config, MachineDir, Runtime},
     control::{ControlError, ControlPlane},
     keep::{self, AgentToken},
     postgres::Postgres,
@@ -67,7 +67,7 @@ pub async fn run_until(config: &Path, stop: CancellationToken) -> anyhow::Result
     let (desired_in, desired_out) = watch::channel(desired);
     let (observed_in, observed_out) = watch::channel(Observed::starting(generation));
     let control = ControlPlane::new(http.clone(), &config.control_url);
-    let migrates = config.is_builtin();
+    let migrates = config.runtime == Runtime::Builtin;
     let link = Link {
         machine_id: config.machine_id,
         bootstrap_token: config.bootstrap_token,
@@ -216,7 +216,7 @@ impl Pace {
     fn new(what: &'static str) -> Self {
         Self {
             what,
-            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(5)),
             in_trouble: false,
         }
     }

@@ -12,7 +12,7 @@ use sqlx::{
 };
 
 use crate::{
-    config::{Config, MachineDir, PostgresConfig},
+    config::{MachineDir, PostgresConfig},
     keep, process,
 };
 
@@ -177,13 +177,6 @@ impl Postgres {
         self.pid = self.cluster.pid().await;
         keep::save_database_password(&self.dir, wanted)?;
         Ok(self.connect(wanted).await?)
-    }
-}
-
-impl Config {
-    /// Whether this program brings the backend's schema along.
-    pub(crate) fn is_builtin(&self) -> bool {
-        self.runtime == crate::config::Runtime::Builtin
     }
 }
 

@@ -387,22 +387,15 @@ async fn a_machine_registers_once_warms_up_and_serves_the_project_it_is_given() 
     );
 
     // Killed, it comes back by itself.
-    if let [backend] = lab.backends()[..] {
+    let backends = lab.backends();
+    #[cfg(target_os = "linux")]
+    assert_eq!(backends.len(), 1);
+    if let [backend] = backends[..] {
         let before = lab.control.reports();
         process::signal(backend, rustix::process::Signal::KILL);
         lab.control.until(before, serving(generation)).await;
         assert_ne!(lab.backends(), [backend]);
-    } else {
-        assert!(
-            cfg!(not(target_os = "linux")),
-            "one backend, not {:?}",
-            lab.backends()
-        );
     }
-    assert_eq!(
-        lab.ask("/api/metadata/project-id", &key).await.unwrap().0,
-        200
-    );
 
     // And so does Postgres.
     let before = lab.control.reports();

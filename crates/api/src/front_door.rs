@@ -55,7 +55,11 @@ impl FrontDoor {
 }
 
 /// Takes one request through.
-pub async fn pass(State(door): State<Arc<FrontDoor>>, mut request: Request, next: Next) -> Response {
+pub async fn pass(
+    State(door): State<Arc<FrontDoor>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let form = Form::of_path(request.uri().path());

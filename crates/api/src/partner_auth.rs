@@ -36,7 +36,11 @@ pub async fn authenticate(
         .get(SECRET_HEADER)
         .and_then(|value| value.to_str().ok());
     let identified = control_plane
-        .authenticate_partner(partner_segment(request.uri().path()), secret, caller.address)
+        .authenticate_partner(
+            partner_segment(request.uri().path()),
+            secret,
+            caller.address,
+        )
         .await;
     let partner = match identified {
         Ok(partner) => partner,
@@ -151,7 +155,11 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_of_the_other_model_is_refused() {
         let mut parts = parts_of_a_white_label_partner();
-        assert!(WhiteLabel::from_request_parts(&mut parts, &()).await.is_ok());
+        assert!(
+            WhiteLabel::from_request_parts(&mut parts, &())
+                .await
+                .is_ok()
+        );
 
         let mut parts = parts_of_a_white_label_partner();
         let refused = CoBranded::from_request_parts(&mut parts, &()).await;

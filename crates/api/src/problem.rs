@@ -161,12 +161,13 @@ impl Problem {
     }
 
     /// Whether the same request with the same idempotency key shall get this answer again. What
-    /// passes by itself (a rate limit, an outage, a first request still running) must not stick.
+    /// passes by itself (a rate limit, an outage, a first request still running) must not stick, nor may a
+    /// refused second use of a key replace the first answer.
     pub fn is_final(&self) -> bool {
         !self.status.is_server_error()
             && self.status != StatusCode::UNAUTHORIZED
             && self.status != StatusCode::TOO_MANY_REQUESTS
-            && self.code != "request_in_progress"
+            && !matches!(self.code, "request_in_progress" | "idempotency_key_reused")
     }
 
     /// The body, in the form of the interface that was called.
@@ -261,7 +262,7 @@ impl From<DomainError> for Problem {
                 "This partnership is suspended. Write to partnerships@insforge.dev.",
             ),
             DomainError::WrongPartnershipModel { needed } => Self::wrong_model(needed),
-            DomainError::NotFound(thing) => not_found(&thing),
+            DomainError::NotFound(thing) => not_found(thing),
             DomainError::ProjectLimitReached {
                 message,
                 candidates,
@@ -311,13 +312,14 @@ impl From<DomainError> for Problem {
             },
             DomainError::Conflict(message) => conflict("conflict", message.into()),
             DomainError::Unavailable => Self::unavailable(),
+            DomainError::LeaseLost => Self::internal("a request met a lease, which only workers hold"),
             DomainError::Internal(cause) => Self::internal(cause),
         }
     }
 }
 
 /// Another tenant's thing is answered byte for byte like a missing one (design.md, invariant 7).
-fn not_found(thing: &Thing) -> Problem {
+fn not_found(thing: Thing) -> Problem {
     let (code, message) = match thing {
         Thing::Project => ("project_not_found", "There is no such project."),
         Thing::User => (
@@ -326,6 +328,7 @@ fn not_found(thing: &Thing) -> Problem {
         ),
         Thing::Operation => ("operation_not_found", "There is no such operation."),
         Thing::Machine => ("machine_not_found", "There is no such machine."),
+        Thing::Partner => ("partner_not_found", "There is no such partner."),
     };
     Problem::new(StatusCode::NOT_FOUND, code, message)
 }
@@ -446,7 +449,7 @@ mod tests {
     fn only_what_lasts_is_kept_under_an_idempotency_key() {
         let kept = |error: DomainError| Problem::from(error).is_final();
         assert!(kept(DomainError::NotFound(Thing::Project)));
-        assert!(kept(DomainError::IdempotencyKeyReused));
+        assert!(!kept(DomainError::IdempotencyKeyReused));
         assert!(!kept(DomainError::RequestInProgress));
         assert!(!kept(DomainError::Unauthorized));
         assert!(!kept(DomainError::Unavailable));

@@ -6,11 +6,13 @@ use axum::{
     extract::{Path, State},
 };
 use secrecy::ExposeSecret;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     auth::Admin,
     error::{ApiError, ApiResult},
+    routes::Params,
     secrets,
     state::AppState,
 };
@@ -102,8 +104,22 @@ const TABLE: &str = "
     FROM pg_class c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname = $1";
 
-/// `GET /api/metadata`
-pub(crate) async fn all(_: Admin, State(state): State<AppState>) -> ApiResult<Json<Value>> {
+#[derive(Deserialize)]
+pub(crate) struct FormatQuery {
+    format: Option<String>,
+}
+
+/// `GET /api/metadata`; the real server's other format, Markdown, is refused.
+pub(crate) async fn all(
+    _: Admin,
+    State(state): State<AppState>,
+    Params(query): Params<FormatQuery>,
+) -> ApiResult<Json<Value>> {
+    if query.format.is_some_and(|format| format != "json") {
+        return Err(ApiError::invalid_input(
+            "format: the stand-in gives json only",
+        ));
+    }
     Ok(Json(json!({
         "auth": part(&state, AUTH).await?,
         "database": part(&state, DATABASE).await?,

@@ -1,10 +1,10 @@
-//! The table of routes, and the extractor of JSON bodies.
+//! The table of routes, and the extractors of JSON bodies and queries.
 
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Request},
-    http::{Method, Uri},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request},
+    http::{Method, Uri, request::Parts},
     routing::{get, patch, post},
 };
 use serde::de::DeserializeOwned;
@@ -144,5 +144,19 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
                 };
                 ApiError::invalid_input(format!("body: {what}"))
             })
+    }
+}
+
+/// Query parameters, with refusals in our error form.
+pub(crate) struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> ApiResult<Self> {
+        Query::from_request_parts(parts, state)
+            .await
+            .map(|Query(params)| Self(params))
+            .map_err(|error| ApiError::invalid_input(error.body_text()))
     }
 }

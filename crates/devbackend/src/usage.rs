@@ -1,9 +1,6 @@
 //! Usage for the control plane's collector (project-backend 2.4), and the count of MCP calls.
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::{Json, extract::State};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     auth::{Admin, ApiKey, ControlPlane},
     error::{ApiError, ApiResult},
-    routes::Body,
+    routes::{Body, Params},
     state::AppState,
 };
 
@@ -26,7 +23,7 @@ pub(crate) struct StatsQuery {
 pub(crate) async fn stats(
     _: ControlPlane,
     State(state): State<AppState>,
-    Query(query): Query<StatsQuery>,
+    Params(query): Params<StatsQuery>,
 ) -> ApiResult<Json<Value>> {
     let given = |date: Option<String>| date.filter(|date| !date.is_empty());
     let (Some(start), Some(end)) = (given(query.start_date), given(query.end_date)) else {
@@ -53,7 +50,6 @@ pub(crate) async fn stats(
 /// The forms of date that callers send; a bare date is midnight UTC. Anything else is a 500, as
 /// on the real server.
 fn date(text: &str) -> ApiResult<DateTime<Utc>> {
-    // `+` of a time zone arrives as a space when it was not escaped.
     let text = text.trim();
     let full = DateTime::parse_from_rfc3339(text)
         .or_else(|_| DateTime::parse_from_rfc2822(text))
@@ -106,7 +102,7 @@ pub(crate) struct McpQuery {
 pub(crate) async fn list_mcp(
     _: Admin,
     State(state): State<AppState>,
-    Query(query): Query<McpQuery>,
+    Params(query): Params<McpQuery>,
 ) -> ApiResult<Json<Value>> {
     let records: Value = sqlx::query_scalar(
         "SELECT COALESCE(jsonb_agg(to_jsonb(record) ORDER BY created_at DESC), '[]') FROM (

@@ -1,4 +1,6 @@
 //! The machines' agents: how they register, what they shall do, what they report.
+//!
+//! Rows are locked in the house's one order: project, operation, machine (see `operations`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +28,9 @@ impl ControlPlane {
         let agent = OpaqueSecret::parse(SecretKind::AgentToken, &request.agent_token)
             .map_err(|_| DomainError::Unauthorized)?;
         let mut tx = self.db().begin().await?;
+        if let Some(machine) = machines::find_machine(&mut tx, request.machine_id).await? {
+            self.wake_for(&mut tx, &machine).await?;
+        }
         let machine = machines::mark_registered(
             &mut tx,
             request.machine_id,
@@ -36,7 +41,6 @@ impl ControlPlane {
         )
         .await?
         .ok_or(DomainError::Unauthorized)?;
-        self.wake_for(&mut tx, &machine).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(RegisterResponse {
             machine_id: machine.id,
@@ -167,7 +171,6 @@ impl ControlPlane {
         let Some(before) = machines::find_machine(&mut tx, machine).await? else {
             return Err(DomainError::Unauthorized);
         };
-        machines::record_report(&mut tx, machine, report, now).await?;
         if let Some(project) = before.project_id {
             if report.state == ObservedState::Serving {
                 projects::set_last_activity(&mut tx, project, now).await?;
@@ -179,6 +182,7 @@ impl ControlPlane {
                 self.wake_for(&mut tx, &before).await?;
             }
         }
+        machines::record_report(&mut tx, machine, report, now).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(())
     }

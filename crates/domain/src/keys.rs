@@ -114,12 +114,12 @@ fn plannable(records: &[SigningKeyRecord]) -> DomainResult<Vec<KeyRecord>> {
 }
 
 impl ControlPlane {
-    /// Reads the keys. False: there are none yet.
+    /// Reads the keys. False: none can sign yet.
     pub async fn load_keys(&self) -> DomainResult<bool> {
         let mut conn = self.db().acquire().await?;
         let records = signing_keys::list_keys(&mut conn, false).await?;
         drop(conn);
-        if records.is_empty() {
+        if !records.iter().any(|r| r.state == KeyState::Active.as_str()) {
             return Ok(false);
         }
         let mut keys = Vec::with_capacity(records.len());

@@ -16,6 +16,7 @@ mod lifecycle;
 pub mod machines;
 pub mod operations;
 mod partners;
+pub mod queue;
 mod rate_limit;
 mod reads;
 mod secrets;

@@ -1,5 +1,9 @@
 //! Operations: the worker's side (lease, step, wait, end; every write under the lease) and the
 //! operators' side (list, show, retry, cancel).
+//!
+//! Every transaction that locks several rows locks them in one order: project, operation,
+//! machine. Requests begin at the project and workers at the operation; without the order they
+//! would deadlock.
 
 use std::time::Duration;
 
@@ -92,9 +96,11 @@ impl ControlPlane {
         Ok(Work { project, machine })
     }
 
-    /// A transaction that commits only while the lease holds: its row is locked until then.
+    /// A transaction that commits only while the lease holds: project and operation are locked
+    /// until then.
     pub(crate) async fn begin_under(&self, lease: &Lease) -> DomainResult<Transaction> {
         let mut tx = self.db().begin().await?;
+        lock(&mut tx, lease.project).await?;
         held(operations::lock_lease(&mut tx, lease.operation, lease.generation).await?)?;
         Ok(tx)
     }

@@ -101,7 +101,7 @@ impl OperationKind {
             Self::Provision | Self::Rebuild => "allocate_machine",
             Self::Pause => "stop_machine",
             Self::Restore => "start_machine",
-            Self::Restart => "request_restart",
+            Self::Restart => "plan_restart",
             Self::Delete => "await_quiet",
         }
     }

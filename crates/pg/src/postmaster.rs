@@ -47,7 +47,7 @@ async fn is_postmaster_of(pid: u32, dir: &Path) -> bool {
 }
 
 /// Linux: name and state from `/proc/PID/stat`, the folder from the working directory, which the
-/// postmaster sets to its data folder.
+/// postmaster sets to its data folder, or from the arguments.
 async fn is_postmaster_by_proc(pid: u32, dir: &Path) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")).await else {
         return false;
@@ -61,17 +61,21 @@ async fn is_postmaster_by_proc(pid: u32, dir: &Path) -> bool {
     if !is_postgres || is_dead {
         return false;
     }
-    match (
-        fs::read_link(format!("/proc/{pid}/cwd")).await,
-        fs::canonicalize(dir).await,
-    ) {
-        (Ok(working), Ok(dir)) => working == dir,
-        // Not ours to read: a Postgres of another user. It has our pid file's number, no more.
-        _ => false,
+    match fs::read_link(format!("/proc/{pid}/cwd")).await {
+        Ok(working) => working == real_path(dir).await,
+        // Root in a container without CAP_SYS_PTRACE may not look there; the arguments are
+        // readable by everybody.
+        Err(_) => match fs::read(format!("/proc/{pid}/cmdline")).await {
+            Ok(arguments) => {
+                let line = String::from_utf8_lossy(&arguments).replace('\0', " ");
+                names_folder(&line, dir).await
+            }
+            Err(_) => false,
+        },
     }
 }
 
-/// Elsewhere: state and arguments as `ps` tells them; `pg_ctl` starts `postgres -D FOLDER`.
+/// Elsewhere: state and arguments as `ps` tells them.
 pub(crate) async fn is_postmaster_by_ps(pid: u32, dir: &Path) -> bool {
     let output = Command::new("ps")
         .args(["-ww", "-o", "stat=,command=", "-p", &pid.to_string()])
@@ -84,15 +88,23 @@ pub(crate) async fn is_postmaster_by_ps(pid: u32, dir: &Path) -> bool {
     let Some((state, arguments)) = line.trim().split_once(char::is_whitespace) else {
         return false;
     };
-    let real = fs::canonicalize(dir)
-        .await
-        .unwrap_or_else(|_| dir.to_owned());
-    let names_folder = [dir, real.as_path()].iter().any(|dir| {
+    !state.starts_with('Z') && arguments.contains("postgres") && names_folder(arguments, dir).await
+}
+
+/// `pg_ctl` starts `postgres -D FOLDER` and nothing behind it: all settings are in files.
+async fn names_folder(arguments: &str, dir: &Path) -> bool {
+    let real = real_path(dir).await;
+    [dir, real.as_path()].iter().any(|dir| {
         arguments
             .trim_end()
-            .ends_with(&format!("-D {}", dir.display()))
-    });
-    !state.starts_with('Z') && arguments.contains("postgres") && names_folder
+            .ends_with(&format!(" -D {}", dir.display()))
+    })
+}
+
+async fn real_path(dir: &Path) -> PathBuf {
+    fs::canonicalize(dir)
+        .await
+        .unwrap_or_else(|_| dir.to_owned())
 }
 
 #[cfg(test)]

@@ -70,6 +70,8 @@ pub struct Machine {
     pub power: Power,
     /// Where the backend listens or will listen: `host:port`, with a path in `sim`.
     pub address: Option<String>,
+    /// Where its Postgres listens: `host:port`, for connection strings. None in `sim`.
+    pub database_address: Option<String>,
     pub launched_at: DateTime<Utc>,
     pub region: Region,
     pub instance_type: InstanceType,

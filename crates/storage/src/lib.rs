@@ -22,4 +22,4 @@ pub mod wakeups;
 
 pub use database::{Database, DatabaseConfig, Transaction};
 pub use error::{StorageError, StorageResult};
-pub use sqlx::PgConnection;
+pub use sqlx::{PgConnection, PgPool};

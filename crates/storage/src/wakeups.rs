@@ -51,13 +51,33 @@ pub async fn is_pending(conn: &mut PgConnection, operation: OperationId) -> Stor
     .await?)
 }
 
-/// Deletes messages that were handled, up to a few thousand at a time.
+/// Hands back what a worker fetched but did not finish, when it stops.
+pub async fn release(conn: &mut PgConnection, worker: &str) -> StorageResult<u64> {
+    let done = sqlx::query(
+        "update apalis.jobs set status = 'Pending', lock_by = null, lock_at = null
+         where lock_by = $1 and status in ('Queued', 'Running')",
+    )
+    .bind(worker)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Deletes messages that were handled and workers that are long gone: apalis keeps both for ever.
 pub async fn delete_handled(conn: &mut PgConnection) -> StorageResult<u64> {
     let done = sqlx::query(
         "delete from apalis.jobs where id in
-             (select id from apalis.jobs where job_type = $1 and status in ('Done', 'Killed', 'Failed') limit 5000)",
+             (select id from apalis.jobs where job_type = $1 and status in ('Done', 'Killed', 'Failed')
+              and done_at < now() - interval '1 minute' limit 5000)",
     )
     .bind(QUEUE)
+    .execute(&mut *conn)
+    .await?;
+    // A live worker's row must stay: apalis ends a worker whose row is gone.
+    sqlx::query(
+        "delete from apalis.workers w where last_seen < now() - interval '1 hour'
+         and not exists (select from apalis.jobs j where j.lock_by = w.id)",
+    )
     .execute(conn)
     .await?;
     Ok(done.rows_affected())

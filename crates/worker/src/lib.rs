@@ -1,1 +1,150 @@
-//! The operations engine, jobs and reconcilers.
+//! Long work: the operations engine, the steps of each kind of operation, and the reconcilers that
+//! keep machines as the database says. Any number of workers may run against one database; a
+//! worker may die at any moment, and another one goes on where it stopped.
+//!
+//! The story of a project is told by `provision_project`, `pause_project`, `restore_project`,
+//! `restart_project` and `delete_project`, one file each, from top to bottom.
+
+mod await_backend;
+mod crash;
+mod delete_project;
+mod engine;
+mod jobs;
+mod pause_project;
+mod pool;
+mod probe;
+mod provision_project;
+mod queue;
+mod reconcile;
+mod restart_project;
+mod restore_project;
+mod step;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cp_domain::ControlPlane;
+use cp_model::{InstanceType, Region};
+use cp_provider::SharedCompute;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use crash::{CrashHook, CrashPoint, CrashSite};
+pub use engine::all_steps;
+pub use pool::wanted_machines;
+
+#[derive(Clone)]
+pub struct WorkerConfig {
+    /// Shown in `operation list` as the lease's owner. Made unique per process.
+    pub name: String,
+    /// The control plane's base URL as machines reach it.
+    pub control_url: String,
+    /// Steps at once.
+    pub concurrency: usize,
+    /// How long a lease lasts unless it is renewed, which happens three times in that span. When a
+    /// worker dies, its operations wait this long for the next one.
+    pub lease: Duration,
+    /// How often overdue wake-ups are sent again, and with it the grain of all waits.
+    pub sweep_every: Duration,
+    /// How often machines are compared with the provider's list.
+    pub reconcile_every: Duration,
+    /// How long the provider may not know a machine before it counts as gone: providers' lists lag.
+    pub missing_grace: Duration,
+    /// How long a machine without a row may run before it is terminated.
+    pub orphan_grace: Duration,
+    /// How long a warm machine may take to register before it is replaced.
+    pub boot_deadline: Duration,
+    /// How long machines take to boot, for the size of the pool.
+    pub boot_time: Duration,
+    pub pool: Vec<PoolTarget>,
+    /// How long running steps are waited for on shutdown.
+    pub grace: Duration,
+    /// Called at every crash point; for tests.
+    pub crash_hook: Option<CrashHook>,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            name: "worker".into(),
+            control_url: "http://127.0.0.1:8080".into(),
+            concurrency: 16,
+            lease: Duration::from_secs(15),
+            sweep_every: Duration::from_secs(1),
+            reconcile_every: Duration::from_secs(10),
+            missing_grace: Duration::from_mins(1),
+            orphan_grace: Duration::from_mins(5),
+            boot_deadline: Duration::from_mins(15),
+            boot_time: Duration::from_mins(2),
+            pool: Vec::new(),
+            grace: Duration::from_secs(10),
+            crash_hook: None,
+        }
+    }
+}
+
+/// How many warm machines of one region and type are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolTarget {
+    pub region: Region,
+    pub instance_type: InstanceType,
+    pub floor: u32,
+    pub ceiling: u32,
+}
+
+/// One worker process's work.
+#[derive(Clone)]
+pub struct Worker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    control_plane: ControlPlane,
+    compute: SharedCompute,
+    http: reqwest::Client,
+    owner: String,
+    config: WorkerConfig,
+}
+
+impl Worker {
+    pub fn new(control_plane: ControlPlane, compute: SharedCompute, config: WorkerConfig) -> Self {
+        let owner = format!("{}-{}", config.name, uuid::Uuid::now_v7().simple());
+        Self {
+            inner: Arc::new(Inner {
+                control_plane,
+                compute,
+                http: probe::client(),
+                owner,
+                config,
+            }),
+        }
+    }
+
+    /// Works until `shutdown`, then lets running steps end (`WorkerConfig::grace`).
+    pub async fn run(self, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        tasks.spawn(queue::consume(self.clone(), shutdown.clone()));
+        tasks.spawn(jobs::sweep(self.clone(), shutdown.clone()));
+        tasks.spawn(jobs::rotate_keys(self.clone(), shutdown.clone()));
+        tasks.spawn(jobs::keep_house(self.clone(), shutdown.clone()));
+        tasks.spawn(reconcile::reconcile_machines(
+            self.clone(),
+            shutdown.clone(),
+        ));
+        tasks.spawn(pool::keep_warm(self.clone(), shutdown.clone()));
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    fn control_plane(&self) -> &ControlPlane {
+        &self.inner.control_plane
+    }
+
+    fn compute(&self) -> &SharedCompute {
+        &self.inner.compute
+    }
+
+    fn config(&self) -> &WorkerConfig {
+        &self.inner.config
+    }
+}

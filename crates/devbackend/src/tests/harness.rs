@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -22,11 +23,11 @@ use axum::{
     http::{HeaderMap, Request, StatusCode},
     routing::get,
 };
-use cp_pg::{Binaries, Cluster, Settings, free_port};
+use cp_pg::{Binaries, Cluster, Settings, StopMode, free_port};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, process::Command};
 use tower::ServiceExt;
 
 use crate::{config::Config, prepare, routes::router};
@@ -54,6 +55,44 @@ impl World {
         Backend {
             router: router(state),
         }
+    }
+
+    pub async fn restart_postgres(&self) {
+        self.cluster
+            .stop(StopMode::Fast, Duration::from_secs(10))
+            .await
+            .unwrap();
+        self.cluster.start(&Settings::tests()).await.unwrap();
+    }
+
+    /// As the control plane copies a backend: `pg_dump -Fc`, then a plain restore that must not
+    /// report a single error, into an empty database.
+    pub async fn copy_database(&self, from: &str, to: &str) {
+        let binaries = Binaries::find().await.unwrap();
+        let url = |name: &str| self.database_url(name).expose_secret().to_owned();
+        let dump = self.cluster.dir().join("copy.dump");
+        let run = async |program: &str, arguments: &[&str]| {
+            let output = Command::new(binaries.program(program))
+                .args(arguments)
+                .output()
+                .await
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{program}: {said}");
+        };
+        let dump = dump.to_str().unwrap();
+        run("pg_dump", &["-Fc", "-f", dump, &url(from)]).await;
+        run(
+            "psql",
+            &[
+                "-X",
+                "-c",
+                &format!("CREATE DATABASE {to}"),
+                &url("postgres"),
+            ],
+        )
+        .await;
+        run("pg_restore", &["--exit-on-error", "-d", &url(to), dump]).await;
     }
 
     pub fn database_url(&self, name: &str) -> SecretString {

@@ -189,3 +189,46 @@ async fn a_migrated_machine_starts_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_restart_of_postgres_is_survived() {
+    with_world(async |world| {
+        let backend = world.start().await;
+        assert_eq!(backend.get("/api/metadata/project-id").await.status, 200);
+        world.restart_postgres().await;
+        assert_eq!(backend.get("/api/metadata/project-id").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dump_of_one_backend_is_the_start_of_another() {
+    with_world(async |mut world| {
+        let parent = world.start().await;
+        parent
+            .sql("CREATE TABLE todos (id int); INSERT INTO todos VALUES (1)")
+            .await;
+        parent
+            .post("/api/secrets", json!({"key": "STRIPE", "value": "sk"}))
+            .await;
+        world.copy_database("insforge", "branch").await;
+        // The fix-ups of a branch, and its own environment.
+        world
+            .set("POSTGRES_DB", "branch")
+            .set("ACCESS_API_KEY", "ik_branch");
+        let copy = world.start().await;
+        copy.superuser_sql("DELETE FROM system.secrets WHERE key IN ('API_KEY', 'ANON_KEY')")
+            .await;
+        let branch = world.start().await;
+        let secret = branch
+            .get_with_token("/api/secrets/STRIPE", "ik_branch")
+            .await;
+        assert_eq!(secret.body["value"], "sk");
+        let tables = branch
+            .get_with_token("/api/database/tables", "ik_branch")
+            .await;
+        assert_eq!(tables.body, json!(["todos"]));
+        assert_eq!(branch.get("/api/metadata").await.status, 401);
+    })
+    .await;
+}

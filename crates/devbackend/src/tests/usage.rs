@@ -53,6 +53,8 @@ async fn usage_counts_what_the_contract_counts() {
         let other = key.sign(&claims_with("projectId", json!("other")));
         assert_eq!(backend.get_with_token(path, &other).await.status, 403);
 
+        let answer = backend.get("/api/usage/mcp?limit=many").await;
+        assert_eq!(answer.error(), (400, "INVALID_INPUT"));
         let records = backend.get("/api/usage/mcp?limit=5&success=true").await;
         assert_eq!(records.body["records"][0]["tool_name"], "run-sql");
         assert_eq!(records.body["records"].as_array().unwrap().len(), 1);

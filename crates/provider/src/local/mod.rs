@@ -117,16 +117,17 @@ impl LocalCompute {
                 tasks.spawn(async move { inner.resume(dir).await });
             }
         }
+        // All of them, whatever becomes of one.
         let mut started = 0;
+        let mut failure = None;
         while let Some(outcome) = tasks.join_next().await {
-            match outcome {
-                Ok(Ok(true)) => started += 1,
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => return Err(error),
-                Err(error) => return Err(ProviderError::Transient(error.to_string())),
+            match outcome.unwrap_or_else(|error| Err(ProviderError::Transient(error.to_string()))) {
+                Ok(true) => started += 1,
+                Ok(false) => {}
+                Err(error) => failure = Some(error),
             }
         }
-        Ok(started)
+        failure.map_or(Ok(started), Err)
     }
 }
 
@@ -362,6 +363,7 @@ fn describe(dir: &MachineDir) -> Result<Option<Machine>, ProviderError> {
         provider_ref: record.machine_id.to_string(),
         power,
         address: Some(format!("127.0.0.1:{}", record.backend_port)),
+        database_address: Some(format!("127.0.0.1:{}", record.database_port)),
         launched_at: record.launched_at,
         region: record.region,
         instance_type: record.instance_type,

@@ -23,7 +23,7 @@ while :; do sleep 0.05; done
 struct Lab {
     compute: LocalCompute,
     config: LocalConfig,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Lab {
@@ -45,7 +45,7 @@ impl Lab {
         Self {
             compute,
             config,
-            dir,
+            _dir: dir,
         }
     }
 
@@ -91,7 +91,6 @@ impl Drop for Lab {
                 halt::kill_group_for_tests(pid);
             }
         }
-        let _ = &self.dir;
     }
 }
 
@@ -269,6 +268,19 @@ async fn half_made_and_half_gone_machines_are_cleared_and_ports_are_never_shared
         lab.compute.terminate(machine.machine_id, "").await.unwrap();
     }
     assert!(lab.compute.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_id_launched_by_two_processes_at_once_is_one_machine_with_one_agent() {
+    let lab = Lab::new(AGENT).await;
+    let id = MachineId::generate();
+    let other = lab.reopened().await;
+    let spec = spec(id);
+    let (one, two) = tokio::join!(lab.compute.launch(&spec), other.launch(&spec));
+    assert_eq!(one.unwrap(), two.unwrap());
+    lab.until_started(id, 1).await;
+    assert_eq!(lab.compute.list().await.unwrap().len(), 1);
+    lab.compute.terminate(id, "").await.unwrap();
 }
 
 #[tokio::test]

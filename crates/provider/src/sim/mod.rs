@@ -26,7 +26,7 @@ use std::{
 use async_trait::async_trait;
 use cp_model::{MachineId, ProjectId, Region, SharedClock, SystemClock};
 use secrecy::SecretString;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
 
 use crate::{Compute, LaunchSpec, Machine, Power, ProviderError};
 pub use fault::{Fault, Verb};
@@ -99,6 +99,8 @@ struct Inner {
     host: Mutex<Option<Arc<dyn SimHost>>>,
     address: SocketAddr,
     server: JoinHandle<()>,
+    /// The world's own: machines outlive the worker that launched them.
+    runtime: Handle,
 }
 
 impl Drop for Inner {
@@ -121,6 +123,7 @@ impl SimCompute {
                 host: Mutex::new(None),
                 address,
                 server,
+                runtime: Handle::current(),
             }),
         })
     }
@@ -232,7 +235,7 @@ impl SimCompute {
     /// Finishes a launch or start in the background, as a real machine boots by itself.
     fn boot(&self, provider_ref: String, first: bool) {
         let compute = self.clone();
-        tokio::spawn(async move {
+        self.inner.runtime.spawn(async move {
             tokio::time::sleep(compute.inner.config.boots_after).await;
             let Some(boot) = compute.world().boot(&provider_ref, first) else {
                 // Stopped or terminated meanwhile.
@@ -247,6 +250,14 @@ impl SimCompute {
             if let Some(host) = host {
                 host.booted(boot).await;
             }
+        });
+    }
+
+    fn finish_stop(&self, provider_ref: String) {
+        let compute = self.clone();
+        self.inner.runtime.spawn(async move {
+            tokio::time::sleep(compute.inner.config.stops_after).await;
+            compute.world().finish_stop(&provider_ref);
         });
     }
 }
@@ -271,85 +282,61 @@ impl Compute for SimCompute {
             .await
     }
 
+    // Boots and stops go on from inside the effect: they must also when the caller's patience
+    // ends before the answer comes.
     async fn launch(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError> {
         let config = &self.inner.config;
         let address = format!("{}/m/{}", self.inner.address, spec.machine_id);
-        let mut booting = None;
-        let outcome = self
-            .call(Verb::Launch, |world| {
-                if config.launch_looks_first {
-                    let known = world
-                        .visible(config.tag_lag)
-                        .find(|m| m.machine_id == spec.machine_id);
-                    if let Some(machine) = known {
-                        return Ok(machine);
-                    }
+        self.call(Verb::Launch, |world| {
+            if config.launch_looks_first {
+                let mut seen = world.visible(config.tag_lag);
+                if let Some(machine) = seen.find(|seen| seen.machine_id == spec.machine_id) {
+                    return Ok(machine);
                 }
-                let machine = world.make(spec, address, config.clock.now());
-                booting = Some(machine.provider_ref.clone());
-                Ok(machine)
-            })
-            .await;
-        // Also when the answer was lost.
-        if let Some(provider_ref) = booting {
-            self.boot(provider_ref, true);
-        }
-        outcome
+            }
+            let machine = world.make(spec, address, config.clock.now());
+            self.boot(machine.provider_ref.clone(), true);
+            Ok(machine)
+        })
+        .await
     }
 
     async fn start(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
-        let mut booting = None;
-        let outcome = self
-            .call(Verb::Start, |world| {
-                let sim = world.get_mut(id, provider_ref)?;
-                match sim.machine.power {
-                    Power::Pending | Power::Running => Ok(()),
-                    Power::Stopped => {
-                        sim.machine.power = Power::Pending;
-                        booting = Some(sim.machine.provider_ref.clone());
-                        Ok(())
-                    }
-                    // EC2: IncorrectInstanceState.
-                    Power::Stopping => Err(ProviderError::Transient(
-                        "the machine is stopping".to_owned(),
-                    )),
-                    Power::Terminating | Power::Terminated => Err(ProviderError::NotFound),
+        self.call(Verb::Start, |world| {
+            let machine = &mut world.get_mut(id, provider_ref)?.machine;
+            match machine.power {
+                Power::Pending | Power::Running => Ok(()),
+                Power::Stopped => {
+                    machine.power = Power::Pending;
+                    self.boot(machine.provider_ref.clone(), false);
+                    Ok(())
                 }
-            })
-            .await;
-        if let Some(provider_ref) = booting {
-            self.boot(provider_ref, false);
-        }
-        outcome
+                // EC2: IncorrectInstanceState.
+                Power::Stopping => {
+                    let text = "the machine is stopping".to_owned();
+                    Err(ProviderError::Transient(text))
+                }
+                Power::Terminating | Power::Terminated => Err(ProviderError::NotFound),
+            }
+        })
+        .await
     }
 
     async fn stop(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
-        let takes = self.inner.config.stops_after;
-        let mut stopping = None;
-        let outcome = self
-            .call(Verb::Stop, |world| {
-                let sim = world.get_mut(id, provider_ref)?;
-                match sim.machine.power {
-                    Power::Pending | Power::Running if takes.is_zero() => {
-                        sim.machine.power = Power::Stopped;
-                    }
-                    Power::Pending | Power::Running => {
-                        sim.machine.power = Power::Stopping;
-                        stopping = Some(sim.machine.provider_ref.clone());
-                    }
-                    _ => {}
+        self.call(Verb::Stop, |world| {
+            let machine = &mut world.get_mut(id, provider_ref)?.machine;
+            if matches!(machine.power, Power::Pending | Power::Running) {
+                machine.power = Power::Stopping;
+                let provider_ref = machine.provider_ref.clone();
+                if self.inner.config.stops_after.is_zero() {
+                    world.finish_stop(&provider_ref);
+                } else {
+                    self.finish_stop(provider_ref);
                 }
-                Ok(())
-            })
-            .await;
-        if let Some(provider_ref) = stopping {
-            let world = Arc::clone(&self.inner.world);
-            tokio::spawn(async move {
-                tokio::time::sleep(takes).await;
-                world::lock(&world).finish_stop(&provider_ref);
-            });
-        }
-        outcome
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn terminate(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {

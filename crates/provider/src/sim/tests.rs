@@ -173,3 +173,37 @@ async fn a_vanished_machine_is_not_found_and_can_still_be_terminated() {
     assert_eq!(start, Err(ProviderError::NotFound));
     other.terminate(id, &machine.provider_ref).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_caller_that_gives_up_has_launched_all_the_same() {
+    let compute = world(SimConfig::default()).await;
+    let id = MachineId::generate();
+    compute.fail_next(Verb::Launch, Fault::Hang(Duration::from_mins(1)));
+    let patience = Duration::from_millis(20);
+    let answer = tokio::time::timeout(patience, compute.launch(&spec(id))).await;
+    assert!(answer.is_err());
+    until_running(&compute, id).await;
+    assert_eq!(compute.launch_effects(id), 1);
+}
+
+#[tokio::test]
+async fn a_stop_takes_its_time_and_refuses_a_start_meanwhile() {
+    let config = SimConfig {
+        stops_after: Duration::from_millis(50),
+        ..SimConfig::default()
+    };
+    let compute = world(config).await;
+    let id = MachineId::generate();
+    let machine = compute.launch(&spec(id)).await.unwrap();
+    until_running(&compute, id).await;
+    compute.stop(id, &machine.provider_ref).await.unwrap();
+    let power = async || compute.find(id).await.unwrap().unwrap().power;
+    assert_eq!(power().await, Power::Stopping);
+    let start = compute.start(id, &machine.provider_ref).await;
+    assert!(
+        matches!(start, Err(ProviderError::Transient(_))),
+        "{start:?}"
+    );
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(power().await, Power::Stopped);
+}

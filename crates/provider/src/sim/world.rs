@@ -56,6 +56,7 @@ impl World {
             provider_ref: format!("sim-{}", self.machines.len() + 1),
             power: Power::Pending,
             address: Some(address),
+            database_address: None,
             launched_at: now,
             region: spec.region,
             instance_type: spec.instance_type,

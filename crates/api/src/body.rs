@@ -1,0 +1,158 @@
+//! Request bodies: read once as bytes, because an idempotency key is tied to them, then read as
+//! strict JSON. What is refused names the field and the rule.
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequest, Request};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::error::Category;
+
+use crate::problem::Problem;
+
+/// The largest body of any request (design.md, "Errors").
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// A JSON request body.
+pub trait RequestBody: DeserializeOwned {
+    /// What an absent body means; none: the body is required.
+    fn when_absent() -> Option<Self> {
+        None
+    }
+}
+
+/// A body read as JSON, with the bytes that it was read from.
+pub struct JsonBody<T> {
+    pub value: T,
+    pub raw: Bytes,
+}
+
+impl<S: Send + Sync, T: RequestBody> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let raw = read(&parts.headers, body).await?;
+        let value = if raw.is_empty() {
+            T::when_absent()
+                .ok_or_else(|| Problem::invalid_input("body must be a JSON object, is empty"))?
+        } else {
+            check_content_type(&parts.headers)?;
+            parse(&raw)?
+        };
+        Ok(Self { value, raw })
+    }
+}
+
+/// A body whose content does not matter, as of a DELETE.
+pub struct IgnoredBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for IgnoredBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        read(&parts.headers, body).await.map(Self)
+    }
+}
+
+/// At most [`MAX_BODY_BYTES`], whether the length was announced or comes in chunks.
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Problem::invalid_input("body could not be read to its end")),
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "payload_too_large",
+        "The body is larger than the 64 KiB that are allowed.",
+    )
+}
+
+/// `application/json`, with or without parameters.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let essence = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
+    if essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+        Ok(())
+    } else {
+        Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Send the body as JSON, with the header Content-Type: application/json.",
+        ))
+    }
+}
+
+fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
+    // serde reads structs from arrays too, field by field: not an interface that we mean to have.
+    // Malformed input goes on, to be answered with its position.
+    let first = raw.iter().find(|byte| !byte.is_ascii_whitespace());
+    let is_no_object = first.is_some_and(|byte| *byte != b'{');
+    if is_no_object && serde_json::from_slice::<IgnoredAny>(raw).is_ok() {
+        return Err(Problem::invalid_input("body must be a JSON object"));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(raw);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        refusal(&path, error.inner())
+    })?;
+    reader.end().map_err(|error| refusal(".", &error))?;
+    Ok(value)
+}
+
+/// Says what serde_json found wrong, without repeating the value: it may be a secret.
+fn refusal(path: &str, error: &serde_json::Error) -> Problem {
+    if error.classify() != Category::Data {
+        let (line, column) = (error.line(), error.column());
+        return Problem::invalid_input(format!(
+            "body is not valid JSON: see line {line}, column {column}"
+        ));
+    }
+    let text = error.to_string();
+    let reason = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(reason, _)| reason);
+    let field = if path == "." { "body" } else { path };
+    if let Some(missing) = quoted_after(reason, "missing field ") {
+        let whole = if path == "." {
+            missing.to_owned()
+        } else {
+            format!("{path}.{missing}")
+        };
+        return Problem::invalid_input(format!("{whole} is required"));
+    }
+    if let Some(twice) = quoted_after(reason, "duplicate field ") {
+        return Problem::invalid_input(format!("{twice} must be given only once"));
+    }
+    match reason.rsplit_once(", expected ") {
+        Some(_) if path == "." => Problem::invalid_input("body must be a JSON object"),
+        Some((_, expected)) => Problem::invalid_input(format!("{field} must be {expected}")),
+        None => Problem::invalid_input(format!("{field} has a value that is not valid here")),
+    }
+}
+
+fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    text.strip_prefix(prefix).map(|rest| rest.trim_matches('`'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! The refusals that routes have in common, for the OpenAPI document. A handler names the groups
+//! that it can answer.
+
+use std::collections::BTreeMap;
+
+use utoipa::IntoResponses;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+
+const PARTNERSHIP: &str = "PartnershipError";
+const PLATFORM: &str = "PlatformError";
+
+const UNAVAILABLE: &str = "The service cannot work at the moment (`unavailable`)";
+const INTERNAL: &str = "Something went wrong on our side (`internal_error`)";
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+fn refusal(schema: &str, status: u16, description: &str) -> (String, RefOr<Response>) {
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(schema)))
+        .build();
+    let mut response = ResponseBuilder::new()
+        .description(description)
+        .content("application/json", content);
+    if matches!(status, 429 | 503) {
+        let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
+        let header = HeaderBuilder::new()
+            .schema(Some(seconds))
+            .description(Some("Seconds to wait before the next try"))
+            .build();
+        response = response.header("Retry-After", header);
+    }
+    (status.to_string(), response.build().into())
+}
+
+fn refusals<const N: usize>(schema: &str, listed: [(u16, &str); N]) -> Responses {
+    listed
+        .into_iter()
+        .map(|(status, description)| refusal(schema, status, description))
+        .collect()
+}
+
+macro_rules! refusal_group {
+    ($(#[$meta:meta])* $name:ident: $schema:expr, $($status:literal => $text:expr),+ $(,)?) => {
+        $(#[$meta])*
+        pub struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> Responses {
+                refusals($schema, [$(($status, $text)),+])
+            }
+        }
+    };
+}
+
+refusal_group!(
+    /// What every partnership route can answer.
+    PartnerErrors: PARTNERSHIP,
+    401 => "Unknown partner, or the secret is missing or wrong (`unauthorized`)",
+    403 => "Your partnership is suspended (`partner_suspended`), does not have this model (`wrong_partnership_model`), or the user's plan allows no more projects (`project_limit_reached`, with `candidate_projects`)",
+    429 => "Over the rate limit (`rate_limited`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    /// What a route that reads a body can answer.
+    InputErrors: PARTNERSHIP,
+    400 => "The input breaks a rule; `message` names the field and the rule (`invalid_input`)",
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+);
+refusal_group!(
+    /// What a route with ids or a query can answer.
+    BadRequestError: PARTNERSHIP,
+    400 => "The input breaks a rule; `message` names the field and the rule (`invalid_input`)",
+);
+refusal_group!(
+    TooLargeError: PARTNERSHIP,
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+);
+refusal_group!(
+    NotFoundError: PARTNERSHIP,
+    404 => "There is no such thing, or it is not yours (`project_not_found`, `user_not_found`, `operation_not_found`)",
+);
+refusal_group!(
+    ConflictError: PARTNERSHIP,
+    409 => "It does not fit the project's state (`operation_in_progress` with the `operation`, `project_not_active`, `project_wrong_status`) or the idempotency key (`idempotency_key_reused`, `request_in_progress`)",
+);
+refusal_group!(
+    /// What an open route can answer.
+    OpenErrors: PLATFORM,
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    /// What every agent route can answer.
+    AgentErrors: PLATFORM,
+    400 => "The input breaks a rule; `error` names the field and the rule (`invalid_input`)",
+    401 => "The token is missing or wrong (`unauthorized`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    /// What an agent route that reads a body can answer besides.
+    AgentBodyErrors: PLATFORM,
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+);

@@ -1,0 +1,138 @@
+//! The interface described: the OpenAPI document, made from the handlers that serve it, a page to
+//! browse it, and a signpost at `/`.
+
+pub mod errors;
+
+use axum::body::Bytes;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::ApiState;
+use crate::partner_auth::SECRET_HEADER;
+use crate::problem::{PartnershipError, PlatformError};
+
+/// The names under which the document knows the ways to authenticate.
+const PARTNERSHIP_SECRET: &str = "partnership_secret";
+const AGENT_TOKEN: &str = "agent_token";
+
+const DESCRIPTION: &str = "\
+Create and run backends for your users.
+
+Partners authenticate with the header `X-Partnership-Secret`. Every answer tells in \
+`X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds) what is left of the \
+rate limit, and in `X-Request-Id` the name of the request in our logs. Send `Idempotency-Key` with \
+a POST or DELETE to make it safe to repeat.";
+
+/// The OpenAPI 3.1 document of the public interface.
+pub fn openapi() -> OpenApi {
+    OpenApiRouter::with_openapi(skeleton())
+        .merge(crate::open_routes())
+        .merge(crate::partnership::routes())
+        .into_openapi()
+}
+
+/// All of the document that no handler owns.
+fn skeleton() -> OpenApi {
+    let mut schemas = vec![
+        (
+            PartnershipError::name().into_owned(),
+            PartnershipError::schema(),
+        ),
+        (PlatformError::name().into_owned(), PlatformError::schema()),
+    ];
+    PartnershipError::schemas(&mut schemas);
+    let secret = ApiKeyValue::with_description(
+        SECRET_HEADER,
+        "The secret that came with your partner id. It begins with `ifps_`.",
+    );
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The token that the machine's agent registered."))
+        .build();
+    let tag = |name: &str, text: &str| TagBuilder::new().name(name).description(Some(text)).build();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("InsForge control plane")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(DESCRIPTION))
+                .license(Some(
+                    LicenseBuilder::new()
+                        .name("Apache-2.0")
+                        .identifier(Some("Apache-2.0"))
+                        .build(),
+                )),
+        )
+        .tags(Some([
+            tag(
+                "Co-branded",
+                "Your users are InsForge users and own their projects.",
+            ),
+            tag(
+                "White-label",
+                "Your partnership owns the projects; your users never see InsForge.",
+            ),
+            tag("Both models", "Reading what your partnership has."),
+            tag("Keys", "Public keys that verify our tokens."),
+            tag("Agents", "For the agent on each machine. Not for partners."),
+        ]))
+        .components(Some(
+            ComponentsBuilder::new()
+                .schemas_from_iter(schemas)
+                .security_scheme(
+                    PARTNERSHIP_SECRET,
+                    SecurityScheme::ApiKey(ApiKey::Header(secret)),
+                )
+                .security_scheme(AGENT_TOKEN, SecurityScheme::Http(token))
+                .build(),
+        ))
+        .build()
+}
+
+/// The document, its page and the signpost.
+pub fn router() -> Router<ApiState> {
+    // Serialised once: it cannot change while the process runs.
+    let document = openapi().to_json().map(Bytes::from).ok();
+    let document = get(move || std::future::ready(served(document.clone())));
+    Router::from(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
+        .route("/openapi.json", document)
+        .route("/", get(signpost))
+}
+
+fn served(document: Option<Bytes>) -> Response {
+    match document {
+        Some(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn signpost() -> impl IntoResponse {
+    Json(json!({
+        "service": "InsForge control plane",
+        "version": env!("CARGO_PKG_VERSION"),
+        "documentation": "/docs",
+        "openapi": "/openapi.json",
+        "keys": "/.well-known/jwks.json",
+    }))
+}
+
+/// For what browsers show.
+pub async fn set_security_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

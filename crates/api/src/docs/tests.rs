@@ -1,0 +1,148 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::*;
+
+fn document() -> Value {
+    serde_json::to_value(openapi()).unwrap()
+}
+
+/// (method, path, operation) of every documented route.
+fn operations(document: &Value) -> Vec<(String, String, Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().iter();
+            methods.map(move |(method, operation)| {
+                (method.to_uppercase(), path.clone(), operation.clone())
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn the_contracts_endpoints_are_all_there() {
+    let document = document();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let served: BTreeSet<String> = operations(&document)
+        .into_iter()
+        .map(|(method, path, _)| format!("{method} {path}"))
+        .collect();
+    let partner = "/partnership/v1/{partnerId}";
+    let expected: BTreeSet<String> = [
+        format!("POST {partner}/connect-user"),
+        format!("POST {partner}/{{userId}}/sync-project"),
+        format!("GET {partner}/{{userId}}/{{projectId}}/metadata"),
+        format!("POST {partner}/sync-embedded-project"),
+        format!("GET {partner}/{{projectId}}/metadata"),
+        format!("POST {partner}/{{projectId}}/pause"),
+        format!("POST {partner}/{{projectId}}/restore"),
+        format!("POST {partner}/{{projectId}}/restart"),
+        format!("DELETE {partner}/{{projectId}}"),
+        format!("POST {partner}/{{projectId}}/authorization"),
+        format!("GET {partner}/projects"),
+        format!("GET {partner}/operations/{{operationId}}"),
+        "GET /.well-known/jwks.json".into(),
+        "POST /agent/v1/register".into(),
+        "GET /agent/v1/desired".into(),
+        "POST /agent/v1/report".into(),
+    ]
+    .into();
+    assert_eq!(served, expected);
+}
+
+#[test]
+fn every_partnership_route_asks_for_the_secret_and_documents_its_refusals() {
+    for (method, path, operation) in operations(&document()) {
+        if !path.starts_with("/partnership/") {
+            continue;
+        }
+        let at = format!("{method} {path}");
+        assert_eq!(
+            operation["security"][0],
+            json!({PARTNERSHIP_SECRET: []}),
+            "{at}"
+        );
+        let mut statuses = vec!["200", "401", "403", "429", "500", "503"];
+        if path.matches('{').count() > 1 {
+            statuses.extend(["400", "404"]);
+        }
+        if method != "GET" {
+            statuses.extend(["400", "409", "413"]);
+            let names = operation["parameters"].as_array().unwrap().iter();
+            let has_key = names
+                .filter(|parameter| parameter["in"] == "header")
+                .any(|parameter| parameter["name"] == "Idempotency-Key");
+            assert!(has_key, "{at} takes an idempotency key");
+        }
+        for status in statuses {
+            assert!(
+                operation["responses"].get(status).is_some(),
+                "{at} {status}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_path_parameter_is_described_and_none_besides() {
+    for (method, path, operation) in operations(&document()) {
+        let in_path: BTreeSet<String> = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .map(str::to_owned)
+            .collect();
+        let described: BTreeSet<String> = operation["parameters"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|parameter| parameter["in"] == "path")
+            .map(|parameter| parameter["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(in_path, described, "{method} {path}");
+        assert!(operation["summary"].is_string(), "{method} {path}");
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match value.as_str() {
+                        Some(target) if name == "$ref" => {
+                            found.insert(target.to_owned());
+                        }
+                        _ => references(value, found),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.contains("#/components/schemas/PartnershipError"));
+    for target in found {
+        let pointer = target.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{target}");
+    }
+}
+
+#[test]
+fn what_can_be_null_says_so() {
+    let document = document();
+    let host = &document["components"]["schemas"]["ConnectedProject"];
+    assert_eq!(
+        host["properties"]["access_host"]["type"],
+        json!(["string", "null"])
+    );
+    let required = host["required"].as_array().unwrap();
+    assert!(required.contains(&json!("access_host")));
+    assert!(!required.contains(&json!("shareable")));
+}

@@ -1,0 +1,38 @@
+//! The partnership interface, one file per endpoint (contract/partnership-api.md). `router` puts
+//! [`crate::partner_auth`] before all of it.
+
+mod authorization;
+mod connect_user;
+mod delete_project;
+mod list_projects;
+mod metadata;
+mod operation;
+mod pause;
+mod project_request;
+mod restart;
+mod restore;
+mod sync_embedded_project;
+mod sync_project;
+mod user_metadata;
+mod wait;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ApiState;
+
+pub fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(connect_user::connect_user))
+        .routes(routes!(sync_project::sync_project))
+        .routes(routes!(user_metadata::get_user_project_metadata))
+        .routes(routes!(sync_embedded_project::sync_embedded_project))
+        .routes(routes!(metadata::get_project_metadata))
+        .routes(routes!(pause::pause_project))
+        .routes(routes!(restore::restore_project))
+        .routes(routes!(restart::restart_project))
+        .routes(routes!(delete_project::delete_project))
+        .routes(routes!(authorization::authorize_project))
+        .routes(routes!(list_projects::list_projects))
+        .routes(routes!(operation::get_operation))
+}

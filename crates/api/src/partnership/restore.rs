@@ -1,0 +1,48 @@
+//! `POST :projectId/restore`.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::wait::{WaitRequest, view_after};
+use crate::ApiState;
+use crate::body::JsonBody;
+use crate::docs::errors::{ConflictError, InputErrors, NotFoundError, PartnerErrors};
+use crate::idempotency::{Answer, IdempotencyKey, IdempotencyParam, once};
+use crate::params::{PartnerParam, ProjectParam, ProjectPath};
+use crate::partner_auth::WhiteLabel;
+use crate::problem::Problem;
+use crate::wire::project::StatusResponse;
+
+/// Restore a project
+///
+/// Starts a paused project again, with its data. Restoring an active project does nothing.
+#[utoipa::path(
+    post,
+    path = "/partnership/v1/{partnerId}/{projectId}/restore",
+    tag = "White-label",
+    security(("partnership_secret" = [])),
+    params(PartnerParam, ProjectParam, IdempotencyParam),
+    request_body(content = Option<WaitRequest>, description = "May be left out"),
+    responses(
+        (status = 200, description = "The project's status", body = StatusResponse),
+        (status = 202, description = "It takes longer than the call may wait", body = StatusResponse),
+        InputErrors, NotFoundError, ConflictError, PartnerErrors,
+    )
+)]
+pub async fn restore_project(
+    State(state): State<ApiState>,
+    WhiteLabel(by): WhiteLabel,
+    ProjectPath(id): ProjectPath,
+    key: IdempotencyKey,
+    body: JsonBody<WaitRequest>,
+) -> Result<Response, Problem> {
+    let wait = body.value.wanted();
+    let key = key.with_body(&body.raw);
+    let control_plane = &state.control_plane;
+    let effect = control_plane.restore_project(&by, id, key.as_ref());
+    once(control_plane, &by, key.as_ref(), effect, async |effect| {
+        let (status, view) = view_after(&state, &by.partner, effect, wait).await?;
+        Answer::json(status, &StatusResponse::from(view.project))
+    })
+    .await
+}

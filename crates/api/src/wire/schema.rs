@@ -1,0 +1,85 @@
+//! Schemas of the model's enums for the OpenAPI document, from the one place that spells them.
+
+use cp_model::agent_protocol::ObservedState;
+use cp_model::{InstanceType, OperationKind, OperationState, ProjectStatus, Region};
+use serde_json::Value;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
+
+fn texts(description: &str, values: impl Iterator<Item = &'static str>) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(description))
+        .enum_values(Some(values.map(Value::from)))
+}
+
+/// The statuses that callers can see. `deleted` is not one: what is deleted is not found.
+pub fn visible_statuses() -> Vec<ProjectStatus> {
+    ProjectStatus::ALL
+        .iter()
+        .copied()
+        .filter(|status| *status != ProjectStatus::Deleted)
+        .collect()
+}
+
+pub fn status() -> Object {
+    let values = visible_statuses().into_iter().map(ProjectStatus::as_str);
+    texts("The project's status.", values).build()
+}
+
+pub fn region() -> Object {
+    texts(
+        "Where the project runs.",
+        Region::ALL.iter().map(|v| v.as_str()),
+    )
+    .build()
+}
+
+pub fn instance_type() -> Object {
+    let values = InstanceType::ALL.iter().map(|v| v.as_str());
+    texts("How big the project's machine is.", values).build()
+}
+
+pub fn operation_kind() -> Object {
+    let values = OperationKind::ALL.iter().map(|v| v.as_str());
+    texts("What the operation does.", values).build()
+}
+
+pub fn operation_state() -> Object {
+    let values = OperationState::ALL.iter().map(|v| v.as_str());
+    texts("Where the operation stands.", values).build()
+}
+
+pub fn observed_state() -> Object {
+    let values = ObservedState::ALL.iter().map(|v| v.as_str());
+    texts("What the agent sees.", values).build()
+}
+
+/// In requests a field may be left out or be null, which means the default.
+fn optional(
+    description: &str,
+    values: impl Iterator<Item = &'static str>,
+    default: &str,
+) -> Object {
+    let values = values.map(Value::from).chain([Value::Null]);
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .description(Some(description))
+        .enum_values(Some(values))
+        .default(Some(Value::from(default)))
+        .build()
+}
+
+pub fn optional_region() -> Object {
+    let values = Region::ALL.iter().map(|v| v.as_str());
+    optional(
+        "Where the project shall run.",
+        values,
+        Region::DEFAULT.as_str(),
+    )
+}
+
+pub fn optional_instance_type() -> Object {
+    let values = InstanceType::ALL.iter().map(|v| v.as_str());
+    let default = InstanceType::DEFAULT.as_str();
+    optional("How big the project's machine shall be.", values, default)
+}

@@ -1,0 +1,368 @@
+//! The command line, as clap sees it. What the commands do is in [`crate::commands`],
+//! [`crate::dev`] and [`crate::production`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cp_model::{OperationId, OperationState, PartnerId, Plan, ProjectId, UserId};
+
+use crate::config::{Period, Sources};
+use crate::telemetry::LogStyle;
+
+#[derive(Parser)]
+#[command(
+    name = "insforge-cloud",
+    version,
+    about = "The InsForge control plane: partners, projects, machines.",
+    after_help = "Configuration comes from a TOML file and from INSFORGE_<SECTION>_<KEY> variables, which win; \
+                  `insforge-cloud doctor` shows every key with its effective value.\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Configuration file (TOML).
+    #[arg(long, global = true, env = "INSFORGE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Folder of an `insforge-cloud dev`: for `dev` where to keep everything [default: .insforge],
+    /// for other commands the dev to talk to.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Runs everything on this computer: database, API, worker, machines, demo data.
+    Dev(DevOptions),
+    /// Runs the API. Any number may run on one database.
+    Serve(StartOptions),
+    /// Runs the worker. Any number may run on one database.
+    Work(StartOptions),
+    /// Brings the database's schema up to date.
+    Migrate,
+    /// Partner platforms.
+    #[command(subcommand)]
+    Partner(PartnerCommand),
+    /// Projects.
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// People's accounts.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Keys that sign project authorizations.
+    #[command(subcommand)]
+    SigningKey(SigningKeyCommand),
+    /// Long work on projects: creating, pausing, restoring, deleting.
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// Checks configuration, database, keys and machines; says how to mend what is broken.
+    Doctor(Output),
+}
+
+#[derive(Args)]
+pub struct DevOptions {
+    /// Where the API listens.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where health, metrics and the queue board are served.
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+    pub admin_listen: SocketAddr,
+}
+
+#[derive(Args)]
+pub struct StartOptions {
+    /// Bring the database's schema up to date first.
+    #[arg(long)]
+    pub migrate: bool,
+}
+
+/// How results are written.
+#[derive(Args, Clone, Copy, Default)]
+pub struct Output {
+    /// Write JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// For commands that end something.
+#[derive(Args, Clone, Copy)]
+pub struct Confirm {
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Subcommand)]
+pub enum PartnerCommand {
+    /// Makes a partner and shows its secret, once.
+    Create(NewPartner),
+    /// Shows all partners.
+    List(Output),
+    /// Gives a partner a new secret and shows it, once. The old one goes on for a while.
+    RotateSecret {
+        partner: PartnerId,
+        /// How long the old secret goes on; 0s ends it at once (for one that has leaked).
+        #[arg(long, default_value = "24h")]
+        overlap: Period,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Refuses everything that the partner asks for. Its projects go on running.
+    Suspend {
+        partner: PartnerId,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Ends a suspension.
+    Resume {
+        partner: PartnerId,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args)]
+pub struct NewPartner {
+    /// Its name, as people know it.
+    #[arg(required_unless_present = "name")]
+    pub partner_name: Option<String>,
+    /// The same, as an option.
+    #[arg(long, conflicts_with = "partner_name")]
+    pub name: Option<String>,
+    /// Which partnership it has.
+    #[arg(long, value_enum, default_value_t = Model::Both)]
+    pub model: Model,
+    /// Requests per minute, over all endpoints.
+    #[arg(long, default_value_t = cp_model::Partner::DEFAULT_RATE_LIMIT)]
+    pub rate_limit: u32,
+    /// Let it read the keys of all projects of its connected users, not only of those made
+    /// through it.
+    #[arg(long)]
+    pub trusted: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Model {
+    /// Its users are InsForge users.
+    #[value(alias = "co-branded")]
+    CoBranded,
+    /// Nobody sees InsForge.
+    #[value(alias = "white-label")]
+    WhiteLabel,
+    Both,
+}
+
+#[derive(Subcommand)]
+pub enum ProjectCommand {
+    /// Lets a partner read the keys of a project that was not made through it, for its owner.
+    Share {
+        project: ProjectId,
+        #[arg(long)]
+        partner: PartnerId,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum UserCommand {
+    /// Makes an account with a password and a verified address; one that exists gets the password.
+    Create {
+        #[arg(long)]
+        email: String,
+        #[arg(long)]
+        name: String,
+        /// Read the password from this file; otherwise one is made and shown, once.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Changes what a person's own organization pays for: free, pro or partner.
+    SetPlan {
+        user: UserId,
+        plan: Plan,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum SigningKeyCommand {
+    /// Shows all keys, retired ones too.
+    List(Output),
+    /// Begins a rotation now: the next key is published, and signs once every cache has it.
+    Rotate(Output),
+    /// Takes a retiring key out of the published set at once: every token it signed is refused.
+    Retire {
+        kid: String,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum OperationCommand {
+    /// Shows operations, newest first.
+    List {
+        #[arg(long)]
+        project: Option<ProjectId>,
+        /// queued, running, waiting, succeeded, failed or cancelled.
+        #[arg(long)]
+        state: Option<OperationState>,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows everything about one operation.
+    Show {
+        operation: OperationId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Takes a failed operation up again.
+    Retry {
+        operation: OperationId,
+        /// When the project's machine is gone with its disk: give it a new, empty one.
+        #[arg(long)]
+        accept_data_loss: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Stops an operation in flight; its project is `failed` until a retry or its deletion.
+    Cancel {
+        operation: OperationId,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+impl Cli {
+    /// Where to look for the configuration.
+    pub fn sources(&self) -> Sources {
+        let is_dev = matches!(self.command, Command::Dev(_));
+        let is_process = matches!(self.command, Command::Serve(_) | Command::Work(_));
+        Sources {
+            file: self.config.clone(),
+            // `dev` writes that file and reads none of its own.
+            data_dir: self.data_dir.clone().filter(|_| !is_dev),
+            fall_back_to_dev: !is_dev && !is_process,
+        }
+    }
+
+    pub fn log_style(&self) -> LogStyle {
+        match self.command {
+            Command::Dev(_) => LogStyle::Dev,
+            Command::Serve(_) | Command::Work(_) => LogStyle::Production,
+            _ => LogStyle::Command,
+        }
+    }
+
+    /// Whether errors are written as JSON, too.
+    pub fn json(&self) -> bool {
+        use {OperationCommand as O, PartnerCommand as P, SigningKeyCommand as S};
+        let output = match &self.command {
+            Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Migrate => {
+                return false;
+            }
+            Command::Doctor(output)
+            | Command::Partner(
+                P::List(output)
+                | P::RotateSecret { output, .. }
+                | P::Suspend { output, .. }
+                | P::Resume { output, .. },
+            )
+            | Command::Project(ProjectCommand::Share { output, .. })
+            | Command::User(
+                UserCommand::Create { output, .. } | UserCommand::SetPlan { output, .. },
+            )
+            | Command::SigningKey(
+                S::List(output) | S::Rotate(output) | S::Retire { output, .. },
+            )
+            | Command::Operation(
+                O::List { output, .. }
+                | O::Show { output, .. }
+                | O::Retry { output, .. }
+                | O::Cancel { output, .. },
+            ) => output,
+            Command::Partner(P::Create(new)) => &new.output,
+        };
+        output.json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_listens_where_the_documents_say() {
+        let cli = parse("insforge-cloud dev --data-dir /tmp/x").unwrap();
+        assert!(cli.sources().data_dir.is_none());
+        let Command::Dev(options) = cli.command else {
+            panic!("not dev")
+        };
+        assert_eq!(options.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(options.admin_listen.to_string(), "127.0.0.1:8081");
+    }
+
+    #[test]
+    fn operators_find_the_dev_by_its_folder_before_or_after_the_command() {
+        for line in [
+            "insforge-cloud --data-dir .insforge partner list --json",
+            "insforge-cloud partner list --json --data-dir .insforge",
+        ] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.sources().data_dir, Some(".insforge".into()));
+            assert!(cli.json());
+        }
+    }
+
+    #[test]
+    fn a_partner_is_named_either_way_but_named_it_must_be() {
+        for line in ["partner create Acme", "partner create --name Acme"] {
+            assert!(parse(&format!("insforge-cloud {line}")).is_ok(), "{line}");
+        }
+        for line in ["partner create", "partner create Acme --name Acme"] {
+            let error = parse(&format!("insforge-cloud {line}")).err().unwrap();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn malformed_ids_are_wrong_usage() {
+        for line in [
+            "operation show 42",
+            "partner suspend nobody",
+            "operation list --state done",
+            "user set-plan 01890a5d-ac96-774b-bcce-b302099a8057 gold",
+        ] {
+            let error = parse(&format!("insforge-cloud {line}")).err().unwrap();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Configuration: one struct per concern ([`sections`]), filled from a TOML file and from
+//! variables named `INSFORGE_<SECTION>_<KEY>`, which win. Unknown keys are refused with their name.
+//!
+//! Every key is tried by itself, so that an error names the key and where it stood.
+
+mod environment;
+mod error;
+mod find;
+mod load;
+mod period;
+mod scalar;
+mod secrets;
+pub mod sections;
+mod shown;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use find::{Found, Sources, find};
+pub use load::{Loaded, Origin, Origins};
+pub use period::Period;
+pub use sections::{LogFormat, PoolTarget, Provider};
+pub use shown::Entry;
+
+/// Everything that can be configured. Holds secrets, so it has no `Debug`; serialized, they are
+/// masked.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub http: sections::Http,
+    pub admin: sections::Admin,
+    pub database: sections::Database,
+    pub secrets: sections::Secrets,
+    pub signing: sections::Signing,
+    pub limits: sections::Limits,
+    pub worker: sections::Worker,
+    pub pool: sections::Pool,
+    pub local: sections::Local,
+    pub telemetry: sections::Telemetry,
+}

@@ -1,0 +1,140 @@
+//! `serve` and `work`: production processes. Both wait for a database that is away, and refuse one
+//! whose schema is behind.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use cp_api::ApiOptions;
+use cp_domain::ControlPlane;
+use cp_provider::{Compute as _, SharedCompute};
+use cp_worker::{Worker, WorkerConfig};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Metrics};
+use crate::cli::StartOptions;
+use crate::config::{Config, Provider};
+use crate::{local_machines, plane};
+
+/// `insforge-cloud serve`: the API and the admin listener.
+pub async fn serve(
+    config: Config,
+    options: StartOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let base_url = config.base_url()?;
+    let database = plane::database(&config, "serve")?;
+    let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
+    let admin = start_admin(&config, &control_plane, &shutdown).await?;
+    if plane::prepare_database(&database, options.migrate, &shutdown).await? {
+        let listener = bind(config.http.listen, "http.listen").await?;
+        tracing::info!(address = %config.http.listen, %base_url, "serving");
+        let router = cp_api::router(control_plane, api_options(&config, &shutdown));
+        cp_api::serve(listener, router, shutdown.clone()).await?;
+    }
+    end(admin, &shutdown).await;
+    database.close().await;
+    Ok(())
+}
+
+/// `insforge-cloud work`: the worker and the admin listener.
+pub async fn work(
+    config: Config,
+    options: StartOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let base_url = config.base_url()?;
+    let control_url = config
+        .worker
+        .control_url
+        .clone()
+        .unwrap_or_else(|| base_url.clone());
+    let database = plane::database(&config, "work")?;
+    let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
+    let admin = start_admin(&config, &control_plane, &shutdown).await?;
+    if plane::prepare_database(&database, options.migrate, &shutdown).await? {
+        let compute = match config.worker.provider {
+            Provider::Local => local_machines::open(&config.local, &control_url).await?,
+        };
+        let keeper = tokio::spawn(local_machines::keep_running(
+            compute.clone(),
+            shutdown.clone(),
+        ));
+        let shared: SharedCompute = Arc::new(compute);
+        tracing::info!(provider = shared.name(), "working");
+        let settings = worker_config(&config, control_url);
+        Worker::new(control_plane, shared, settings)
+            .run(shutdown.clone())
+            .await;
+        // Machines go on running: another worker, or this one started again, finds them.
+        end(keeper, &shutdown).await;
+    }
+    end(admin, &shutdown).await;
+    database.close().await;
+    Ok(())
+}
+
+pub(crate) fn api_options(config: &Config, shutdown: &CancellationToken) -> ApiOptions {
+    ApiOptions {
+        trusted_proxies: config.http.trusted_proxies,
+        shutdown: shutdown.clone(),
+        max_in_flight: config.limits.max_in_flight,
+        max_agent_waits: config.limits.max_agent_waits,
+    }
+}
+
+pub(crate) fn worker_config(config: &Config, control_url: String) -> WorkerConfig {
+    let worker = &config.worker;
+    WorkerConfig {
+        control_url,
+        concurrency: worker.concurrency,
+        lease: worker.lease.get(),
+        sweep_every: worker.sweep_every.get(),
+        reconcile_every: worker.reconcile_every.get(),
+        grace: worker.drain.get(),
+        pool: config
+            .pool
+            .targets
+            .iter()
+            .map(|target| cp_worker::PoolTarget {
+                region: target.region,
+                instance_type: target.instance_type,
+                floor: target.floor,
+                ceiling: target.ceiling,
+            })
+            .collect(),
+        ..WorkerConfig::default()
+    }
+}
+
+/// `name`: what to change when the address is taken.
+pub(crate) async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another address with {name}"))
+}
+
+async fn start_admin(
+    config: &Config,
+    control_plane: &ControlPlane,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<JoinHandle<std::io::Result<()>>> {
+    let metrics = Metrics::install()?;
+    let listener = bind(config.admin.listen, "admin.listen").await?;
+    let router = admin::router(control_plane.clone(), metrics, "local");
+    Ok(tokio::spawn(admin::serve(
+        listener,
+        router,
+        shutdown.clone(),
+    )))
+}
+
+/// Ends what runs beside the main thing, also when that ended by itself.
+async fn end<T>(task: JoinHandle<T>, shutdown: &CancellationToken) {
+    shutdown.cancel();
+    if let Err(error) = task.await {
+        tracing::error!(%error, "a part of the process panicked");
+    }
+}

@@ -1,0 +1,69 @@
+//! The last step of everything that ends in `active`: the agent says that the backend serves, and
+//! we see it ourselves, through the address that the user gets (design.md, invariant 5).
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use cp_domain::operations::machine_lost;
+use cp_model::OperationKind;
+use cp_provider::Power;
+
+use crate::probe::probe;
+use crate::step::{Outcome, StepContext, StepResult};
+
+/// Reports wake the operation at once; this only bounds what a lost one costs.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// `reallocate`: the step from which a project that never had data gets another machine.
+pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str) -> StepResult {
+    let machine = cx.machine()?;
+    if machine.serves_as_desired()
+        && let Some(access_host) = &cx.project().access_host
+    {
+        let api_key = cx.control_plane().project_api_key(cx.project().id).await?;
+        return match probe(
+            &cx.worker.inner.http,
+            access_host,
+            cx.project().id,
+            &api_key,
+        )
+        .await
+        {
+            Ok(()) => Ok(Outcome::Done),
+            Err(reason) => {
+                tracing::info!(
+                    reason,
+                    "the agent says that the backend serves, but it does not answer us yet"
+                );
+                Ok(Outcome::Wait(Duration::from_millis(500)))
+            }
+        };
+    }
+    match cx.compute().find(machine.id).await? {
+        Some(found) if found.power == Power::Stopped => {
+            cx.compute().start(machine.id, &found.provider_ref).await?;
+            Ok(Outcome::Wait(RECHECK))
+        }
+        Some(_) => {
+            cx.control_plane().note_missing(machine.id, false).await?;
+            Ok(Outcome::Wait(RECHECK))
+        }
+        None => {
+            let now = cx.control_plane().clock().now();
+            let grace =
+                TimeDelta::from_std(cx.config().missing_grace).unwrap_or(TimeDelta::minutes(1));
+            if machine
+                .missing_since
+                .is_none_or(|since| now - since < grace)
+            {
+                cx.control_plane().note_missing(machine.id, true).await?;
+                return Ok(Outcome::Wait(RECHECK.min(cx.config().missing_grace)));
+            }
+            cx.control_plane().record_lost(cx.lease, machine).await?;
+            match cx.lease.kind {
+                OperationKind::Provision | OperationKind::Rebuild => Ok(Outcome::Next(reallocate)),
+                _ => Ok(Outcome::Fail(machine_lost())),
+            }
+        }
+    }
+}

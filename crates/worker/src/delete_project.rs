@@ -1,0 +1,70 @@
+//! Reclaims what a deleted project had. Access ended when the call was answered; this goes on
+//! until the provider confirms that nothing is left.
+
+use std::time::Duration;
+
+use crate::step::{Outcome, StepContext, StepResult, steps};
+
+steps!(
+    Step {
+        AwaitQuiet = "await_quiet",
+        TerminateMachine = "terminate_machine",
+        AwaitTerminated = "await_terminated",
+    }
+);
+
+pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
+    match Step::parse(cx.step) {
+        Some(Step::AwaitQuiet) | None => await_quiet(cx).await,
+        Some(Step::TerminateMachine) => terminate_machine(cx).await,
+        Some(Step::AwaitTerminated) => await_terminated(cx).await,
+    }
+}
+
+/// The delete may have cancelled an operation whose worker is in the middle of a launch. It lets
+/// go within its lease; only then is what we see all there is.
+async fn await_quiet(cx: &StepContext<'_>) -> StepResult {
+    match cx.control_plane().predecessor_lease(cx.lease).await? {
+        Some(left) => Ok(Outcome::Wait(left.min(Duration::from_millis(500)))),
+        None => Ok(Outcome::Next(Step::TerminateMachine.as_str())),
+    }
+}
+
+async fn terminate_machine(cx: &StepContext<'_>) -> StepResult {
+    let Some(machine) = &cx.work.machine else {
+        return Ok(Outcome::Done);
+    };
+    cx.control_plane()
+        .record_terminating(cx.lease, machine.id)
+        .await?;
+    // By tag: a launch may have happened whose answer we never recorded.
+    let reference = match cx.compute().find(machine.id).await? {
+        Some(found) => Some(found.provider_ref),
+        None => machine.provider_ref.clone(),
+    };
+    if let Some(reference) = reference {
+        cx.compute().terminate(machine.id, &reference).await?;
+    }
+    cx.after_effect().await;
+    Ok(Outcome::Next(Step::AwaitTerminated.as_str()))
+}
+
+async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
+    let Some(machine) = &cx.work.machine else {
+        return Ok(Outcome::Done);
+    };
+    match cx.compute().find(machine.id).await? {
+        Some(found) => {
+            cx.compute()
+                .terminate(machine.id, &found.provider_ref)
+                .await?;
+            Ok(Outcome::Wait(Duration::from_secs(1)))
+        }
+        None => {
+            cx.control_plane()
+                .record_terminated(cx.lease, machine.id)
+                .await?;
+            Ok(Outcome::Done)
+        }
+    }
+}

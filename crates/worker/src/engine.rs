@@ -1,0 +1,285 @@
+//! Runs operations: lease, step, record, and again. Everything that this file writes is written
+//! under the lease; a worker that lost it writes nothing.
+
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use cp_domain::DomainError;
+use cp_domain::operations::Lease;
+use cp_model::operation::backoff;
+use cp_model::{Failure, Operation, OperationId, OperationKind};
+use rand::Rng;
+use tracing::Instrument;
+
+use crate::crash::CrashPoint;
+use crate::step::{Outcome, StepContext, StepError, StepResult};
+use crate::{
+    Worker, delete_project, pause_project, provision_project, restart_project, restore_project,
+};
+
+/// The longest wait between attempts of a delete, which is tried for ever.
+const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
+
+impl Worker {
+    /// Works on the operation until it waits, ends, or is lost. Called for every wake-up message;
+    /// one too many finds nothing to lease.
+    pub(crate) async fn work_on(&self, id: OperationId) {
+        let leased = self
+            .control_plane()
+            .lease_operation(id, &self.inner.owner, self.config().lease)
+            .await;
+        let (lease, operation) = match leased {
+            Ok(Some(leased)) => leased,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(operation = %id, %error, "an operation could not be leased; the sweeper sends it again");
+                return;
+            }
+        };
+        let span = tracing::info_span!("operation", %id, kind = %lease.kind, project = %lease.project,
+            request_id = %operation.request_id, generation = lease.generation);
+        let ended = self
+            .run_steps(&lease, operation)
+            .instrument(span.clone())
+            .await;
+        if let Err(error) = ended {
+            let _entered = span.enter();
+            match error {
+                DomainError::LeaseLost => tracing::info!("the lease is lost; letting go"),
+                other => {
+                    tracing::warn!(error = %other, "the operation's state could not be recorded; its lease will end")
+                }
+            }
+        }
+        // After a cancellation somebody may be waiting for us to stop.
+        if let Err(error) = self.control_plane().let_go(&lease).await {
+            tracing::debug!(operation = %id, %error, "could not say that the lease is let go");
+        }
+    }
+
+    async fn run_steps(&self, lease: &Lease, mut operation: Operation) -> Result<(), DomainError> {
+        loop {
+            let Some(step) = find_step(lease.kind, &operation.step) else {
+                let failure = Failure::new(
+                    "unknown_step",
+                    format!("this release knows no step {}", operation.step),
+                );
+                return self.control_plane().fail_operation(lease, &failure).await;
+            };
+            let started = Instant::now();
+            let work = self.control_plane().load_work(lease).await?;
+            let context = StepContext::new(self, lease, &operation, &work, step);
+            context.reach(CrashPoint::BeforeEffect).await;
+            let result = self.run_step(&context).await;
+            context.after_effect().await;
+            metrics::histogram!("operation_step_duration_seconds", "kind" => lease.kind.as_str(), "step" => step)
+                .record(started.elapsed().as_secs_f64());
+            let outcome = match result {
+                Ok(outcome) | Err(StepError::Failed(outcome)) => outcome,
+                Err(StepError::LeaseLost) => return Err(DomainError::LeaseLost),
+            };
+            tracing::debug!(step, ?outcome, "step ran");
+            let next = self.record(lease, &operation, outcome).await?;
+            context.reach(CrashPoint::AfterRecord).await;
+            match next {
+                Some((step, data)) => {
+                    step.clone_into(&mut operation.step);
+                    operation.data = data;
+                    operation.attempts = 0;
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Runs a step while its lease is kept alive. A step whose lease is lost is dropped where it
+    /// stands.
+    async fn run_step(&self, context: &StepContext<'_>) -> StepResult {
+        let step = dispatch(context);
+        let renewals = async {
+            let mut failures = 0;
+            loop {
+                tokio::time::sleep(self.config().lease / 3).await;
+                match self
+                    .control_plane()
+                    .renew_lease(context.lease, self.config().lease)
+                    .await
+                {
+                    Ok(()) => failures = 0,
+                    Err(DomainError::LeaseLost) => return StepError::LeaseLost,
+                    // Two misses leave a third of the lease: time to stop before somebody else starts.
+                    Err(_) if failures >= 1 => return StepError::LeaseLost,
+                    Err(_) => failures += 1,
+                }
+            }
+        };
+        tokio::select! {
+            result = step => result,
+            lost = renewals => Err(lost),
+        }
+    }
+
+    /// Writes the outcome down. Gives the next step to run at once, if there is one.
+    async fn record(
+        &self,
+        lease: &Lease,
+        operation: &Operation,
+        outcome: Outcome,
+    ) -> Result<Option<(&'static str, serde_json::Value)>, DomainError> {
+        let control_plane = self.control_plane();
+        let now = control_plane.clock().now();
+        match outcome {
+            Outcome::Next(step) => {
+                control_plane
+                    .advance_operation(lease, step, &operation.data)
+                    .await?;
+                return Ok(Some((step, operation.data.clone())));
+            }
+            Outcome::NextWith(step, data) => {
+                control_plane.advance_operation(lease, step, &data).await?;
+                return Ok(Some((step, data)));
+            }
+            Outcome::Wait(time) => {
+                let time = TimeDelta::from_std(time).unwrap_or(TimeDelta::seconds(1));
+                control_plane
+                    .suspend_operation(lease, operation.wakes, now + time)
+                    .await?;
+            }
+            Outcome::Done => {
+                control_plane.succeed_operation(lease).await?;
+                self.count_end(lease, operation, "succeeded");
+            }
+            // A delete goes on until nothing is left: machines cost money.
+            Outcome::Fail(failure) if lease.kind != OperationKind::Delete => {
+                tracing::warn!(
+                    code = failure.code,
+                    message = failure.message,
+                    "operation failed"
+                );
+                control_plane.fail_operation(lease, &failure).await?;
+                self.count_end(lease, operation, "failed");
+            }
+            Outcome::Fail(failure) | Outcome::Retry(failure) => {
+                let attempt = operation.attempts.saturating_add(1);
+                if attempt >= operation.max_attempts {
+                    tracing::warn!(
+                        code = failure.code,
+                        message = failure.message,
+                        attempt,
+                        "operation gave up"
+                    );
+                    control_plane.fail_operation(lease, &failure).await?;
+                    self.count_end(lease, operation, "failed");
+                } else {
+                    tracing::info!(
+                        code = failure.code,
+                        message = failure.message,
+                        attempt,
+                        "step will be tried again"
+                    );
+                    let pause = with_jitter(
+                        backoff(u32::try_from(attempt).unwrap_or(1)).min(LONGEST_BACKOFF),
+                    );
+                    control_plane
+                        .retry_operation_at(lease, now + pause, &failure)
+                        .await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn count_end(&self, lease: &Lease, operation: &Operation, outcome: &'static str) {
+        let kind = lease.kind.as_str();
+        let seconds =
+            (self.control_plane().clock().now() - operation.created_at).num_milliseconds();
+        metrics::counter!("operations_finished_total", "kind" => kind, "outcome" => outcome)
+            .increment(1);
+        #[allow(clippy::cast_precision_loss)] // milliseconds of minutes
+        metrics::histogram!("operation_duration_seconds", "kind" => kind, "outcome" => outcome)
+            .record(seconds as f64 / 1000.0);
+    }
+}
+
+/// Half to one and a half of the wait, so that what failed together does not return together.
+fn with_jitter(wait: Duration) -> TimeDelta {
+    let wait = wait.mul_f64(rand::rng().random_range(0.5..1.5));
+    TimeDelta::from_std(wait).unwrap_or(TimeDelta::seconds(1))
+}
+
+fn find_step(kind: OperationKind, name: &str) -> Option<&'static str> {
+    match kind {
+        OperationKind::Provision | OperationKind::Rebuild => {
+            provision_project::Step::parse(name).map(provision_project::Step::as_str)
+        }
+        OperationKind::Pause => pause_project::Step::parse(name).map(pause_project::Step::as_str),
+        OperationKind::Restore => {
+            restore_project::Step::parse(name).map(restore_project::Step::as_str)
+        }
+        OperationKind::Restart => {
+            restart_project::Step::parse(name).map(restart_project::Step::as_str)
+        }
+        OperationKind::Delete => {
+            delete_project::Step::parse(name).map(delete_project::Step::as_str)
+        }
+    }
+}
+
+async fn dispatch(context: &StepContext<'_>) -> StepResult {
+    match context.lease.kind {
+        OperationKind::Provision | OperationKind::Rebuild => provision_project::run(context).await,
+        OperationKind::Pause => pause_project::run(context).await,
+        OperationKind::Restore => restore_project::run(context).await,
+        OperationKind::Restart => restart_project::run(context).await,
+        OperationKind::Delete => delete_project::run(context).await,
+    }
+}
+
+/// Every step of every kind, in order, for the crash enumeration.
+pub fn all_steps(kind: OperationKind) -> Vec<&'static str> {
+    fn names<S: Copy>(all: &[S], name: impl Fn(S) -> &'static str) -> Vec<&'static str> {
+        all.iter().map(|s| name(*s)).collect()
+    }
+    match kind {
+        OperationKind::Provision | OperationKind::Rebuild => names(
+            provision_project::Step::ALL,
+            provision_project::Step::as_str,
+        ),
+        OperationKind::Pause => names(pause_project::Step::ALL, pause_project::Step::as_str),
+        OperationKind::Restore => names(restore_project::Step::ALL, restore_project::Step::as_str),
+        OperationKind::Restart => names(restart_project::Step::ALL, restart_project::Step::as_str),
+        OperationKind::Delete => names(delete_project::Step::ALL, delete_project::Step::as_str),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_begins_with_its_first_step() {
+        for kind in OperationKind::ALL {
+            assert_eq!(
+                all_steps(*kind).first().copied(),
+                Some(kind.first_step()),
+                "{kind}"
+            );
+            assert!(
+                all_steps(*kind)
+                    .iter()
+                    .all(|step| find_step(*kind, step) == Some(*step))
+            );
+        }
+    }
+
+    #[test]
+    fn jitter_stays_within_half_of_the_wait() {
+        for _ in 0..1000 {
+            let wait = with_jitter(Duration::from_secs(10));
+            assert!(
+                (TimeDelta::seconds(5)..TimeDelta::seconds(15)).contains(&wait),
+                "{wait}"
+            );
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Stops a project's machine; its disk stays.
+
+use std::time::Duration;
+
+use cp_domain::operations::machine_lost;
+use cp_provider::{Machine, Power};
+
+use crate::step::{Outcome, StepContext, StepError, StepResult, steps};
+
+steps!(
+    Step {
+        StopMachine = "stop_machine",
+        AwaitStopped = "await_stopped",
+    }
+);
+
+pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
+    match Step::parse(cx.step) {
+        Some(Step::StopMachine) | None => stop_machine(cx).await,
+        Some(Step::AwaitStopped) => await_stopped(cx).await,
+    }
+}
+
+async fn stop_machine(cx: &StepContext<'_>) -> StepResult {
+    let found = find_own(cx).await?;
+    cx.compute()
+        .stop(found.machine_id, &found.provider_ref)
+        .await?;
+    cx.after_effect().await;
+    Ok(Outcome::Next(Step::AwaitStopped.as_str()))
+}
+
+async fn await_stopped(cx: &StepContext<'_>) -> StepResult {
+    let found = find_own(cx).await?;
+    match found.power {
+        Power::Stopped => {
+            cx.control_plane()
+                .record_stopped(cx.lease, found.machine_id)
+                .await?;
+            Ok(Outcome::Done)
+        }
+        Power::Running => {
+            // Somebody started it again, or the first call was lost.
+            cx.compute()
+                .stop(found.machine_id, &found.provider_ref)
+                .await?;
+            Ok(Outcome::Wait(Duration::from_secs(1)))
+        }
+        _ => Ok(Outcome::Wait(Duration::from_secs(2))),
+    }
+}
+
+/// The project's machine as the provider sees it; a project whose machine is gone cannot go on.
+pub(crate) async fn find_own(cx: &StepContext<'_>) -> Result<Machine, StepError> {
+    let machine = cx.machine()?;
+    match cx.compute().find(machine.id).await? {
+        Some(found) => Ok(found),
+        None => {
+            cx.control_plane().record_lost(cx.lease, machine).await?;
+            Err(StepError::Failed(Outcome::Fail(machine_lost())))
+        }
+    }
+}

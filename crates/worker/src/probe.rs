@@ -1,0 +1,47 @@
+//! Sees for ourselves that a backend serves: an authenticated read, through the address that the
+//! user gets. Its health endpoint alone answers 200 with the database down and no key accepted
+//! (contract/project-backend.md section 4).
+
+use std::time::Duration;
+
+use cp_model::ProjectId;
+use secrecy::{ExposeSecret, SecretString};
+
+pub(crate) fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(5))
+        .connect_timeout(Duration::from_secs(2))
+        .redirect(reqwest::redirect::Policy::none())
+        // Thousands of backends, each asked once: connections are not worth keeping.
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .build()
+        .expect("a client with constant settings can be built")
+}
+
+/// Ok when the backend answers for this project and with its key; else why not.
+pub(crate) async fn probe(
+    http: &reqwest::Client,
+    access_host: &str,
+    project: ProjectId,
+    api_key: &SecretString,
+) -> Result<(), String> {
+    let answer = http
+        .get(format!("{access_host}/api/metadata/project-id"))
+        .bearer_auth(api_key.expose_secret())
+        .send()
+        .await
+        .map_err(|e| format!("no answer: {}", e.without_url()))?;
+    if !answer.status().is_success() {
+        return Err(format!("status {}", answer.status()));
+    }
+    let body: serde_json::Value = answer
+        .json()
+        .await
+        .map_err(|_| "the answer is not JSON".to_owned())?;
+    if body["projectId"] == project.to_string() {
+        Ok(())
+    } else {
+        Err("another project answered".to_owned())
+    }
+}

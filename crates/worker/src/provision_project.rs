@@ -1,0 +1,98 @@
+//! Gives a new project its machine and its backend. Also gives a project whose machine is lost a
+//! new, empty one (`OperationKind::Rebuild`): the same story, begun by an operator.
+
+use std::time::Duration;
+
+use cp_domain::machines::Launched;
+use cp_provider::LaunchSpec;
+
+use crate::await_backend::await_backend;
+use crate::step::{Outcome, StepContext, StepResult, steps};
+
+steps!(
+    Step {
+        AllocateMachine = "allocate_machine",
+        LaunchMachine = "launch_machine",
+        AssignMachine = "assign_machine",
+        AwaitBackend = "await_backend",
+    }
+);
+
+pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
+    match Step::parse(cx.step) {
+        Some(Step::AllocateMachine) | None => allocate_machine(cx).await,
+        Some(Step::LaunchMachine) => launch_machine(cx).await,
+        Some(Step::AssignMachine) => assign_machine(cx).await,
+        Some(Step::AwaitBackend) => await_backend(cx, Step::AllocateMachine.as_str()).await,
+    }
+}
+
+/// A warm machine if there is one, else the intent to launch.
+async fn allocate_machine(cx: &StepContext<'_>) -> StepResult {
+    let machine = cx
+        .control_plane()
+        .allocate_machine(cx.lease, cx.compute().name(), cx.project())
+        .await?;
+    let warm = machine.provider_ref.is_some();
+    tracing::info!(machine = %machine.id, warm, "machine allocated");
+    metrics::counter!("machine_allocations_total", "warm" => if warm { "yes" } else { "no" })
+        .increment(1);
+    Ok(Outcome::Next(Step::LaunchMachine.as_str()))
+}
+
+/// Launches the machine unless it is there. The provider is asked by tag first: its own
+/// idempotency does not reach far enough (design.md, invariant 3).
+async fn launch_machine(cx: &StepContext<'_>) -> StepResult {
+    let machine = cx.machine()?;
+    if machine.provider_ref.is_some() {
+        return Ok(Outcome::Next(Step::AssignMachine.as_str()));
+    }
+    let launched = match cx.compute().find(machine.id).await? {
+        Some(found) => found,
+        None => {
+            let Some(bootstrap_token) = cx.control_plane().bootstrap_token(machine.id).await?
+            else {
+                // It registered, so it exists; the provider's list will show it.
+                return Ok(Outcome::Wait(Duration::from_secs(1)));
+            };
+            let spec = LaunchSpec {
+                machine_id: machine.id,
+                region: machine.region,
+                instance_type: machine.instance_type,
+                volume_gib: machine.volume_gib,
+                bootstrap_token,
+                control_url: cx.config().control_url.clone(),
+            };
+            cx.compute().launch(&spec).await?
+        }
+    };
+    cx.after_effect().await;
+    let launched = Launched {
+        provider_ref: launched.provider_ref,
+        address: launched.address,
+    };
+    cx.control_plane()
+        .record_launch(cx.lease, machine.id, &launched)
+        .await?;
+    Ok(Outcome::Next(Step::AssignMachine.as_str()))
+}
+
+/// Tells the machine whose backend it runs, as soon as its address is known.
+async fn assign_machine(cx: &StepContext<'_>) -> StepResult {
+    let machine = cx.machine()?;
+    let Some(found) = cx.compute().find(machine.id).await? else {
+        // The provider's list may lag behind its launches; the backend's deadline bounds this.
+        return Ok(Outcome::Wait(Duration::from_secs(1)));
+    };
+    let project = cx.project();
+    let Some(access_host) = cx
+        .compute()
+        .access_host(&found, &project.app_key, project.region)
+    else {
+        return Ok(Outcome::Wait(Duration::from_secs(2)));
+    };
+    cx.control_plane()
+        .assign_machine(cx.lease, machine.id, &access_host)
+        .await?;
+    Ok(Outcome::Next(Step::AwaitBackend.as_str()))
+}

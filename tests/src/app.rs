@@ -1,0 +1,276 @@
+//! One control plane on a database of its own: the HTTP interface on a loopback port, a `sim`
+//! world with agents, and workers as the scenario wants them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cp_api::ApiOptions;
+use cp_domain::{ControlPlane, NewPartner, Settings};
+use cp_model::{
+    InstanceType, Operation, OperationState, Partner, ProjectId, Region, SharedClock, SystemClock,
+};
+use cp_provider::sim::{SimCompute, SimConfig};
+use cp_tokens::sealing::{Sealer, SealingKey};
+use cp_worker::{PoolTarget, WorkerConfig};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+
+use crate::partner::PartnerClient;
+use crate::postgres::TestDatabase;
+use crate::sim_agents::SimAgents;
+use crate::worker::WorkerProcess;
+
+pub struct AppOptions {
+    pub sim: SimConfig,
+    pub clock: SharedClock,
+    /// Warm machines to keep; none by default, so that every machine is the scenario's own.
+    pub pool: Vec<PoolTarget>,
+    /// Starts one worker.
+    pub worker: bool,
+    pub create_wait: Duration,
+    pub completion_wait: Duration,
+    pub auth_failures_per_minute: u32,
+}
+
+impl Default for AppOptions {
+    fn default() -> Self {
+        Self {
+            sim: SimConfig::default(),
+            clock: Arc::new(SystemClock),
+            pool: Vec::new(),
+            worker: true,
+            create_wait: Duration::from_secs(10),
+            completion_wait: Duration::from_secs(20),
+            auth_failures_per_minute: 100_000,
+        }
+    }
+}
+
+pub struct App {
+    pub control_plane: ControlPlane,
+    pub base_url: String,
+    pub sim: SimCompute,
+    pub database: Arc<TestDatabase>,
+    pub http: reqwest::Client,
+    sealing_key: SecretString,
+    options: AppOptions,
+    worker: Option<WorkerProcess>,
+    shutdown: CancellationToken,
+}
+
+impl App {
+    pub async fn start() -> Self {
+        Self::start_with(AppOptions::default()).await
+    }
+
+    pub async fn start_with(options: AppOptions) -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_env("INSFORGE_LOG"))
+            .with_test_writer()
+            .try_init();
+        let database = Arc::new(TestDatabase::new().await);
+        let sealing_key = SealingKey::generate().to_secret_text();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a loopback port is free");
+        let base_url = format!(
+            "http://{}",
+            listener.local_addr().expect("the listener has an address")
+        );
+        let sim = SimCompute::new(options.sim.clone())
+            .await
+            .expect("the sim listens");
+        let mut app = Self {
+            control_plane: control_plane(&database, &sealing_key, &options, &base_url),
+            base_url,
+            sim,
+            database,
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .expect("a client can be built"),
+            sealing_key,
+            options,
+            worker: None,
+            shutdown: CancellationToken::new(),
+        };
+        app.control_plane
+            .rotate_signing_keys(false)
+            .await
+            .expect("a signing key can be made");
+        SimAgents::install(app.control_plane.clone(), &app.sim);
+        app.serve(listener, app.control_plane.clone());
+        if app.options.worker {
+            app.worker = Some(app.start_worker(app.worker_config("main")));
+        }
+        app
+    }
+
+    fn serve(&self, listener: tokio::net::TcpListener, control_plane: ControlPlane) {
+        let options = ApiOptions {
+            shutdown: self.shutdown.clone(),
+            ..ApiOptions::default()
+        };
+        let router = cp_api::router(control_plane, options);
+        tokio::spawn(cp_api::serve(listener, router, self.shutdown.clone()));
+    }
+
+    /// A second API process on the same database; gives its base URL.
+    pub async fn start_second_api(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a loopback port is free");
+        let base_url = format!(
+            "http://{}",
+            listener.local_addr().expect("the listener has an address")
+        );
+        let second = control_plane(
+            &self.database,
+            &self.sealing_key,
+            &self.options,
+            &self.base_url,
+        );
+        second.load_keys().await.expect("the keys can be loaded");
+        self.serve(listener, second);
+        base_url
+    }
+
+    /// Short times, so that a test need not wait for what production waits for.
+    pub fn worker_config(&self, name: &str) -> WorkerConfig {
+        WorkerConfig {
+            name: name.into(),
+            control_url: self.base_url.clone(),
+            lease: Duration::from_millis(900),
+            sweep_every: Duration::from_millis(100),
+            reconcile_every: Duration::from_millis(200),
+            missing_grace: Duration::from_millis(400),
+            orphan_grace: Duration::from_millis(600),
+            boot_time: Duration::from_secs(1),
+            grace: Duration::from_secs(5),
+            pool: self.options.pool.clone(),
+            ..WorkerConfig::default()
+        }
+    }
+
+    pub fn start_worker(&self, config: WorkerConfig) -> WorkerProcess {
+        WorkerProcess::start(
+            &self.database,
+            self.options.clock.clone(),
+            sealer(&self.sealing_key),
+            self.control_plane.settings().clone(),
+            Arc::new(self.sim.clone()),
+            config,
+        )
+    }
+
+    /// Kills the worker that `start` began.
+    pub fn kill_worker(&mut self) {
+        self.worker.take().expect("a worker runs").kill();
+    }
+
+    /// A partner of both models, without a limit that a test could meet.
+    pub async fn partner(&self) -> PartnerClient {
+        self.partner_with(NewPartner {
+            name: "Acme".into(),
+            co_branded: true,
+            white_label: true,
+            rate_limit: 1_000_000,
+            trusted: false,
+        })
+        .await
+    }
+
+    pub async fn partner_with(&self, new: NewPartner) -> PartnerClient {
+        let made = self
+            .control_plane
+            .create_partner(&new)
+            .await
+            .expect("a partner can be made");
+        PartnerClient {
+            http: self.http.clone(),
+            base_url: self.base_url.clone(),
+            id: made.partner.id.as_str().to_owned(),
+            secret: made.secret.expose_secret().to_owned(),
+            partner: made.partner,
+        }
+    }
+
+    /// The newest operation of a project.
+    pub async fn newest_operation(&self, project: ProjectId) -> Operation {
+        let operations = self
+            .control_plane
+            .list_operations(Some(project), None, 1)
+            .await
+            .expect("operations can be read");
+        operations
+            .into_iter()
+            .next()
+            .expect("the project has an operation")
+    }
+
+    /// Waits until nothing is in flight.
+    pub async fn settle(&self) {
+        crate::eventually(
+            "all operations ended",
+            Duration::from_secs(30),
+            async || {
+                for state in OperationState::ALL.iter().filter(|s| s.is_in_flight()) {
+                    let busy = self
+                        .control_plane
+                        .list_operations(None, Some(*state), 1)
+                        .await
+                        .ok()?;
+                    if !busy.is_empty() {
+                        return None;
+                    }
+                }
+                Some(())
+            },
+        )
+        .await;
+    }
+
+    pub fn warm_pool(floor: u32) -> Vec<PoolTarget> {
+        vec![PoolTarget {
+            region: Region::UsEast,
+            instance_type: InstanceType::Nano,
+            floor,
+            ceiling: floor + 4,
+        }]
+    }
+
+    pub fn partner_record(partner: &PartnerClient) -> &Partner {
+        &partner.partner
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn sealer(key: &SecretString) -> Sealer {
+    let key = SealingKey::parse(key.expose_secret()).expect("the sealing key is well-formed");
+    Sealer::new(key, Vec::new()).expect("one key makes a sealer")
+}
+
+fn control_plane(
+    database: &TestDatabase,
+    key: &SecretString,
+    options: &AppOptions,
+    base_url: &str,
+) -> ControlPlane {
+    let settings = Settings {
+        create_wait: options.create_wait,
+        completion_wait: options.completion_wait,
+        auth_failures_per_minute: options.auth_failures_per_minute,
+        ..Settings::new(base_url)
+    };
+    ControlPlane::new(
+        database.open(16),
+        options.clock.clone(),
+        sealer(key),
+        settings,
+    )
+}

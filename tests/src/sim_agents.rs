@@ -1,0 +1,143 @@
+//! Agents for `sim` machines: they register, follow `desired` and report, as the real agent does,
+//! and let the sim's listener serve what they were told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cp_domain::ControlPlane;
+use cp_model::MachineId;
+use cp_model::agent_protocol::{ObservedState, RegisterRequest, ReportRequest};
+use cp_provider::sim::{SimBoot, SimCompute, SimHost};
+use cp_tokens::secret::{OpaqueSecret, SecretKind};
+use secrecy::ExposeSecret;
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// All agents of one world. They talk to the domain directly: the HTTP half of the protocol is
+/// tested with the real agent.
+pub struct SimAgents {
+    control_plane: ControlPlane,
+    sim: SimCompute,
+    /// The token that each machine's agent keeps on its disk, and how often it booted.
+    disks: Mutex<HashMap<MachineId, (String, u64)>>,
+}
+
+impl SimAgents {
+    pub fn install(control_plane: ControlPlane, sim: &SimCompute) -> Arc<Self> {
+        let this = Arc::new(Self {
+            control_plane,
+            sim: sim.clone(),
+            disks: Mutex::default(),
+        });
+        sim.set_host(this.clone());
+        this
+    }
+
+    fn boot_number(&self, machine: MachineId) -> u64 {
+        self.disks
+            .lock()
+            .unwrap()
+            .get(&machine)
+            .map_or(0, |(_, boots)| *boots)
+    }
+
+    fn is_running(&self, machine: MachineId, boot: u64) -> bool {
+        let running = self
+            .sim
+            .alive()
+            .iter()
+            .any(|m| m.machine_id == machine && m.power == cp_provider::Power::Running);
+        running && self.boot_number(machine) == boot
+    }
+
+    async fn live(&self, boot: SimBoot) {
+        let machine = boot.machine_id;
+        let (token, number) = {
+            let mut disks = self.disks.lock().unwrap();
+            let fresh = || {
+                OpaqueSecret::generate(SecretKind::AgentToken)
+                    .expose()
+                    .to_owned()
+            };
+            let disk = disks.entry(machine).or_insert_with(|| (fresh(), 0));
+            disk.1 += 1;
+            disk.clone()
+        };
+        let register = RegisterRequest {
+            machine_id: machine,
+            bootstrap_token: boot.bootstrap_token.expose_secret().to_owned(),
+            agent_token: token.clone(),
+            agent_version: "sim".into(),
+        };
+        // A machine that boots again has its token already.
+        while boot.first && self.is_running(machine, number) {
+            match self.control_plane.register_agent(&register).await {
+                Ok(_) => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        let mut known = 0;
+        let mut reported = None;
+        while self.is_running(machine, number) {
+            let wait = if reported.is_none() {
+                Duration::ZERO
+            } else {
+                Duration::from_secs(1)
+            };
+            let Ok(id) = self.control_plane.authenticate_agent(Some(&token)).await else {
+                return;
+            };
+            let desired = match self.control_plane.desired_state(id, known, wait).await {
+                Ok(Some(desired)) => desired,
+                Ok(None) => continue,
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            known = desired.generation;
+            let (state, restarts) = match &desired.backend {
+                Some(backend) => {
+                    self.sim.serve(
+                        machine,
+                        backend.project_id,
+                        backend.env["ACCESS_API_KEY"].clone(),
+                    );
+                    (ObservedState::Serving, backend.restarts)
+                }
+                None => {
+                    self.sim.serve_nothing(machine);
+                    (ObservedState::Idle, 0)
+                }
+            };
+            let report = ReportRequest {
+                generation: desired.generation,
+                state,
+                restarts,
+                backend_version: Some("2.3.1-sim".into()),
+                message: None,
+                agent_version: "sim".into(),
+            };
+            while self.is_running(machine, number) {
+                if self
+                    .control_plane
+                    .record_report(machine, &report)
+                    .await
+                    .is_ok()
+                {
+                    reported = Some(known);
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl SimHost for SimAgents {
+    async fn booted(&self, boot: SimBoot) {
+        self.live(boot).await;
+    }
+}
