@@ -7,7 +7,7 @@ use std::time::Duration;
 use cp_api::ApiOptions;
 use cp_domain::{ControlPlane, NewPartner, Settings};
 use cp_model::{
-    InstanceType, Operation, OperationState, Partner, ProjectId, Region, SharedClock, SystemClock,
+    InstanceType, Operation, OperationState, ProjectId, Region, SharedClock, SystemClock,
 };
 use cp_provider::sim::{SimCompute, SimConfig};
 use cp_tokens::sealing::{Sealer, SealingKey};
@@ -191,7 +191,6 @@ impl App {
             base_url: self.base_url.clone(),
             id: made.partner.id.as_str().to_owned(),
             secret: made.secret.expose_secret().to_owned(),
-            partner: made.partner,
         }
     }
 
@@ -237,10 +236,6 @@ impl App {
             floor,
             ceiling: floor + 4,
         }]
-    }
-
-    pub fn partner_record(partner: &PartnerClient) -> &Partner {
-        &partner.partner
     }
 }
 

@@ -1,6 +1,5 @@
 //! A partner platform's side: one method per call, and the answer as it came.
 
-use cp_model::Partner;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -10,7 +9,6 @@ pub struct PartnerClient {
     pub base_url: String,
     pub id: String,
     pub secret: String,
-    pub partner: Partner,
 }
 
 /// Status, headers and body of an answer.

@@ -58,10 +58,15 @@ impl TestDatabase {
     }
 
     pub fn open(&self, connections: u32) -> Database {
+        self.open_as("insforge-test", connections)
+    }
+
+    /// `application` is what `pg_stat_activity` shows.
+    pub fn open_as(&self, application: &str, connections: u32) -> Database {
         Database::connect(&DatabaseConfig {
             url: SecretString::from(self.url.clone()),
             max_connections: connections,
-            application_name: "insforge-test".into(),
+            application_name: application.into(),
             acquire_timeout: std::time::Duration::from_secs(10),
         })
         .expect("the test database's URL is valid")

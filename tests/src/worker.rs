@@ -35,7 +35,12 @@ impl WorkerProcess {
         let shutdown = CancellationToken::new();
         let (database, token) = (database.clone(), shutdown.clone());
         let running = runtime.spawn(async move {
-            let control_plane = ControlPlane::new(database.open(8), clock, sealer, settings);
+            let control_plane = ControlPlane::new(
+                database.open_as("insforge-worker", 8),
+                clock,
+                sealer,
+                settings,
+            );
             Worker::new(control_plane, compute, config).run(token).await;
         });
         Self {

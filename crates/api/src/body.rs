@@ -1,6 +1,8 @@
 //! Request bodies: read once as bytes, because an idempotency key is tied to them, then read as
 //! strict JSON. What is refused names the field and the rule.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -13,6 +15,10 @@ use crate::problem::Problem;
 
 /// The largest body of any request (design.md, "Errors").
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How long a body may take to arrive. Without a bound, a few thousand callers that send a byte a
+/// minute would take all places in flight.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON request body.
 pub trait RequestBody: DeserializeOwned {
@@ -34,12 +40,18 @@ impl<S: Send + Sync, T: RequestBody> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let raw = read(&parts.headers, body).await?;
-        let value = if raw.is_empty() {
-            T::when_absent()
-                .ok_or_else(|| Problem::invalid_input("body must be a JSON object, is empty"))?
-        } else {
+        if !raw.is_empty() {
             check_content_type(&parts.headers)?;
-            parse(&raw)?
+        }
+        // Some clients send `null` for a body that they leave out.
+        let absent = matches!(raw.trim_ascii(), b"" | b"null");
+        let value = match T::when_absent().filter(|_| absent) {
+            Some(value) => value,
+            None if raw.is_empty() => {
+                let message = "body must be a JSON object, is empty";
+                return Err(Problem::invalid_input(message));
+            }
+            None => parse(&raw)?,
         };
         Ok(Self { value, raw })
     }
@@ -69,10 +81,12 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Problem::invalid_input("body could not be read to its end")),
+    let reading = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::invalid_input("body could not be read to its end")),
+        Err(_) => Err(Problem::invalid_input("body must arrive within 30 seconds")),
     }
 }
 

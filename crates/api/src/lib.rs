@@ -85,7 +85,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
     ));
     Router::from(open_routes())
         .merge(partnership)
-        .merge(docs::router().layer(map_response(docs::set_security_headers)))
+        .merge(docs::router().route_layer(map_response(docs::set_security_headers)))
         .layer(from_fn_with_state(door, front_door::pass))
         .with_state(state)
 }

@@ -94,7 +94,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryText<T> {
     }
 }
 
-/// A whole number within `range`; an absent or empty parameter is `default`.
+/// A whole number within `range`; an absent parameter is `default`.
 pub fn number<T>(
     name: &'static str,
     given: Option<&str>,
@@ -104,7 +104,7 @@ pub fn number<T>(
 where
     T: FromStr + PartialOrd + Display,
 {
-    let Some(text) = given.filter(|text| !text.is_empty()) else {
+    let Some(text) = given else {
         return Ok(default);
     };
     match text.parse::<T>() {
@@ -120,12 +120,9 @@ where
     }
 }
 
-/// A UUID; an absent or empty parameter is none.
+/// A UUID; an absent parameter is none.
 pub fn id(name: &'static str, given: Option<&str>) -> FieldResult<Option<Uuid>> {
-    given
-        .filter(|text| !text.is_empty())
-        .map(|text| parse_id(name, text))
-        .transpose()
+    given.map(|text| parse_id(name, text)).transpose()
 }
 
 /// One of the texts of an enum; the refusal lists them.
@@ -185,7 +182,7 @@ mod tests {
     fn numbers_outside_of_their_range_are_refused_with_the_range() {
         assert_eq!(number("limit", None, 1..=100, 50), Ok(50));
         assert_eq!(number("limit", Some("100"), 1..=100, 50), Ok(100));
-        for bad in ["0", "101", "-1", "1.5", "x", "99999999999999999999"] {
+        for bad in ["", "0", "101", "-1", "1.5", "x", "99999999999999999999"] {
             let error = number("limit", Some(bad), 1..=100, 50).unwrap_err();
             assert_eq!(
                 error.to_string(),

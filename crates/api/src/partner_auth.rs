@@ -9,13 +9,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cp_domain::{Caller, ControlPlane, PartnerCaller};
 use cp_model::{PartnershipModel, RequestId};
-use http::HeaderValue;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 
 use crate::problem::{Problem, RATE_LIMIT_LIMIT, RATE_LIMIT_REMAINING, RATE_LIMIT_RESET};
 
-/// The header that carries a partner's secret.
-pub const SECRET_HEADER: &str = "x-partnership-secret";
+/// The header that carries a partner's secret, as the documents write it.
+pub const SECRET_HEADER: &str = "X-Partnership-Secret";
+const SECRET: HeaderName = HeaderName::from_static("x-partnership-secret");
 
 /// Checks the secret against the partner of the path, takes one request of its rate limit, and
 /// tells on every answer what is left.
@@ -33,7 +34,7 @@ pub async fn authenticate(
         });
     let secret = request
         .headers()
-        .get(SECRET_HEADER)
+        .get(SECRET)
         .and_then(|value| value.to_str().ok());
     let identified = control_plane
         .authenticate_partner(
@@ -171,6 +172,11 @@ mod tests {
         let mut parts = Request::new(()).into_parts().0;
         let refused = AnyPartner::from_request_parts(&mut parts, &()).await;
         assert_eq!(refused.err().unwrap().status, StatusCode::UNAUTHORIZED);
+    }
+
+    #[test]
+    fn the_documented_header_is_the_one_that_is_read() {
+        assert_eq!(SECRET, SECRET_HEADER.parse::<HeaderName>().unwrap());
     }
 
     #[test]

@@ -289,9 +289,7 @@ impl Cli {
             | Command::User(
                 UserCommand::Create { output, .. } | UserCommand::SetPlan { output, .. },
             )
-            | Command::SigningKey(
-                S::List(output) | S::Rotate(output) | S::Retire { output, .. },
-            )
+            | Command::SigningKey(S::List(output) | S::Rotate(output) | S::Retire { output, .. })
             | Command::Operation(
                 O::List { output, .. }
                 | O::Show { output, .. }

@@ -39,7 +39,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let found = config::find(&cli.sources())?;
+    let mut found = config::find(&cli.sources())?;
+    if let (cli::Command::Dev(_), Some(dir)) = (&cli.command, &cli.data_dir) {
+        found.config.local.data_dir.clone_from(dir);
+    }
     telemetry::init(&found.config.telemetry, cli.log_style())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

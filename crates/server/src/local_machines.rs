@@ -15,6 +15,9 @@ const AGENT: &str = "insforge-agent";
 /// How often dead agents are looked for, as systemd would on a real machine.
 const RESUME_EVERY: Duration = Duration::from_secs(2);
 
+/// Until a new one is ready to become a project, for the size of the pool.
+pub const BOOT_TIME: Duration = Duration::from_secs(5);
+
 /// `control_url`: where the machines find us from their next start on.
 pub async fn open(local: &Local, control_url: &str) -> anyhow::Result<LocalCompute> {
     let binaries = Binaries::find().await?;

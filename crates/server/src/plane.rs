@@ -24,8 +24,9 @@ pub fn database(config: &Config, application: &str) -> anyhow::Result<Database> 
         acquire_timeout: config.database.acquire_timeout.get(),
     };
     // The cause is not repeated: it might quote the URL with its password.
-    Database::connect(&config)
-        .map_err(|_| anyhow::anyhow!("database.url is not a URL like postgres://user@host/database"))
+    Database::connect(&config).map_err(|_| {
+        anyhow::anyhow!("database.url is not a URL like postgres://user@host/database")
+    })
 }
 
 pub fn control_plane(

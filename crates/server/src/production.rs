@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use cp_api::ApiOptions;
 use cp_domain::ControlPlane;
-use cp_provider::{Compute as _, SharedCompute};
+use cp_provider::SharedCompute;
 use cp_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -64,7 +64,10 @@ pub async fn work(
         ));
         let shared: SharedCompute = Arc::new(compute);
         tracing::info!(provider = shared.name(), "working");
-        let settings = worker_config(&config, control_url);
+        let settings = WorkerConfig {
+            boot_time: local_machines::BOOT_TIME,
+            ..worker_config(&config, control_url)
+        };
         Worker::new(control_plane, shared, settings)
             .run(shutdown.clone())
             .await;

@@ -140,11 +140,28 @@ async fn only_json_is_taken() {
 
 #[tokio::test]
 async fn an_absent_body_is_fine_where_all_is_optional() {
-    let read = JsonBody::<Options>::from_request(request(None, Body::empty()), &())
+    for (kind, body) in [
+        (None, ""),
+        (Some("application/json"), ""),
+        (Some("application/json"), " null\n"),
+        (Some("application/json"), "{}"),
+    ] {
+        let read = JsonBody::<Options>::from_request(request(kind, body), &()).await;
+        assert!(!read.ok().unwrap().value.wait, "{body:?}");
+    }
+    let read = JsonBody::<Options>::from_request(request(None, "null"), &()).await;
+    let problem = read.err().unwrap();
+    assert_eq!(problem.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_ends_is_given_up() {
+    let stream = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let problem = order(Some("application/json"), Body::from_stream(stream))
         .await
-        .ok()
+        .err()
         .unwrap();
-    assert!(!read.value.wait);
+    assert_eq!(message(&problem), "body must arrive within 30 seconds");
 }
 
 #[tokio::test]

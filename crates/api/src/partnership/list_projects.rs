@@ -60,7 +60,6 @@ pub async fn list_projects(
     let status = query
         .status
         .as_deref()
-        .filter(|given| !given.is_empty())
         .map(|given| {
             let valid = schema::visible_statuses();
             params::one_of("status", given, &valid, ProjectStatus::as_str)

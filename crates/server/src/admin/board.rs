@@ -14,9 +14,12 @@ use serde_json::Value;
 
 pub(super) fn router(pool: &PgPool) -> Router {
     let queue = PostgresStorage::<Value>::new(pool).with_config(Config::default().queue(QUEUE));
-    let api =
-        RegisterRoute::<PostgresStorage<Value>, Value>::register(ApiBuilder::new(Router::new()), QUEUE, queue)
-            .build();
+    let api = RegisterRoute::<PostgresStorage<Value>, Value>::register(
+        ApiBuilder::new(Router::new()),
+        QUEUE,
+        queue,
+    )
+    .build();
     Router::new()
         .nest("/api/v1", api.layer(middleware::from_fn(read_only)))
         .fallback_service(ServeUI::new())

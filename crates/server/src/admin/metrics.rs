@@ -47,7 +47,12 @@ impl Metrics {
         let mut text = self.0.render();
         let counted = database_metrics(control_plane, provider).await;
         let up = u8::from(counted.is_some());
-        write_metric(&mut text, "insforge_database_up", "gauge", &[("", up.to_string())]);
+        write_metric(
+            &mut text,
+            "insforge_database_up",
+            "gauge",
+            &[("", up.to_string())],
+        );
         text.push_str(&counted.unwrap_or_default());
         text
     }
@@ -69,7 +74,12 @@ async fn database_metrics(control_plane: &ControlPlane, provider: &str) -> Optio
         ],
     );
     let oldest = [("", queue.oldest_due_seconds.to_string())];
-    write_metric(&mut text, "insforge_operations_oldest_due_seconds", "gauge", &oldest);
+    write_metric(
+        &mut text,
+        "insforge_operations_oldest_due_seconds",
+        "gauge",
+        &oldest,
+    );
     let levels: Vec<(String, String)> = pool
         .iter()
         .flat_map(|level| {

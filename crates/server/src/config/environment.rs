@@ -13,9 +13,15 @@ const SHORT: [(&str, &str, &str); 2] = [
 /// What a variable means to us.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    Key { section: String, key: String },
+    Key {
+        section: String,
+        key: String,
+    },
     /// It begins like one of our sections, but there is no such key.
-    Misspelt { section: String, key: String },
+    Misspelt {
+        section: String,
+        key: String,
+    },
     NotOurs,
 }
 

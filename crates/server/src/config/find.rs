@@ -33,10 +33,7 @@ pub fn find(sources: &Sources) -> Result<Found, ConfigError> {
     find_in(sources, &environment)
 }
 
-fn find_in(
-    sources: &Sources,
-    environment: &[(String, String)],
-) -> Result<Found, ConfigError> {
+fn find_in(sources: &Sources, environment: &[(String, String)]) -> Result<Found, ConfigError> {
     let dev_file = match (&sources.file, &sources.data_dir) {
         (None, Some(dir)) => {
             let file = dir.join(DEV_CONFIG);

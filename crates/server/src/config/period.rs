@@ -40,9 +40,7 @@ impl FromStr for Period {
 
     fn from_str(text: &str) -> Result<Self, NoPeriod> {
         let text = text.trim();
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit())
-            .ok_or(NoPeriod)?;
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(NoPeriod)?;
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().map_err(|_| NoPeriod)?;
         let (_, length) = UNITS
@@ -85,7 +83,15 @@ mod tests {
 
     #[test]
     fn a_number_without_a_unit_is_no_period() {
-        for bad in ["", "10", "s", "1.5s", "-1s", "10 years", "99999999999999999d"] {
+        for bad in [
+            "",
+            "10",
+            "s",
+            "1.5s",
+            "-1s",
+            "10 years",
+            "99999999999999999d",
+        ] {
             assert_eq!(bad.parse::<Period>(), Err(NoPeriod), "{bad:?}");
         }
     }

@@ -367,10 +367,7 @@ impl Config {
             if self.pool.targets[..index].iter().any(same) {
                 return Err(ConfigError::invalid(
                     "pool.targets",
-                    format!(
-                        "{} {} is there twice",
-                        target.region, target.instance_type
-                    ),
+                    format!("{} {} is there twice", target.region, target.instance_type),
                 ));
             }
         }

@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::load::Origins;
 use super::Config;
+use super::load::Origins;
 
 const MASK: &str = "****";
 
@@ -73,6 +73,7 @@ pub(super) fn is_list(section: &str, key: &str) -> bool {
         .is_some_and(Value::is_array)
 }
 
+#[allow(clippy::ref_option)] // serde hands over a reference to the field
 pub(super) fn mask<S: Serializer>(
     secret: &Option<SecretString>,
     serializer: S,
@@ -88,6 +89,7 @@ pub(super) fn mask_all<S: Serializer>(
 }
 
 /// Host and database help to find a mistake; the password and what else a query may hold do not.
+#[allow(clippy::ref_option)] // as above
 pub(super) fn mask_url<S: Serializer>(
     url: &Option<SecretString>,
     serializer: S,

@@ -54,7 +54,10 @@ fn unknown_keys_are_refused_by_name_with_the_ones_there_are() {
     assert!(refusal("listen = 1\n", &[]).contains("unknown section [listen]"));
 
     let error = refusal("", &[("INSFORGE_HTTP_LISTEN_ON", "x")]);
-    assert!(error.contains("http.listen_on in INSFORGE_HTTP_LISTEN_ON"), "{error}");
+    assert!(
+        error.contains("http.listen_on in INSFORGE_HTTP_LISTEN_ON"),
+        "{error}"
+    );
 
     let target = "[[pool.targets]]\nregion=\"us-east\"\ninstance_type=\"nano\"\nfloor=1\nceiling=2\nflor=1\n";
     assert!(refusal(target, &[]).contains("flor"));
@@ -81,7 +84,14 @@ fn variables_win_over_the_file_and_other_programs_variables_are_left_alone() {
     assert_eq!(config.http.base_url, None);
 
     let entries = config.entries(&loaded.origins);
-    let origin = |key: &str| entries.iter().find(|e| e.key == key).unwrap().origin.clone();
+    let origin = |key: &str| {
+        entries
+            .iter()
+            .find(|e| e.key == key)
+            .unwrap()
+            .origin
+            .clone()
+    };
     assert_eq!(origin("worker.concurrency"), "INSFORGE_WORKER_CONCURRENCY");
     assert!(origin("worker.lease").ends_with("config.toml"));
     assert_eq!(origin("http.listen"), "default");
@@ -92,7 +102,10 @@ fn a_bad_value_names_its_key_and_its_place() {
     let error = refusal("[http]\nlisten = \"localhost\"\n", &[]);
     assert!(error.contains("http.listen in "), "{error}");
     let error = refusal("", &[("INSFORGE_WORKER_LEASE", "soon")]);
-    assert!(error.contains("worker.lease in INSFORGE_WORKER_LEASE"), "{error}");
+    assert!(
+        error.contains("worker.lease in INSFORGE_WORKER_LEASE"),
+        "{error}"
+    );
     assert!(error.contains("10s"), "{error}");
     let error = refusal("", &[("INSFORGE_WORKER_PROVIDER", "ec2")]);
     assert!(error.contains("not part of this release"), "{error}");
@@ -101,7 +114,10 @@ fn a_bad_value_names_its_key_and_its_place() {
 #[test]
 fn lists_can_come_from_the_environment() {
     let targets = r#"[{region="us-east",instance_type="nano",floor=1,ceiling=2}]"#;
-    let config = load("", &[("INSFORGE_POOL_TARGETS", targets)]).ok().unwrap().config;
+    let config = load("", &[("INSFORGE_POOL_TARGETS", targets)])
+        .ok()
+        .unwrap()
+        .config;
     assert_eq!(config.pool.targets[0].ceiling, 2);
     let error = refusal("", &[("INSFORGE_POOL_TARGETS", "two")]);
     assert!(error.contains("must be a list"), "{error}");
@@ -115,11 +131,18 @@ fn rules_across_values_hold() {
     let one = format!("[[pool.targets]]\n{both}floor=1\nceiling=2\n");
     assert!(refusal(&format!("{one}{one}"), &[]).contains("twice"));
     assert!(refusal("[signing]\npublish_ahead = \"1m\"\n", &[]).contains("publish_ahead"));
-    for url in ["example.com", "ftp://example.com", "https://a.b/c", "https://u:p@a.b"] {
+    for url in [
+        "example.com",
+        "ftp://example.com",
+        "https://a.b/c",
+        "https://u:p@a.b",
+    ] {
         let error = refusal("", &[("INSFORGE_HTTP_BASE_URL", url)]);
         assert!(error.contains("http.base_url must be"), "{url}: {error}");
     }
-    let slash = load("[http]\nbase_url = \"https://a.b/\"\n", &[]).ok().unwrap();
+    let slash = load("[http]\nbase_url = \"https://a.b/\"\n", &[])
+        .ok()
+        .unwrap();
     assert_eq!(slash.config.base_url().unwrap(), "https://a.b");
 }
 
@@ -134,21 +157,32 @@ fn a_secret_comes_from_a_value_or_a_file_but_not_both() {
     assert_eq!(config.sealer().ok().unwrap().primary_key_id(), "k1");
 
     let both = [("INSFORGE_SECRETS_SEALING_KEY", KEY)];
-    let config = load(&format!("[secrets]\nsealing_key_file = \"{path}\"\n"), &both)
-        .ok()
-        .unwrap()
-        .config;
+    let config = load(
+        &format!("[secrets]\nsealing_key_file = \"{path}\"\n"),
+        &both,
+    )
+    .ok()
+    .unwrap()
+    .config;
     let error = config.sealer().err().unwrap().to_string();
     assert!(error.contains("both set"), "{error}");
 
-    let nowhere = load("[database]\nurl_file = \"/nowhere/url\"\n", &[]).ok().unwrap();
+    let nowhere = load("[database]\nurl_file = \"/nowhere/url\"\n", &[])
+        .ok()
+        .unwrap();
     let error = nowhere.config.database_url().err().unwrap().to_string();
-    assert!(error.contains("/nowhere/url") && error.contains("database.url_file"), "{error}");
+    assert!(
+        error.contains("/nowhere/url") && error.contains("database.url_file"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_password_of_digits_stays_text() {
-    let config = load("", &[("INSFORGE_DATABASE_URL", "12345")]).ok().unwrap().config;
+    let config = load("", &[("INSFORGE_DATABASE_URL", "12345")])
+        .ok()
+        .unwrap()
+        .config;
     assert_eq!(config.database_url().unwrap().expose_secret(), "12345");
 }
 
@@ -161,7 +195,10 @@ fn what_is_shown_holds_no_secret() {
     );
     let loaded = load(&text, &[]).ok().unwrap();
     let shown = serde_json::to_string(&loaded.config.entries(&loaded.origins)).unwrap();
-    assert!(shown.contains("postgres://me:****@db.example/cloud"), "{shown}");
+    assert!(
+        shown.contains("postgres://me:****@db.example/cloud"),
+        "{shown}"
+    );
     for secret in ["hunter2", "hunter3", "AAECAw", "ABECAw"] {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
@@ -171,12 +208,21 @@ fn what_is_shown_holds_no_secret() {
 fn errors_repeat_no_secret() {
     let unterminated = "[database]\nurl = \"postgres://me:hunter2@db\nmax_connections = 3\n";
     let error = refusal(unterminated, &[]);
-    assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
+    assert!(
+        error.contains("line 2") && !error.contains("hunter2"),
+        "{error}"
+    );
     let error = refusal("[secrets]\nolder_sealing_keys = \"hunter2\"\n", &[]);
     assert!(!error.contains("hunter2"), "{error}");
-    let config = load("[secrets]\nsealing_key = \"hunter2\"\n", &[]).ok().unwrap().config;
+    let config = load("[secrets]\nsealing_key = \"hunter2\"\n", &[])
+        .ok()
+        .unwrap()
+        .config;
     let error = config.sealer().err().unwrap().to_string();
-    assert!(error.contains("id:base64") && !error.contains("hunter2"), "{error}");
+    assert!(
+        error.contains("id:base64") && !error.contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,0 +1,238 @@
+//! `insforge-cloud doctor`: the effective configuration with secrets masked, and a check of each
+//! thing that a process needs, with how to mend it. Changes nothing.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cp_domain::ControlPlane;
+use cp_pg::Binaries;
+use cp_tokens::sealing::SealingKey;
+use serde::Serialize;
+use serde_json::json;
+
+use super::output::{columns, show};
+use crate::cli::Output;
+use crate::config::{Config, Origins, Provider};
+use crate::{local_machines, plane};
+
+/// What was looked at, and what came of it.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    detail: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// Works, but look at it.
+    Warning,
+    Failed,
+}
+
+impl Verdict {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+impl Check {
+    fn of(name: &'static str, outcome: Result<String, String>) -> Self {
+        let (verdict, detail) = match outcome {
+            Ok(detail) => (Verdict::Ok, detail),
+            Err(detail) => (Verdict::Failed, detail),
+        };
+        Self {
+            name,
+            verdict,
+            detail,
+        }
+    }
+
+    fn warning(name: &'static str, detail: &str) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Warning,
+            detail: detail.to_owned(),
+        }
+    }
+}
+
+/// Exit code 1 when a check failed.
+pub async fn run(config: &Config, origins: &Origins, output: Output) -> anyhow::Result<ExitCode> {
+    let mut checks = vec![check_sealing_key(config)];
+    check_database(config, &mut checks).await;
+    check_addresses(config, &mut checks).await;
+    check_machines(config, &mut checks).await;
+    let failed = checks.iter().any(|c| c.verdict == Verdict::Failed);
+
+    let entries = config.entries(origins);
+    let report = json!({ "ok": !failed, "configuration": entries, "checks": checks });
+    show(output, &report, || {
+        let rows: Vec<_> = entries
+            .into_iter()
+            .map(|e| [e.key, e.value, e.origin])
+            .collect();
+        let verdicts: Vec<_> = checks
+            .iter()
+            .map(|c| {
+                [
+                    c.verdict.as_str().to_owned(),
+                    c.name.to_owned(),
+                    c.detail.clone(),
+                ]
+            })
+            .collect();
+        format!(
+            "{}\n\n{}",
+            columns(["KEY", "VALUE", "FROM"], &rows),
+            columns(["", "CHECK", ""], &verdicts)
+        )
+    })?;
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn check_sealing_key(config: &Config) -> Check {
+    let outcome = match config.sealer() {
+        Ok(sealer) => Ok(format!(
+            "values are sealed with {}",
+            sealer.primary_key_id()
+        )),
+        Err(error) if config.names_sealing_key() => Err(error.to_string()),
+        Err(error) => Err(format!(
+            "{error}. Make one with: echo \"{}:$(openssl rand -base64 32)\"",
+            // An id of its own, so that a later key has another.
+            SealingKey::generate().id()
+        )),
+    };
+    Check::of("sealing key", outcome)
+}
+
+async fn check_database(config: &Config, checks: &mut Vec<Check>) {
+    let database = match plane::database(config, "doctor") {
+        Ok(database) => database,
+        Err(error) => {
+            checks.push(Check::of("database", Err(error.to_string())));
+            return;
+        }
+    };
+    let answers = super::ping(&database).await;
+    let is_there = answers.is_ok();
+    checks.push(Check::of(
+        "database",
+        answers
+            .map(|()| "answers".to_owned())
+            .map_err(|e| format!("{e:#}; check database.url, and that Postgres runs")),
+    ));
+    if !is_there {
+        return;
+    }
+    let migrated = match database.pending_migrations().await {
+        Ok(0) => Ok("the schema is up to date".to_owned()),
+        Ok(n) => Err(format!(
+            "{n} migrations are missing; run `insforge-cloud migrate`"
+        )),
+        Err(error) => Err(error.to_string()),
+    };
+    let is_migrated = migrated.is_ok();
+    checks.push(Check::of("schema", migrated));
+    if is_migrated && config.sealer().is_ok() {
+        match plane::control_plane(config, database, "http://127.0.0.1") {
+            Ok(control_plane) => checks.push(check_signing_key(&control_plane).await),
+            Err(error) => checks.push(Check::of("signing key", Err(error.to_string()))),
+        }
+    }
+}
+
+async fn check_signing_key(control_plane: &ControlPlane) -> Check {
+    let name = "signing key";
+    match control_plane.load_keys().await {
+        Ok(true) => Check::of(name, Ok("opens with the sealing key".to_owned())),
+        Ok(false) => Check::warning(
+            name,
+            "there is none yet; the first worker makes one, or `insforge-cloud signing-key rotate`",
+        ),
+        Err(error) => Check::of(
+            name,
+            Err(format!(
+                "{error}; is this the sealing key that the database was used with?"
+            )),
+        ),
+    }
+}
+
+async fn check_addresses(config: &Config, checks: &mut Vec<Check>) {
+    let name = "base URL";
+    match config.base_url() {
+        Err(error) => checks.push(Check::warning(
+            name,
+            &format!("{error}; `serve` and `work` need it"),
+        )),
+        Ok(url) => checks.push(check_base_url(name, &url).await),
+    }
+    if !config.admin.listen.ip().is_loopback() {
+        checks.push(Check::warning(
+            "admin listener",
+            "has no authentication and is not on loopback; make sure that only operators reach it",
+        ));
+    }
+}
+
+/// Backends fetch our keys there.
+async fn check_base_url(name: &'static str, url: &str) -> Check {
+    let keys = format!("{url}/.well-known/jwks.json");
+    let answer = match reqwest::Client::builder()
+        .timeout(Duration::from_secs(5))
+        .build()
+    {
+        Ok(client) => client.get(&keys).send().await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(answer) if answer.status().is_success() => {
+            Check::of(name, Ok(format!("{keys} answers")))
+        }
+        Ok(answer) => Check::warning(
+            name,
+            &format!(
+                "{keys} answers {}; is another service there?",
+                answer.status()
+            ),
+        ),
+        Err(_) => Check::warning(
+            name,
+            &format!("{keys} cannot be reached from here; it must be once `serve` runs"),
+        ),
+    }
+}
+
+async fn check_machines(config: &Config, checks: &mut Vec<Check>) {
+    match config.worker.provider {
+        Provider::Local => {
+            let agent = local_machines::agent_binary(&config.local);
+            checks.push(Check::of(
+                "agent",
+                agent
+                    .map(|path| path.display().to_string())
+                    .map_err(|e| format!("{e:#}")),
+            ));
+            let binaries = Binaries::find().await;
+            checks.push(Check::of(
+                "Postgres of machines",
+                binaries
+                    .map(|b| format!("version {} in {}", b.version(), b.dir().display()))
+                    .map_err(|e| e.to_string()),
+            ));
+        }
+    }
+}

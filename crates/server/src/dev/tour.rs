@@ -1,0 +1,96 @@
+//! The lines that `dev` prints to be pasted: a project's whole life, for any POSIX shell with curl.
+
+use super::Demo;
+
+/// Each step is a title and lines to paste. `take` picks one value out of an answer.
+pub(super) fn text(demo: &Demo) -> String {
+    let Demo {
+        base_url, partner, ..
+    } = demo;
+    let json = "-H 'Content-Type: application/json'";
+    let secret = r#"-H "X-Partnership-Secret: $SECRET""#;
+    let key = r#"-H "Authorization: Bearer $KEY""#;
+    format!(
+        r#"# Paste these lines into another terminal.
+API={base_url}/partnership/v1/{id}; SECRET={partner_secret}
+take() {{ grep -o "\"$1\":\"[^\"]*\"" | head -1 | cut -d'"' -f4; }}
+
+# Create a project for one of your users, with a Postgres of its own.
+PROJECT=$(curl -sS -X POST $API/sync-embedded-project {secret} {json} -d '{{"project_name":"tour"}}'); echo "$PROJECT"
+ID=$(echo "$PROJECT" | take id); HOST=$(echo "$PROJECT" | take access_host); KEY=$(echo "$PROJECT" | take api_key)
+curl -sS $API/$ID/metadata {secret}; echo
+
+# Use it.
+curl -sS $HOST/api/health; echo
+curl -sS -X POST $HOST/api/database/advance/rawsql {key} {json} -d '{{"query":"create table todos (id serial primary key, title text)"}}'; echo
+curl -sS -X POST $HOST/api/database/advance/rawsql {key} {json} -d '{{"query":"insert into todos (title) values ('\''try it'\'') returning *"}}'; echo
+
+# Sign in to its backend as administrator, without a password.
+CODE=$(curl -sS -X POST $API/$ID/authorization {secret} | take code)
+curl -sS -X POST $HOST/api/auth/admin/sessions/exchange {json} -d "{{\"code\":\"$CODE\"}}"; echo
+
+# Pause it, restore it: the row is still there.
+curl -sS -X POST $API/$ID/pause {secret} {json} -d '{{"wait_for_completion":true}}'; echo
+curl -sS -X POST $API/$ID/restore {secret} {json} -d '{{"wait_for_completion":true}}'; echo
+curl -sS -X POST $HOST/api/database/advance/rawsql {key} {json} -d '{{"query":"select * from todos"}}'; echo
+
+# Delete it.
+curl -sS -X DELETE $API/$ID {secret}; echo
+"#,
+        id = partner.id,
+        partner_secret = partner.secret,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::super::{DemoPartner, DemoUser};
+    use super::*;
+
+    fn demo() -> Demo {
+        Demo {
+            base_url: "http://127.0.0.1:9".into(),
+            partner: DemoPartner {
+                id: "ps_tour".into(),
+                secret: "ifps_tour".into(),
+            },
+            user: DemoUser {
+                email: String::new(),
+                password: String::new(),
+            },
+        }
+    }
+
+    /// Runs the tour with a curl that only repeats what it was given.
+    #[test]
+    fn a_shell_takes_the_lines_as_they_are_meant() {
+        let stub = r#"curl() {
+            case "$*" in
+                *sync-embedded-project*) echo '{"success":true,"project":{"id":"p1","access_host":"http://host","api_key":"ik_1"}}' ;;
+                */authorization*) echo '{"code":"c1","expires_in":600}' ;;
+                *) echo "CALL $*" ;;
+            esac
+        }"#;
+        let script = format!("set -eu\n{stub}\n{}", text(&demo()));
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let said = String::from_utf8(output.stdout).unwrap();
+        for expected in [
+            "http://127.0.0.1:9/partnership/v1/ps_tour/p1/metadata -H X-Partnership-Secret: ifps_tour",
+            "http://host/api/health",
+            "Authorization: Bearer ik_1",
+            r#"{"query":"insert into todos (title) values ('try it') returning *"}"#,
+            r#"{"code":"c1"}"#,
+            r#"/p1/pause -H X-Partnership-Secret: ifps_tour -H Content-Type: application/json -d {"wait_for_completion":true}"#,
+            "-X DELETE http://127.0.0.1:9/partnership/v1/ps_tour/p1",
+        ] {
+            assert!(said.contains(expected), "{expected} not in:\n{said}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `make bench`: the speed that is promised, as ratios in one run on one machine. Prints one table
+//! and writes `target/bench/latest.json`.
+//!
+//! The server is the real `insforge-cloud dev` of this profile, with real Postgres and real local
+//! machines; only the thousand projects run on `sim` machines, in a process of their own.
+
+mod dev;
+mod load;
+mod machines;
+mod memory;
+mod report;
+mod thousand;
+
+use std::path::Path;
+
+use report::{Report, Row};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
+    match arguments.first().map(String::as_str) {
+        // This program again, as a process of its own whose memory can be told.
+        Some("--thousand") => runtime.block_on(thousand::child(&arguments[1..])),
+        Some(unknown) => {
+            eprintln!("bench takes no argument; got {unknown}");
+            std::process::exit(2);
+        }
+        None => {
+            let report = runtime.block_on(run());
+            report.print();
+            report.write(Path::new("target/bench"));
+            if report.rows.iter().any(|row| !row.holds()) {
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+async fn run() -> Report {
+    let mut report = Report::default();
+    let dev = dev::Dev::start().await;
+    report.extend(memory::idle(&dev).await);
+    report.extend(load::authorization(&dev).await);
+    report.extend(load::metadata(&dev).await);
+    report.extend(machines::warm(&dev).await);
+    report.extend(machines::cold(&dev).await);
+    dev.stop().await;
+    report.extend(thousand::measure().await);
+    report
+}
+
+/// A row whose figure should be at least `bar`.
+fn at_least(name: &str, figure: f64, unit: &str, bar: f64, goal: f64, detail: String) -> Row {
+    Row {
+        name: name.into(),
+        figure,
+        unit: unit.into(),
+        bar,
+        goal,
+        lower_is_better: false,
+        detail,
+    }
+}
+
+/// A row whose figure should be at most `bar`.
+fn at_most(name: &str, figure: f64, unit: &str, bar: f64, goal: f64, detail: String) -> Row {
+    Row {
+        name: name.into(),
+        figure,
+        unit: unit.into(),
+        bar,
+        goal,
+        lower_is_better: true,
+        detail,
+    }
+}
