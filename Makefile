@@ -30,7 +30,7 @@ test:
 	$(STEP) build cargo build --locked --workspace --all-targets
 	$(STEP) doc-tests cargo test --locked --workspace --doc --quiet
 	$(STEP) openapi scripts/test-openapi
-	$(STEP) tests cargo nextest run --locked --workspace
+	$(STEP) tests scripts/with-scratch-postgres scripts/run-tests
 
 bench:
 	@scripts/setup --bench

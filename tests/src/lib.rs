@@ -5,6 +5,7 @@
 //! Scenarios live in `it/`. Those of `it/real/` start the real programs instead.
 
 mod app;
+mod clock;
 mod partner;
 mod postgres;
 pub mod programs;
@@ -12,6 +13,7 @@ mod sim_agents;
 mod worker;
 
 pub use app::{App, AppOptions};
+pub use clock::MovingClock;
 pub use partner::{Answer, PartnerClient};
 pub use postgres::TestDatabase;
 pub use sim_agents::SimAgents;
@@ -39,4 +41,18 @@ pub async fn eventually<T>(
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The names of an object's fields, sorted: what an answer has, and nothing besides.
+///
+/// # Panics
+/// When it is no object.
+#[track_caller]
+pub fn fields(value: &serde_json::Value) -> Vec<&str> {
+    let object = value
+        .as_object()
+        .unwrap_or_else(|| panic!("not an object: {value}"));
+    let mut names: Vec<&str> = object.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names
 }

@@ -35,6 +35,11 @@ impl Answer {
         }
     }
 
+    /// The answer to a request that is not sent yet.
+    pub async fn to(request: reqwest::RequestBuilder) -> Self {
+        Self::of(request.send().await.expect("the API answers")).await
+    }
+
     /// # Panics
     /// When the status is another one; shows the body.
     #[track_caller]
@@ -56,6 +61,22 @@ impl Answer {
 }
 
 impl PartnerClient {
+    /// The same partner, calling another API process.
+    pub fn through(&self, base_url: &str) -> Self {
+        Self {
+            base_url: base_url.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The same partner id with another secret.
+    pub fn with_secret(&self, secret: &str) -> Self {
+        Self {
+            secret: secret.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// A request with the partner's secret; `path` comes after `/partnership/v1/:partnerId`.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http

@@ -72,6 +72,17 @@ impl TestDatabase {
         .expect("the test database's URL is valid")
     }
 
+    /// How many rows a table has.
+    pub async fn count(&self, table: &str) -> i64 {
+        let mut conn = self.connect().await;
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "select count(*) from {table}"
+        )))
+        .fetch_one(&mut conn)
+        .await
+        .unwrap_or_else(|e| panic!("{table}: {e}"))
+    }
+
     /// A plain connection, for looking at rows.
     pub async fn connect(&self) -> PgConnection {
         connect(&self.url).await

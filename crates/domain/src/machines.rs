@@ -1,6 +1,8 @@
 //! Machines: what the worker writes down before and after it asks a provider, and what the
 //! reconcilers keep right. Writes for a project's operation are made under its lease.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use cp_model::catalogue::DEFAULT_VOLUME_GIB;
 use cp_model::{InstanceType, Machine, MachineId, MachineState, Project, ProjectId, Region};
@@ -15,6 +17,11 @@ use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// From the provider's taking a launch to the last moment at which its agent may register.
 const BOOTSTRAP_LIFETIME: TimeDelta = TimeDelta::minutes(30);
+
+fn time_delta(time: Duration) -> TimeDelta {
+    // Longer than chrono can say is longer than anybody waits.
+    TimeDelta::from_std(time).unwrap_or(TimeDelta::days(1))
+}
 
 fn context(machine: MachineId) -> String {
     format!("machine:{machine}:bootstrap")
@@ -109,6 +116,35 @@ impl ControlPlane {
             .transpose()
     }
 
+    /// Asks to launch a machine now. False: an attempt within `visibility` may have made one that
+    /// the provider does not show yet (or the launch is recorded); look for it instead.
+    pub async fn begin_launch(
+        &self,
+        machine: MachineId,
+        visibility: Duration,
+    ) -> DomainResult<bool> {
+        let now = self.now();
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::begin_launch(&mut conn, machine, now - time_delta(visibility), now).await?)
+    }
+
+    /// The attempt surely made no machine.
+    pub async fn forget_launch(&self, machine: MachineId) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::clear_launch(&mut conn, machine).await?)
+    }
+
+    /// Whether the provider may yet show a machine of an attempt to launch within `visibility`.
+    pub async fn launch_may_surface(
+        &self,
+        machine: MachineId,
+        visibility: Duration,
+    ) -> DomainResult<bool> {
+        let mut conn = self.db().acquire().await?;
+        let attempted = machines::find_launch_attempt(&mut conn, machine).await?;
+        Ok(attempted.is_some_and(|at| at > self.now() - time_delta(visibility)))
+    }
+
     /// Records the provider's answer to a launch for a project.
     pub async fn record_launch(
         &self,
@@ -141,11 +177,15 @@ impl ControlPlane {
     ) -> DomainResult<()> {
         let mut tx = self.begin_under(lease).await?;
         let project = lock(&mut tx, lease.project).await?;
-        if project.access_host.as_deref() != Some(access_host) {
+        let moved = project.access_host.as_deref() != Some(access_host);
+        if moved {
             projects::set_access_host(&mut tx, project.id, access_host).await?;
+        }
+        let opened = machine_runs::open_run(&mut tx, machine, project.id, self.now()).await?;
+        // A rebuilt project may keep its address; its new machine must hear of it all the same.
+        if moved || opened {
             machines::bump_desired(&mut tx, machine).await?;
         }
-        machine_runs::open_run(&mut tx, machine, project.id, self.now()).await?;
         commit(tx).await
     }
 

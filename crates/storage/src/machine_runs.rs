@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use crate::error::StorageResult;
 
-/// Opens a run unless the machine has an open one.
+/// Opens a run unless the machine has an open one. Tells whether it did.
 pub async fn open_run(
     conn: &mut PgConnection,
     machine: MachineId,
     project: ProjectId,
     now: DateTime<Utc>,
-) -> StorageResult<()> {
-    sqlx::query!(
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
         "insert into machine_runs (id, machine_id, project_id, started_at) values ($1, $2, $3, $4)
          on conflict (machine_id) where stopped_at is null do nothing",
         Uuid::now_v7(),
@@ -24,7 +24,7 @@ pub async fn open_run(
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Closes the machine's open run, if it has one. A clock that went back closes it at its start.

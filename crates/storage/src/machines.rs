@@ -228,6 +228,49 @@ pub async fn mark_launched(
     Ok(done.rows_affected() == 1)
 }
 
+/// Takes the one attempt to launch the machine, unless there was one since `earlier`, of which the
+/// provider may yet show a machine. False: there was, or the launch is recorded already.
+pub async fn begin_launch(
+    conn: &mut PgConnection,
+    id: MachineId,
+    earlier: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update machines set launch_attempted_at = $3
+         where id = $1 and provider_ref is null and state = 'launching'
+           and (launch_attempted_at is null or launch_attempted_at <= $2)",
+        id.0,
+        earlier,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The attempt surely made no machine: the next one need not wait.
+pub async fn clear_launch(conn: &mut PgConnection, id: MachineId) -> StorageResult<()> {
+    sqlx::query!(
+        "update machines set launch_attempted_at = null where id = $1",
+        id.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// When a launch was last tried whose machine the provider may not show yet.
+pub async fn find_launch_attempt(
+    conn: &mut PgConnection,
+    id: MachineId,
+) -> StorageResult<Option<DateTime<Utc>>> {
+    let at = sqlx::query_scalar!("select launch_attempted_at from machines where id = $1", id.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(at.flatten())
+}
+
 /// Uses up the bootstrap token: the one conditional UPDATE of invariant 10. The same pair of
 /// tokens again changes nothing and succeeds, since the first answer may have been lost.
 pub async fn mark_registered(
