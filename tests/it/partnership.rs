@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cp_domain::NewPartner;
-use cp_model::{PartnerId, ProjectId};
+use cp_model::ProjectId;
 use cp_tests::{Answer, App, AppOptions, MovingClock, PartnerClient, eventually, fields};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::Method;
@@ -250,7 +250,7 @@ async fn a_strangers_projects_show_without_their_keys_until_they_are_shared() {
         .expect_code(404, "project_not_found");
 
     app.control_plane
-        .share_project(project_id(&id_of(&one)), &ours.partner.id)
+        .share_project(project_id(&id_of(&one)), &ours.partner_id())
         .await
         .unwrap();
     assert_eq!(
@@ -286,7 +286,10 @@ async fn an_external_id_makes_the_call_a_sync_and_metadata_comes_back() {
     let again = partner.post("/sync-embedded-project", &renamed).await;
     assert_eq!(again.expect(200), first);
     let elsewhere = other.post("/sync-embedded-project", &body).await;
-    assert_ne!(elsewhere.expect(200)["project"]["id"], first["project"]["id"]);
+    assert_ne!(
+        elsewhere.expect(200)["project"]["id"],
+        first["project"]["id"]
+    );
 
     let id = id_of(&first["project"]);
     let seen = partner.metadata(&id).await.expect(200);
@@ -525,11 +528,9 @@ async fn verified(app: &App, code: &str, audience: &str) -> Value {
         .iter()
         .find(|key| key["kid"] == json!(kid))
         .expect("the key is published");
-    let key = DecodingKey::from_rsa_components(
-        key["n"].as_str().unwrap(),
-        key["e"].as_str().unwrap(),
-    )
-    .unwrap();
+    let key =
+        DecodingKey::from_rsa_components(key["n"].as_str().unwrap(), key["e"].as_str().unwrap())
+            .unwrap();
     let mut rules = Validation::new(Algorithm::RS256);
     rules.leeway = 0;
     rules.set_issuer(&[&app.base_url]);
@@ -624,7 +625,11 @@ async fn projects_are_listed_in_pages() {
     other.create_active_project("elsewhere").await;
     let mut made = Vec::new();
     for number in 0..5 {
-        made.push(partner.create_active_project(&format!("shop {number}")).await);
+        made.push(
+            partner
+                .create_active_project(&format!("shop {number}"))
+                .await,
+        );
     }
     let gone = made.remove(0);
     partner.delete_project(&gone).await.expect(200);
@@ -688,8 +693,8 @@ async fn an_operation_can_be_waited_for() {
     let operation = app.newest_operation(project_id(&id)).await.id;
 
     let began = std::time::Instant::now();
-    let still = partner.get(&format!("/operations/{operation}?wait=1"));
-    let still = still.await.expect(200);
+    let path = format!("/operations/{operation}?wait=1");
+    let still = partner.get(&path).await.expect(200);
     assert!(began.elapsed() >= Duration::from_secs(1));
     assert_eq!(still["operation"]["state"], "queued");
 
@@ -766,8 +771,8 @@ async fn a_suspended_partner_is_told_so_until_it_is_resumed() {
     let partner = app.partner().await;
     let id = partner.create_active_project("shop").await;
     let suspend = async |on| {
-        let id: &PartnerId = &partner.partner.id;
-        app.control_plane.suspend_partner(id, on).await.unwrap();
+        let id = partner.partner_id();
+        app.control_plane.suspend_partner(&id, on).await.unwrap();
     };
     suspend(true).await;
     partner
@@ -803,7 +808,7 @@ async fn a_rotated_secret_goes_on_until_the_overlap_ends() {
     let overlap = Duration::from_hours(24);
     let made = app
         .control_plane
-        .rotate_partner_secret(&old.partner.id, overlap)
+        .rotate_partner_secret(&old.partner_id(), overlap)
         .await
         .unwrap();
     let new = old.with_secret(secrecy::ExposeSecret::expose_secret(&made.secret));
@@ -913,7 +918,13 @@ async fn every_mutation_is_in_the_audit_log() {
     let text = |row: &sqlx::postgres::PgRow, column: &str| row.get::<String, _>(column);
     let written: Vec<_> = rows
         .iter()
-        .map(|row| (text(row, "action"), text(row, "request_id"), text(row, "target_id")))
+        .map(|row| {
+            (
+                text(row, "action"),
+                text(row, "request_id"),
+                text(row, "target_id"),
+            )
+        })
         .collect();
     let expected = [
         ("user.connected", "r-connect", &user),

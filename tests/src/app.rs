@@ -7,7 +7,8 @@ use std::time::Duration;
 use cp_api::ApiOptions;
 use cp_domain::{ControlPlane, NewPartner, Settings};
 use cp_model::{
-    InstanceType, Operation, OperationState, ProjectId, Region, SharedClock, SystemClock,
+    InstanceType, Operation, OperationId, OperationState, ProjectId, Region, SharedClock,
+    SystemClock,
 };
 use cp_provider::sim::{SimCompute, SimConfig};
 use cp_tokens::sealing::{Sealer, SealingKey};
@@ -135,6 +136,16 @@ impl App {
         base_url
     }
 
+    /// The business as another process has it, on the same database.
+    pub fn another_control_plane(&self) -> ControlPlane {
+        control_plane(
+            &self.database,
+            &self.sealing_key,
+            &self.options,
+            &self.base_url,
+        )
+    }
+
     /// Short times, so that a test need not wait for what production waits for.
     pub fn worker_config(&self, name: &str) -> WorkerConfig {
         WorkerConfig {
@@ -144,6 +155,7 @@ impl App {
             sweep_every: Duration::from_millis(100),
             reconcile_every: Duration::from_millis(200),
             missing_grace: Duration::from_millis(400),
+            launch_visibility: Duration::from_millis(300),
             orphan_grace: Duration::from_millis(600),
             boot_time: Duration::from_secs(1),
             grace: Duration::from_secs(5),
@@ -205,6 +217,14 @@ impl App {
             .into_iter()
             .next()
             .expect("the project has an operation")
+    }
+
+    /// The operation as its row is now.
+    pub async fn operation(&self, id: OperationId) -> Operation {
+        self.control_plane
+            .show_operation(id)
+            .await
+            .expect("the operation can be read")
     }
 
     /// Waits until nothing is in flight.

@@ -10,6 +10,7 @@ mod partner;
 mod postgres;
 pub mod programs;
 mod sim_agents;
+mod truth;
 mod worker;
 
 pub use app::{App, AppOptions};

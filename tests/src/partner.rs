@@ -1,5 +1,6 @@
 //! A partner platform's side: one method per call, and the answer as it came.
 
+use cp_model::{PartnerId, ProjectId};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -61,7 +62,13 @@ impl Answer {
 }
 
 impl PartnerClient {
+    /// The id as the domain's verbs take it.
+    pub fn partner_id(&self) -> PartnerId {
+        self.id.parse().expect("a partner has a partner's id")
+    }
+
     /// The same partner, calling another API process.
+    #[must_use]
     pub fn through(&self, base_url: &str) -> Self {
         Self {
             base_url: base_url.to_owned(),
@@ -70,6 +77,7 @@ impl PartnerClient {
     }
 
     /// The same partner id with another secret.
+    #[must_use]
     pub fn with_secret(&self, secret: &str) -> Self {
         Self {
             secret: secret.to_owned(),
@@ -151,6 +159,15 @@ impl PartnerClient {
         let project = self.create_project(name).await;
         assert_eq!(project["status"], "active", "{project}");
         project["id"].as_str().expect("a project id").to_owned()
+    }
+
+    /// Asks for an embedded project and does not wait for it; gives its id.
+    pub async fn begin_project(&self, name: &str) -> ProjectId {
+        let project = self.create_project(name).await;
+        project["id"]
+            .as_str()
+            .and_then(|id| id.parse().ok())
+            .expect("a project id")
     }
 
     pub async fn metadata(&self, project: &str) -> Answer {

@@ -75,12 +75,10 @@ impl TestDatabase {
     /// How many rows a table has.
     pub async fn count(&self, table: &str) -> i64 {
         let mut conn = self.connect().await;
-        sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
-            "select count(*) from {table}"
-        )))
-        .fetch_one(&mut conn)
-        .await
-        .unwrap_or_else(|e| panic!("{table}: {e}"))
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}")))
+            .fetch_one(&mut conn)
+            .await
+            .unwrap_or_else(|e| panic!("{table}: {e}"))
     }
 
     /// A plain connection, for looking at rows.
@@ -202,9 +200,7 @@ impl PrivateCluster {
 /// Leaves a shell behind that waits for this process's end and then stops and removes the cluster:
 /// a test may abort, and nothing may be left running.
 fn watch_parent(pg_ctl: &std::path::Path, data: &std::path::Path, dir: &std::path::Path) {
-    let owner = std::fs::metadata(data)
-        .map(|m| std::os::unix::fs::MetadataExt::uid(&m))
-        .unwrap_or(0);
+    let owner = std::fs::metadata(data).map_or(0, |m| std::os::unix::fs::MetadataExt::uid(&m));
     let script = format!(
         "while kill -0 {parent} 2>/dev/null; do sleep 0.2; done; \
          {run} '{pg_ctl}' -D '{data}' -m immediate stop >/dev/null 2>&1; rm -rf '{dir}'",
@@ -226,7 +222,9 @@ fn watch_parent(pg_ctl: &std::path::Path, data: &std::path::Path, dir: &std::pat
     };
     let mut shell = Command::new("sh");
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-    shell
+    // Its end is after ours: nobody waits for it.
+    #[expect(clippy::zombie_processes, reason = "it outlives this process")]
+    let _watcher = shell
         .args(["-c", &script])
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())

@@ -12,7 +12,13 @@ use cp_provider::sim::{SimBoot, SimCompute, SimHost};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+type Disks = HashMap<MachineId, (String, u64)>;
+
+fn lock(disks: &Mutex<Disks>) -> MutexGuard<'_, Disks> {
+    disks.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// All agents of one world. They talk to the domain directly: the HTTP half of the protocol is
 /// tested with the real agent.
@@ -20,7 +26,7 @@ pub struct SimAgents {
     control_plane: ControlPlane,
     sim: SimCompute,
     /// The token that each machine's agent keeps on its disk, and how often it booted.
-    disks: Mutex<HashMap<MachineId, (String, u64)>>,
+    disks: Mutex<Disks>,
 }
 
 impl SimAgents {
@@ -35,9 +41,7 @@ impl SimAgents {
     }
 
     fn boot_number(&self, machine: MachineId) -> u64 {
-        self.disks
-            .lock()
-            .unwrap()
+        lock(&self.disks)
             .get(&machine)
             .map_or(0, |(_, boots)| *boots)
     }
@@ -54,7 +58,7 @@ impl SimAgents {
     async fn live(&self, boot: SimBoot) {
         let machine = boot.machine_id;
         let (token, number) = {
-            let mut disks = self.disks.lock().unwrap();
+            let mut disks = lock(&self.disks);
             let fresh = || {
                 OpaqueSecret::generate(SecretKind::AgentToken)
                     .expose()
@@ -97,19 +101,13 @@ impl SimAgents {
                 }
             };
             known = desired.generation;
-            let (state, restarts) = match &desired.backend {
-                Some(backend) => {
-                    self.sim.serve(
-                        machine,
-                        backend.project_id,
-                        backend.env["ACCESS_API_KEY"].clone(),
-                    );
-                    (ObservedState::Serving, backend.restarts)
-                }
-                None => {
-                    self.sim.serve_nothing(machine);
-                    (ObservedState::Idle, 0)
-                }
+            let (state, restarts) = if let Some(backend) = &desired.backend {
+                let key = backend.env["ACCESS_API_KEY"].clone();
+                self.sim.serve(machine, backend.project_id, key);
+                (ObservedState::Serving, backend.restarts)
+            } else {
+                self.sim.serve_nothing(machine);
+                (ObservedState::Idle, 0)
             };
             let report = ReportRequest {
                 generation: desired.generation,

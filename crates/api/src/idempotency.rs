@@ -115,11 +115,12 @@ where
         Begun::Resume(effect) => Ok(effect),
         Begun::Fresh => effect.await,
     };
+    let took_effect = effect.is_ok();
     let outcome = match effect {
         Ok(effect) => build(effect).await,
         Err(error) => Err(error.into()),
     };
-    keep(control_plane, by, key, &outcome).await;
+    keep(control_plane, by, key, took_effect, &outcome).await;
     outcome.map(IntoResponse::into_response)
 }
 
@@ -138,7 +139,7 @@ pub async fn once_without_effect(
         return Ok(replay(stored));
     }
     let outcome = answer.await;
-    keep(control_plane, by, key, &outcome).await;
+    keep(control_plane, by, key, false, &outcome).await;
     outcome.map(IntoResponse::into_response)
 }
 
@@ -160,6 +161,7 @@ async fn keep(
     control_plane: &ControlPlane,
     by: &PartnerCaller,
     key: &IdempotentRequest,
+    took_effect: bool,
     outcome: &Result<Answer, Problem>,
 ) {
     let refusal;
@@ -172,7 +174,7 @@ async fn keep(
         Err(_) => return,
     };
     if let Err(error) = control_plane
-        .keep_answer(&by.partner.id, key, status.as_u16(), body)
+        .keep_answer(&by.partner.id, key, took_effect, status.as_u16(), body)
         .await
     {
         tracing::warn!(%error, "an answer could not be kept under its idempotency key");

@@ -93,19 +93,18 @@ impl ControlPlane {
         let mut tx = self.db().begin().await?;
         self.take_key(&mut tx, partner, key).await?;
         let organization = by.partner.organization_id;
-        let project = match self
+        let inserted = self
             .insert_project(&mut tx, by, organization, None, &request)
-            .await?
-        {
-            Some(id) => id,
-            None => {
-                // The unique index made us wait for whoever else was making it.
-                let external_id = request.external_id.as_deref().unwrap_or_default();
-                projects::find_by_external_id(&mut tx, partner, external_id)
-                    .await?
-                    .ok_or(DomainError::Unavailable)?
-                    .id
-            }
+            .await?;
+        let project = if let Some(id) = inserted {
+            id
+        } else {
+            // The unique index made us wait for whoever else was making it.
+            let external_id = request.external_id.as_deref().unwrap_or_default();
+            projects::find_by_external_id(&mut tx, partner, external_id)
+                .await?
+                .ok_or(DomainError::Unavailable)?
+                .id
         };
         let effect = Effect::Project(project);
         self.note_effect(&mut tx, partner, key, effect).await?;

@@ -4,7 +4,7 @@
 use chrono::{Months, TimeDelta};
 use cp_storage::{retention, wakeups};
 
-use crate::{ControlPlane, DomainError, DomainResult, idempotency};
+use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys};
 
 /// Finished operations are kept this long.
 const OPERATIONS_KEPT: TimeDelta = TimeDelta::days(90);
@@ -35,7 +35,7 @@ impl ControlPlane {
                 "the database lacks migrations; run: insforge-cloud migrate".into(),
             ));
         }
-        if self.jwks().etag == "\"none\"" && !self.load_keys().await? {
+        if self.jwks().etag == keys::NO_KEYS && !self.load_keys().await? {
             return Err(DomainError::Conflict(
                 "there is no signing key yet; a worker makes it".into(),
             ));

@@ -83,11 +83,13 @@ impl ControlPlane {
     }
 
     /// Keeps the answer for the next request with the same key; the first answer stays. Not for
-    /// answers that another try may better: 401, 429 and 5xx.
+    /// answers that another try may better: 401, 429 and 5xx. `took_effect`: the key was
+    /// committed with this request's effect.
     pub async fn keep_answer(
         &self,
         partner: &PartnerId,
         request: &IdempotentRequest,
+        took_effect: bool,
         status: u16,
         body: &[u8],
     ) -> DomainResult<()> {
@@ -95,7 +97,7 @@ impl ControlPlane {
         let sealed = self.sealer().seal(body, &context(partner, &request.key));
         let mut tx = self.db().begin().await?;
         // Refusals have no effect that could have brought the key along.
-        idempotency::insert_key(
+        let is_new = idempotency::insert_key(
             &mut tx,
             partner,
             &request.key,
@@ -105,6 +107,10 @@ impl ControlPlane {
             now - KEPT,
         )
         .await?;
+        if !is_new && !took_effect {
+            // Another request has taken effect under the key meanwhile: the answer is its to give.
+            return Ok(());
+        }
         let status = i16::try_from(status).unwrap_or(500);
         idempotency::set_answer(&mut tx, partner, &request.key, status, &sealed).await?;
         tx.commit().await.map_err(cp_storage::StorageError::from)?;

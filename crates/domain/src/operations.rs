@@ -318,7 +318,7 @@ impl ControlPlane {
             .ok_or(DomainError::NotFound(Thing::Operation))
     }
 
-    /// Takes a failed operation up again where it failed. A project whose machine is gone can
+    /// Takes a failed operation up again from its first step; begins a cancelled one anew. A project whose machine is gone can
     /// only be given a new, empty one, and only when the operator accepts that its data is lost.
     pub async fn retry_operation(
         &self,
@@ -331,10 +331,10 @@ impl ControlPlane {
             .await?
             .ok_or(DomainError::NotFound(Thing::Operation))?;
         let project = lock(&mut tx, operation.project_id).await?;
-        if operation.state != OperationState::Failed {
-            let state = operation.state;
+        let state = operation.state;
+        if !matches!(state, OperationState::Failed | OperationState::Cancelled) {
             return Err(DomainError::Conflict(format!(
-                "operation {id} is {state}; only failed ones can be retried"
+                "operation {id} is {state}; only failed and cancelled ones can be retried"
             )));
         }
         if project.status != ProjectStatus::Failed {
@@ -344,13 +344,32 @@ impl ControlPlane {
                 project.id
             )));
         }
+        // An older one would forget what was learned since, such as that the machine is gone.
+        let newest = operations::list_operations(&mut tx, Some(project.id), None, 1).await?;
+        if let Some(newest) = newest.first().filter(|newest| newest.id != id) {
+            return Err(DomainError::Conflict(format!(
+                "project {} has a newer operation; retry {} instead",
+                project.id, newest.id
+            )));
+        }
+        // A worker that has not heard of the cancellation may be in the middle of a launch.
+        if let Some(left) = operations::find_lease_of_cancelled(&mut tx, project.id).await? {
+            return Err(DomainError::Conflict(format!(
+                "the worker of operation {id} has not let go of it yet; try again in {} s",
+                left.ceil().max(1.0)
+            )));
+        }
         let lost = operation
             .error
             .as_ref()
             .is_some_and(|e| e.code == MACHINE_LOST);
         // A project that was never active has no data to lose.
         let data_lost = lost && operation.kind != OperationKind::Provision;
-        let retried = if data_lost || operation.kind == OperationKind::Rebuild {
+        // What was cancelled stays so; another one of its kind is begun.
+        let begins_anew = data_lost
+            || operation.kind == OperationKind::Rebuild
+            || state == OperationState::Cancelled;
+        let retried = if begins_anew {
             if data_lost && !accept_data_loss {
                 return Err(DomainError::Conflict(format!(
                     "the machine of project {} is gone with its disk, and there is no backup of it. To give the \
@@ -358,22 +377,16 @@ impl ControlPlane {
                     project.id
                 )));
             }
-            self.enter(
-                &mut tx,
-                &project,
-                OperationKind::Rebuild.transitional_status(),
-            )
-            .await?;
+            let kind = if data_lost {
+                OperationKind::Rebuild
+            } else {
+                operation.kind
+            };
+            self.enter(&mut tx, &project, kind.transitional_status())
+                .await?;
             let data = json!({ "retries": id.to_string() });
-            self.begin_operation(
-                &mut tx,
-                project.id,
-                OperationKind::Rebuild,
-                "operator",
-                "-",
-                data,
-            )
-            .await?
+            self.begin_operation(&mut tx, project.id, kind, "operator", "-", data)
+                .await?
         } else {
             self.enter(&mut tx, &project, operation.kind.transitional_status())
                 .await?;

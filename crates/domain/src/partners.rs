@@ -16,11 +16,21 @@ use serde_json::json;
 use crate::{ControlPlane, DomainError, DomainResult, Inner, Thing};
 
 /// Known secrets, for a second: the hot path's second query saved. Changes empty it at once
-/// through a notification; the second bounds what a lost notification can do.
+/// through a notification; the second bounds what a lost notification can do, and how long a
+/// secret outlives the end of its overlap.
 pub(crate) fn cache() -> Cache<[u8; 32], Arc<Partner>> {
     Cache::builder()
         .max_capacity(10_000)
         .time_to_live(Duration::from_secs(1))
+        .build()
+}
+
+/// Secrets that were right lately. They say nothing of now; they only let a request ask the
+/// database although somebody else at its address guesses secrets.
+pub(crate) fn lately_right() -> Cache<[u8; 32], ()> {
+    Cache::builder()
+        .max_capacity(10_000)
+        .time_to_live(Duration::from_hours(1))
         .build()
 }
 
@@ -67,10 +77,13 @@ impl ControlPlane {
     ) -> DomainResult<Arc<Partner>> {
         let hash = hash_bytes(secret.unwrap_or_default().as_bytes());
         let cached = self.inner.partners.get(&hash);
-        let partner = if let Some(partner) = cached {
-            Some(partner)
+        let is_cached = cached.is_some();
+        let partner = if is_cached {
+            cached
         } else {
-            self.check_auth_failures(address)?;
+            if !self.inner.lately_right.contains_key(&hash) {
+                self.check_auth_failures(address)?;
+            }
             let mut conn = self.db().acquire().await?;
             partners::find_partner_by_secret(&mut conn, &hash, self.now())
                 .await?
@@ -81,10 +94,15 @@ impl ControlPlane {
         else {
             return Err(self.count_auth_failure(address).await);
         };
+        // Not again for what came out of the cache: its second would begin anew with each
+        // request, and a secret in constant use would never end.
+        if !is_cached {
+            self.inner.partners.insert(hash, partner.clone());
+            self.inner.lately_right.insert(hash, ());
+        }
         if partner.suspended_at.is_some() {
             return Err(DomainError::PartnerSuspended);
         }
-        self.inner.partners.insert(hash, partner.clone());
         Ok(partner)
     }
 

@@ -49,7 +49,8 @@ pub async fn run(
     options: DevOptions,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Before anything is started: a taken port is the most likely mistake.
+    // Before anything is started: what is most likely to be wrong.
+    local_machines::agent_binary(&config.local)?;
     let listeners = Listeners {
         api: bind(options.listen, "--listen").await?,
         admin: bind(options.admin_listen, "--admin-listen").await?,
@@ -177,6 +178,7 @@ async fn serve(
     ));
     let settings = cp_worker::WorkerConfig {
         boot_time: local_machines::BOOT_TIME,
+        missing_grace: local_machines::MISSING_GRACE,
         ..worker_config(config, demo.base_url.clone())
     };
     let worker = Worker::new(control_plane.clone(), Arc::new(compute), settings);
@@ -185,7 +187,7 @@ async fn serve(
     let router = cp_api::router(control_plane.clone(), api_options(config, &shutdown));
     let mut api = tokio::spawn(cp_api::serve(listeners.api, router, shutdown.clone()));
 
-    announce(demo);
+    announce(demo, &config.local.data_dir.join(demo::FILE));
     let early = tokio::select! {
         () = shutdown.cancelled() => None,
         ended = &mut api => Some(ended),
@@ -207,11 +209,11 @@ async fn serve(
 }
 
 /// The ready line, which scripts wait for, and what to try next.
-fn announce(demo: &Demo) {
+fn announce(demo: &Demo, demo_file: &std::path::Path) {
     let mut out = std::io::stdout().lock();
     // Nobody may be reading any more; that is no reason to end.
     let _ = writeln!(out, "ready: {}", demo.base_url);
-    let _ = writeln!(out, "\n{}", tour::text(demo));
+    let _ = writeln!(out, "\n{}", tour::text(demo_file));
     let _ = out.flush();
 }
 

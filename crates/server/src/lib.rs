@@ -43,7 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let (cli::Command::Dev(_), Some(dir)) = (&cli.command, &cli.data_dir) {
         found.config.local.data_dir.clone_from(dir);
     }
-    telemetry::init(&found.config.telemetry, cli.log_style())?;
+    let _telemetry = telemetry::init(&found.config.telemetry, cli.log_style())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -18,6 +18,10 @@ const RESUME_EVERY: Duration = Duration::from_secs(2);
 /// Until a new one is ready to become a project, for the size of the pool.
 pub const BOOT_TIME: Duration = Duration::from_secs(5);
 
+/// A folder that is not there is gone: no list lags behind here. Long enough that a second look
+/// counts.
+pub const MISSING_GRACE: Duration = Duration::from_secs(5);
+
 /// `control_url`: where the machines find us from their next start on.
 pub async fn open(local: &Local, control_url: &str) -> anyhow::Result<LocalCompute> {
     let binaries = Binaries::find().await?;

@@ -66,6 +66,7 @@ pub async fn work(
         tracing::info!(provider = shared.name(), "working");
         let settings = WorkerConfig {
             boot_time: local_machines::BOOT_TIME,
+            missing_grace: local_machines::MISSING_GRACE,
             ..worker_config(&config, control_url)
         };
         Worker::new(control_plane, shared, settings)

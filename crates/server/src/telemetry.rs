@@ -1,9 +1,23 @@
-//! What the process says about itself: lines on stderr, through `tracing`.
+//! What the process says about itself, through `tracing`: lines on stderr and, when an endpoint is
+//! configured, spans to an OpenTelemetry collector.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{LogFormat, sections::Telemetry};
+
+const SERVICE: &str = "insforge-cloud";
+
+/// Also bounds how long the end of the process waits for the collector.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +33,11 @@ pub enum LogStyle {
 impl LogStyle {
     fn default_filter(self) -> &'static str {
         match self {
-            // sqlx and apalis tell of every statement and poll at info.
-            Self::Dev | Self::Production => "info,sqlx=warn,apalis=warn,apalis_postgres=warn",
+            // sqlx and apalis tell of every statement and poll at info, and of each lost connection
+            // several times; those that lost it say so themselves.
+            Self::Dev | Self::Production => {
+                "info,sqlx=warn,sqlx::postgres::notice=off,sqlx_core::pool=error,apalis=warn,apalis_postgres=warn,apalis_core=off"
+            }
             // The command itself reports what failed, in a sentence.
             Self::Command => "off",
         }
@@ -34,23 +51,61 @@ impl LogStyle {
     }
 }
 
-/// Call once per process.
-pub fn init(telemetry: &Telemetry, style: LogStyle) -> anyhow::Result<()> {
+/// Sends what is left when it is dropped, at the end of the process.
+pub struct TelemetryGuard(Option<SdkTracerProvider>);
+
+impl Drop for TelemetryGuard {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|provider| provider.shutdown()) {
+            tracing::warn!(%error, "the last spans could not be sent");
+        }
+    }
+}
+
+/// Call once per process, outside of a runtime. Keep the guard until the end.
+pub fn init(telemetry: &Telemetry, style: LogStyle) -> anyhow::Result<TelemetryGuard> {
     let filter = telemetry
         .log
         .as_deref()
         .unwrap_or_else(|| style.default_filter());
     let filter = EnvFilter::try_new(filter)
         .context("telemetry.log (INSFORGE_LOG) is no filter; write it like info,cp_worker=debug")?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let outcome = match telemetry.format.unwrap_or_else(|| style.default_format()) {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match telemetry.format.unwrap_or_else(|| style.default_format()) {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines
             .compact()
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
+            .boxed(),
     };
-    outcome.map_err(|e| anyhow::anyhow!("the log could not be set up: {e}"))
+    let spans = telemetry
+        .otlp_endpoint
+        .as_deref()
+        .map(span_export)
+        .transpose()?;
+    let export = spans
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(export)
+        .with(lines)
+        .try_init()
+        .context("the log could not be set up")?;
+    Ok(TelemetryGuard(spans))
+}
+
+/// In batches, from a thread of its own: a collector that is slow or away holds nothing up.
+fn span_export(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = SpanExporter::builder()
+        .with_http()
+        // The path that the OTLP specification gives to traces.
+        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+        .with_timeout(EXPORT_TIMEOUT)
+        .build()
+        .context("the export of spans (telemetry.otlp_endpoint) could not be set up")?;
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(Resource::builder().with_service_name(SERVICE).build())
+        .build())
 }

@@ -265,9 +265,12 @@ pub async fn find_launch_attempt(
     conn: &mut PgConnection,
     id: MachineId,
 ) -> StorageResult<Option<DateTime<Utc>>> {
-    let at = sqlx::query_scalar!("select launch_attempted_at from machines where id = $1", id.0)
-        .fetch_optional(conn)
-        .await?;
+    let at = sqlx::query_scalar!(
+        "select launch_attempted_at from machines where id = $1",
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?;
     Ok(at.flatten())
 }
 

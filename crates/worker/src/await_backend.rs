@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use cp_domain::operations::machine_lost;
 use cp_model::OperationKind;
 use cp_provider::Power;
 
+use crate::lost::{note_seen, wait_or_lose};
 use crate::probe::probe;
 use crate::step::{Outcome, StepContext, StepResult};
 
@@ -45,25 +45,15 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
             Ok(Outcome::Wait(RECHECK))
         }
         Some(_) => {
-            cx.control_plane().note_missing(machine.id, false).await?;
+            note_seen(cx, machine).await?;
             Ok(Outcome::Wait(RECHECK))
         }
-        None => {
-            let now = cx.control_plane().clock().now();
-            let grace =
-                TimeDelta::from_std(cx.config().missing_grace).unwrap_or(TimeDelta::minutes(1));
-            if machine
-                .missing_since
-                .is_none_or(|since| now - since < grace)
-            {
-                cx.control_plane().note_missing(machine.id, true).await?;
-                return Ok(Outcome::Wait(RECHECK.min(cx.config().missing_grace)));
+        None => match (wait_or_lose(cx, machine).await?, cx.lease.kind) {
+            (Some(wait), _) => Ok(wait),
+            (None, OperationKind::Provision | OperationKind::Rebuild) => {
+                Ok(Outcome::Next(reallocate))
             }
-            cx.control_plane().record_lost(cx.lease, machine).await?;
-            match cx.lease.kind {
-                OperationKind::Provision | OperationKind::Rebuild => Ok(Outcome::Next(reallocate)),
-                _ => Ok(Outcome::Fail(machine_lost())),
-            }
-        }
+            (None, _) => Ok(Outcome::Fail(machine_lost())),
+        },
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cp_model::OperationKind;
+use cp_model::{OperationId, OperationKind};
 use futures::future::BoxFuture;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +30,7 @@ impl CrashPoint {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CrashSite {
+    pub operation: OperationId,
     pub kind: OperationKind,
     pub step: &'static str,
     pub point: CrashPoint,

@@ -60,6 +60,15 @@ async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
                 .await?;
             Ok(Outcome::Wait(Duration::from_secs(1)))
         }
+        // A launch may have been cut short by this delete; its machine may show late.
+        None if machine.provider_ref.is_none()
+            && cx
+                .control_plane()
+                .launch_may_surface(machine.id, cx.config().launch_visibility)
+                .await? =>
+        {
+            Ok(Outcome::Wait(cx.worker.look_again()))
+        }
         None => {
             cx.control_plane()
                 .record_terminated(cx.lease, machine.id)

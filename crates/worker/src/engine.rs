@@ -39,7 +39,7 @@ impl Worker {
         let span = tracing::info_span!("operation", %id, kind = %lease.kind, project = %lease.project,
             request_id = %operation.request_id, generation = lease.generation);
         let ended = self
-            .run_steps(&lease, operation)
+            .holding(&lease, Box::pin(self.run_steps(&lease, operation)))
             .instrument(span.clone())
             .await;
         if let Err(error) = ended {
@@ -47,7 +47,7 @@ impl Worker {
             match error {
                 DomainError::LeaseLost => tracing::info!("the lease is lost; letting go"),
                 other => {
-                    tracing::warn!(error = %other, "the operation's state could not be recorded; its lease will end")
+                    tracing::warn!(error = %other, "the operation's state could not be recorded; its lease will end");
                 }
             }
         }
@@ -70,13 +70,19 @@ impl Worker {
             let work = self.control_plane().load_work(lease).await?;
             let context = StepContext::new(self, lease, &operation, &work, step);
             context.reach(CrashPoint::BeforeEffect).await;
-            let result = self.run_step(&context).await;
+            let result =
+                tokio::time::timeout(self.config().step_timeout, Box::pin(dispatch(&context)))
+                    .await;
             context.after_effect().await;
             metrics::histogram!("operation_step_duration_seconds", "kind" => lease.kind.as_str(), "step" => step)
                 .record(started.elapsed().as_secs_f64());
             let outcome = match result {
-                Ok(outcome) | Err(StepError::Failed(outcome)) => outcome,
-                Err(StepError::LeaseLost) => return Err(DomainError::LeaseLost),
+                Ok(Ok(outcome) | Err(StepError::Failed(outcome))) => outcome,
+                Err(_elapsed) => Outcome::Retry(Failure::new(
+                    "step_timeout",
+                    format!("step {step} did not end in time"),
+                )),
+                Ok(Err(StepError::LeaseLost)) => return Err(DomainError::LeaseLost),
             };
             tracing::debug!(step, ?outcome, "step ran");
             let next = self.record(lease, &operation, outcome).await?;
@@ -92,30 +98,33 @@ impl Worker {
         }
     }
 
-    /// Runs a step while its lease is kept alive. A step whose lease is lost is dropped where it
+    /// Does the work while its lease is kept alive. Work whose lease is lost is dropped where it
     /// stands.
-    async fn run_step(&self, context: &StepContext<'_>) -> StepResult {
-        let step = dispatch(context);
+    async fn holding(
+        &self,
+        lease: &Lease,
+        work: impl Future<Output = Result<(), DomainError>>,
+    ) -> Result<(), DomainError> {
+        let time = self.config().lease;
         let renewals = async {
-            let mut failures = 0;
+            let mut renewed = tokio::time::Instant::now();
             loop {
-                tokio::time::sleep(self.config().lease / 3).await;
-                match self
-                    .control_plane()
-                    .renew_lease(context.lease, self.config().lease)
-                    .await
-                {
-                    Ok(()) => failures = 0,
-                    Err(DomainError::LeaseLost) => return StepError::LeaseLost,
-                    // Two misses leave a third of the lease: time to stop before somebody else starts.
-                    Err(_) if failures >= 1 => return StepError::LeaseLost,
-                    Err(_) => failures += 1,
+                tokio::time::sleep(time / 3).await;
+                let asked = tokio::time::Instant::now();
+                // A database that hangs may have given the lease away: stop before it ends.
+                let give_up = renewed + time * 5 / 6;
+                let renewal = self.control_plane().renew_lease(lease, time);
+                match tokio::time::timeout_at(give_up, renewal).await {
+                    Ok(Ok(())) => renewed = asked,
+                    Ok(Err(DomainError::LeaseLost)) | Err(_) => return,
+                    Ok(Err(_)) if renewed.elapsed() >= time / 2 => return,
+                    Ok(Err(_)) => {}
                 }
             }
         };
         tokio::select! {
-            result = step => result,
-            lost = renewals => Err(lost),
+            ended = work => ended,
+            () = renewals => Err(DomainError::LeaseLost),
         }
     }
 

@@ -10,6 +10,8 @@ mod crash;
 mod delete_project;
 mod engine;
 mod jobs;
+mod launch;
+mod lost;
 mod pause_project;
 mod pool;
 mod probe;
@@ -50,6 +52,11 @@ pub struct WorkerConfig {
     pub reconcile_every: Duration,
     /// How long the provider may not know a machine before it counts as gone: providers' lists lag.
     pub missing_grace: Duration,
+    /// How long after a launch the provider may fail to show its machine. After a launch whose
+    /// answer was lost, nobody launches again until then.
+    pub launch_visibility: Duration,
+    /// How long one run of a step may take; a provider's call may hang.
+    pub step_timeout: Duration,
     /// How long a machine without a row may run before it is terminated.
     pub orphan_grace: Duration,
     /// How long a warm machine may take to register before it is replaced.
@@ -73,6 +80,8 @@ impl Default for WorkerConfig {
             sweep_every: Duration::from_secs(1),
             reconcile_every: Duration::from_secs(10),
             missing_grace: Duration::from_mins(1),
+            launch_visibility: Duration::from_secs(30),
+            step_timeout: Duration::from_mins(2),
             orphan_grace: Duration::from_mins(5),
             boot_deadline: Duration::from_mins(15),
             boot_time: Duration::from_mins(2),

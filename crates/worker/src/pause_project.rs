@@ -5,6 +5,7 @@ use std::time::Duration;
 use cp_domain::operations::machine_lost;
 use cp_provider::{Machine, Power};
 
+use crate::lost::{note_seen, wait_or_lose};
 use crate::step::{Outcome, StepContext, StepError, StepResult, steps};
 
 steps!(
@@ -51,13 +52,15 @@ async fn await_stopped(cx: &StepContext<'_>) -> StepResult {
 }
 
 /// The project's machine as the provider sees it; a project whose machine is gone cannot go on.
+/// The error of one that is missing since just now is to look again.
 pub(crate) async fn find_own(cx: &StepContext<'_>) -> Result<Machine, StepError> {
     let machine = cx.machine()?;
-    match cx.compute().find(machine.id).await? {
-        Some(found) => Ok(found),
-        None => {
-            cx.control_plane().record_lost(cx.lease, machine).await?;
-            Err(StepError::Failed(Outcome::Fail(machine_lost())))
-        }
+    if let Some(found) = cx.compute().find(machine.id).await? {
+        note_seen(cx, machine).await?;
+        return Ok(found);
     }
+    let wait = wait_or_lose(cx, machine).await?;
+    Err(StepError::Failed(
+        wait.unwrap_or_else(|| Outcome::Fail(machine_lost())),
+    ))
 }

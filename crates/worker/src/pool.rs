@@ -6,11 +6,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use cp_domain::machines::Launched;
 use cp_model::{MachineId, MachineState};
-use cp_provider::{LaunchSpec, ProviderError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::{Ticks, log_failure};
+use crate::launch::MachineError;
 use crate::{PoolTarget, Worker};
 
 /// The stretch of the past from which demand is taken.
@@ -25,14 +25,6 @@ pub fn wanted_machines(target: &PoolTarget, demand_per_minute: f64, boot_time: D
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped by the ceiling
     let wanted = (during_boot * 1.5).ceil().clamp(0.0, f64::from(u32::MAX)) as u32;
     wanted.clamp(target.floor, target.ceiling.max(target.floor))
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LaunchError {
-    #[error(transparent)]
-    Domain(#[from] cp_domain::DomainError),
-    #[error(transparent)]
-    Provider(#[from] ProviderError),
 }
 
 pub(crate) async fn keep_warm(worker: Worker, shutdown: CancellationToken) {
@@ -77,7 +69,7 @@ impl Worker {
 
     /// Launches a machine that the pool means to have. Also called by the reconciler, for what a
     /// crash left behind between intent and launch.
-    pub(crate) async fn launch_warm(&self, id: MachineId) -> Result<(), LaunchError> {
+    pub(crate) async fn launch_warm(&self, id: MachineId) -> Result<(), MachineError> {
         let control_plane = self.control_plane();
         let Some(machine) = control_plane.find_machine(id).await? else {
             return Ok(());
@@ -85,22 +77,8 @@ impl Worker {
         if machine.state != MachineState::Launching {
             return Ok(());
         }
-        let launched = match self.compute().find(id).await? {
-            Some(found) => found,
-            None => {
-                let Some(bootstrap_token) = control_plane.bootstrap_token(id).await? else {
-                    return Ok(());
-                };
-                let spec = LaunchSpec {
-                    machine_id: id,
-                    region: machine.region,
-                    instance_type: machine.instance_type,
-                    volume_gib: machine.volume_gib,
-                    bootstrap_token,
-                    control_url: self.config().control_url.clone(),
-                };
-                self.compute().launch(&spec).await?
-            }
+        let Some(launched) = self.launch_once(&machine).await? else {
+            return Ok(());
         };
         let launched = Launched {
             provider_ref: launched.provider_ref,

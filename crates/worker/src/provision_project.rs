@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use cp_domain::machines::Launched;
-use cp_provider::LaunchSpec;
 
 use crate::await_backend::await_backend;
 use crate::step::{Outcome, StepContext, StepResult, steps};
@@ -40,31 +39,14 @@ async fn allocate_machine(cx: &StepContext<'_>) -> StepResult {
     Ok(Outcome::Next(Step::LaunchMachine.as_str()))
 }
 
-/// Launches the machine unless it is there. The provider is asked by tag first: its own
-/// idempotency does not reach far enough (design.md, invariant 3).
+/// Launches the machine unless it is there.
 async fn launch_machine(cx: &StepContext<'_>) -> StepResult {
     let machine = cx.machine()?;
     if machine.provider_ref.is_some() {
         return Ok(Outcome::Next(Step::AssignMachine.as_str()));
     }
-    let launched = match cx.compute().find(machine.id).await? {
-        Some(found) => found,
-        None => {
-            let Some(bootstrap_token) = cx.control_plane().bootstrap_token(machine.id).await?
-            else {
-                // It registered, so it exists; the provider's list will show it.
-                return Ok(Outcome::Wait(Duration::from_secs(1)));
-            };
-            let spec = LaunchSpec {
-                machine_id: machine.id,
-                region: machine.region,
-                instance_type: machine.instance_type,
-                volume_gib: machine.volume_gib,
-                bootstrap_token,
-                control_url: cx.config().control_url.clone(),
-            };
-            cx.compute().launch(&spec).await?
-        }
+    let Some(launched) = cx.worker.launch_once(machine).await? else {
+        return Ok(Outcome::Wait(cx.worker.look_again()));
     };
     cx.after_effect().await;
     let launched = Launched {

@@ -87,7 +87,9 @@ async fn run_once(
                     return;
                 };
                 let step = steps.spawn(async move {
-                    let work = std::panic::AssertUnwindSafe(worker.work_on(OperationId(operation)));
+                    let work = std::panic::AssertUnwindSafe(Box::pin(
+                        worker.work_on(OperationId(operation)),
+                    ));
                     if work.catch_unwind().await.is_err() {
                         tracing::error!(%operation, "a step panicked; its lease will end");
                     }

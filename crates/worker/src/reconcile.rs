@@ -5,25 +5,19 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use chrono::TimeDelta;
-use cp_domain::DomainError;
 use cp_model::{Machine, MachineId, MachineState};
-use cp_provider::{Machine as Found, Power, ProviderError};
+use cp_provider::{Machine as Found, Power};
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
 use crate::jobs::{Ticks, log_failure};
+use crate::launch::MachineError;
 
-#[derive(Debug, thiserror::Error)]
-enum ReconcileError {
-    #[error(transparent)]
-    Domain(#[from] DomainError),
-    #[error(transparent)]
-    Provider(#[from] ProviderError),
-}
+/// Since when each machine, by the provider's name for it, was seen without a row.
+type Orphans = HashMap<String, Instant>;
 
 pub(crate) async fn reconcile_machines(worker: Worker, shutdown: CancellationToken) {
-    let mut orphans = HashMap::new();
+    let mut orphans = Orphans::new();
     let mut ticks = Ticks::every(worker.config().reconcile_every, shutdown);
     while ticks.next().await {
         log_failure(
@@ -34,10 +28,7 @@ pub(crate) async fn reconcile_machines(worker: Worker, shutdown: CancellationTok
 }
 
 impl Worker {
-    async fn reconcile_once(
-        &self,
-        orphans: &mut HashMap<MachineId, Instant>,
-    ) -> Result<(), ReconcileError> {
+    async fn reconcile_once(&self, orphans: &mut Orphans) -> Result<(), MachineError> {
         // The provider first: a row is written before its launch, so whatever is in this list has
         // its row by the time the rows are read.
         let found = self.compute().list().await?;
@@ -45,20 +36,19 @@ impl Worker {
             .control_plane()
             .list_living_machines(self.compute().name())
             .await?;
-        let by_id: HashMap<MachineId, &Found> = found.iter().map(|m| (m.machine_id, m)).collect();
+        let (owned, strays) = pair(&rows, &found);
         for row in &rows {
             if let Err(error) = self
-                .reconcile_machine(row, by_id.get(&row.id).copied())
+                .reconcile_machine(row, owned.get(&row.id).copied())
                 .await
             {
                 tracing::warn!(machine = %row.id, %error, "a machine could not be reconciled; the next round tries again");
             }
         }
-        let known: std::collections::HashSet<MachineId> = rows.iter().map(|r| r.id).collect();
-        orphans.retain(|id, _| by_id.contains_key(id) && !known.contains(id));
-        for machine in found.iter().filter(|m| !known.contains(&m.machine_id)) {
+        orphans.retain(|reference, _| strays.iter().any(|m| m.provider_ref == *reference));
+        for machine in strays {
             let since = *orphans
-                .entry(machine.machine_id)
+                .entry(machine.provider_ref.clone())
                 .or_insert_with(Instant::now);
             if since.elapsed() >= self.config().orphan_grace {
                 tracing::warn!(machine = %machine.machine_id, "terminating a machine that no row names");
@@ -79,15 +69,20 @@ impl Worker {
         &self,
         row: &Machine,
         found: Option<&Found>,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), MachineError> {
         let control_plane = self.control_plane();
         if control_plane.machine_is_worked_on(row).await? {
             return Ok(());
         }
         let power = found.map(|m| m.power).filter(|p| *p != Power::Terminated);
+        if power.is_some() && row.missing_since.is_some() {
+            control_plane.note_missing(row.id, false).await?;
+        }
         match (row.state, power) {
             (MachineState::Launching, _) => self.finish_launch(row).await,
-            (MachineState::Booting | MachineState::Ready, None) => self.miss(row).await,
+            (MachineState::Booting | MachineState::Ready | MachineState::Stopped, None) => {
+                self.miss(row).await
+            }
             (MachineState::Booting | MachineState::Ready, Some(Power::Stopped)) => {
                 tracing::warn!(machine = %row.id, "a machine that should run has stopped; starting it");
                 let reference = found.map(|m| m.provider_ref.as_str()).unwrap_or_default();
@@ -105,12 +100,6 @@ impl Worker {
                     .await?;
                 Ok(())
             }
-            (MachineState::Booting | MachineState::Ready, Some(_)) => {
-                if row.missing_since.is_some() {
-                    control_plane.note_missing(row.id, false).await?;
-                }
-                Ok(())
-            }
             (MachineState::Stopped, Some(Power::Running)) => {
                 tracing::warn!(machine = %row.id, "the machine of a paused project runs; stopping it");
                 let reference = found.map(|m| m.provider_ref.as_str()).unwrap_or_default();
@@ -118,7 +107,6 @@ impl Worker {
                 metrics::counter!("machines_reconciled_total", "action" => "stopped").increment(1);
                 Ok(())
             }
-            (MachineState::Stopped, None) => self.miss(row).await,
             (MachineState::Terminating, Some(_)) => {
                 let reference = found.map(|m| m.provider_ref.as_str()).unwrap_or_default();
                 self.compute().terminate(row.id, reference).await?;
@@ -138,19 +126,16 @@ impl Worker {
                     .await?;
                 Ok(())
             }
-            (MachineState::Stopped | MachineState::Lost | MachineState::Terminated, _) => Ok(()),
+            (MachineState::Booting | MachineState::Ready | MachineState::Stopped, Some(_))
+            | (MachineState::Lost | MachineState::Terminated, _) => Ok(()),
         }
     }
 
-    /// A crash between intent and launch left a pool's machine behind.
-    async fn finish_launch(&self, row: &Machine) -> Result<(), ReconcileError> {
-        let age = self.control_plane().clock().now() - row.created_at;
-        if row.project_id.is_none() && age > TimeDelta::seconds(30) {
-            match self.launch_warm(row.id).await {
-                Ok(()) => {}
-                Err(crate::pool::LaunchError::Domain(error)) => return Err(error.into()),
-                Err(crate::pool::LaunchError::Provider(error)) => return Err(error.into()),
-            }
+    /// A crash between intent and launch left a pool's machine behind. Whoever is at it right now
+    /// holds the attempt.
+    async fn finish_launch(&self, row: &Machine) -> Result<(), MachineError> {
+        if row.project_id.is_none() {
+            self.launch_warm(row.id).await?;
         }
         Ok(())
     }
@@ -164,7 +149,7 @@ impl Worker {
     }
 
     /// The provider does not know the machine. After a while it counts as gone.
-    async fn miss(&self, row: &Machine) -> Result<(), ReconcileError> {
+    async fn miss(&self, row: &Machine) -> Result<(), MachineError> {
         let control_plane = self.control_plane();
         let since = row
             .missing_since
@@ -187,4 +172,28 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Each row with its machine; and the machines that no row owns: those whose id no row has, and
+/// the second one of an id whose first one is recorded.
+fn pair<'a>(
+    rows: &[Machine],
+    found: &'a [Found],
+) -> (HashMap<MachineId, &'a Found>, Vec<&'a Found>) {
+    let rows: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
+    let mut owned = HashMap::new();
+    let mut strays = Vec::new();
+    for machine in found {
+        let recorded = rows.get(&machine.machine_id).map(|row| &row.provider_ref);
+        match recorded {
+            Some(None) => {
+                owned.insert(machine.machine_id, machine);
+            }
+            Some(Some(reference)) if *reference == machine.provider_ref => {
+                owned.insert(machine.machine_id, machine);
+            }
+            Some(Some(_)) | None => strays.push(machine),
+        }
+    }
+    (owned, strays)
 }

@@ -10,6 +10,7 @@ use cp_provider::{ProviderError, SharedCompute};
 use serde_json::Value;
 
 use crate::crash::{CrashPoint, CrashSite};
+use crate::launch::MachineError;
 use crate::{Worker, WorkerConfig};
 
 /// What a step came to.
@@ -69,6 +70,15 @@ impl From<ProviderError> for StepError {
                 Outcome::Retry(Failure::new("provider_error", message))
             }
         })
+    }
+}
+
+impl From<MachineError> for StepError {
+    fn from(error: MachineError) -> Self {
+        match error {
+            MachineError::Domain(error) => error.into(),
+            MachineError::Provider(error) => error.into(),
+        }
     }
 }
 
@@ -136,6 +146,7 @@ impl<'a> StepContext<'a> {
     pub(crate) async fn reach(&self, point: CrashPoint) {
         if let Some(hook) = &self.config().crash_hook {
             hook(CrashSite {
+                operation: self.operation.id,
                 kind: self.lease.kind,
                 step: self.step,
                 point,

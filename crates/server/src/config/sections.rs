@@ -305,6 +305,10 @@ pub struct Telemetry {
     /// `json` for machines, `text` for people. `dev` and commands: text; `serve` and `work`: json.
     #[serde(deserialize_with = "optional_scalar")]
     pub format: Option<LogFormat>,
+    /// Where spans are sent as OpenTelemetry over HTTP, such as `http://127.0.0.1:4318`; nowhere
+    /// unless given.
+    #[serde(deserialize_with = "optional_scalar")]
+    pub otlp_endpoint: Option<String>,
 }
 
 impl Config {
@@ -313,6 +317,7 @@ impl Config {
         for (key, url) in [
             ("http.base_url", &self.http.base_url),
             ("worker.control_url", &self.worker.control_url),
+            ("telemetry.otlp_endpoint", &self.telemetry.otlp_endpoint),
         ] {
             if let Some(url) = url {
                 check_origin(url).map_err(|rule| ConfigError::invalid(key, rule))?;

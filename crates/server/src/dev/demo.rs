@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DevFolder;
 
-const FILE: &str = "demo.json";
+pub(super) const FILE: &str = "demo.json";
 const EMAIL: &str = "demo@insforge.local";
 /// Enough for load tests.
 const RATE_LIMIT: u32 = 1_000_000;

@@ -1,19 +1,19 @@
 //! The lines that `dev` prints to be pasted: a project's whole life, for any POSIX shell with curl.
 
-use super::Demo;
+use std::path::Path;
 
-/// Each step is a title and lines to paste. `take` picks one value out of an answer.
-pub(super) fn text(demo: &Demo) -> String {
-    let Demo {
-        base_url, partner, ..
-    } = demo;
+/// Each step is a title and lines to paste. `take` picks one value out of an answer. The demo
+/// partner's secret is read from its file, so that it is in no terminal's scrollback and no log.
+pub(super) fn text(demo_file: &Path) -> String {
+    let demo_file = demo_file.display();
     let json = "-H 'Content-Type: application/json'";
     let secret = r#"-H "X-Partnership-Secret: $SECRET""#;
     let key = r#"-H "Authorization: Bearer $KEY""#;
     format!(
         r#"# Paste these lines into another terminal.
-API={base_url}/partnership/v1/{id}; SECRET={partner_secret}
 take() {{ grep -o "\"$1\":\"[^\"]*\"" | head -1 | cut -d'"' -f4; }}
+DEMO=$(tr -d ' \n' < '{demo_file}')
+API=$(echo "$DEMO" | take base_url)/partnership/v1/$(echo "$DEMO" | take id); SECRET=$(echo "$DEMO" | take secret)
 
 # Create a project for one of your users, with a Postgres of its own.
 PROJECT=$(curl -sS -X POST $API/sync-embedded-project {secret} {json} -d '{{"project_name":"tour"}}'); echo "$PROJECT"
@@ -36,9 +36,7 @@ curl -sS -X POST $HOST/api/database/advance/rawsql {key} {json} -d '{{"query":"s
 
 # Delete it.
 curl -sS -X DELETE $API/$ID {secret}; echo
-"#,
-        id = partner.id,
-        partner_secret = partner.secret,
+"#
     )
 }
 
@@ -46,7 +44,7 @@ curl -sS -X DELETE $API/$ID {secret}; echo
 mod tests {
     use std::process::Command;
 
-    use super::super::{DemoPartner, DemoUser};
+    use super::super::{Demo, DemoPartner, DemoUser};
     use super::*;
 
     fn demo() -> Demo {
@@ -73,7 +71,10 @@ mod tests {
                 *) echo "CALL $*" ;;
             esac
         }"#;
-        let script = format!("set -eu\n{stub}\n{}", text(&demo()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("demo.json");
+        std::fs::write(&file, serde_json::to_string_pretty(&demo()).unwrap()).unwrap();
+        let script = format!("set -eu\n{stub}\n{}", text(&file));
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
         assert!(
             output.status.success(),

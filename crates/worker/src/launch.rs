@@ -1,0 +1,76 @@
+//! Launching a machine at most once, for a project and for the pool alike.
+//!
+//! The provider is asked by tag first: its own idempotency does not reach far enough (design.md,
+//! invariant 3). But a tag may show late, so every attempt is written down before it is made, and
+//! after one whose outcome is unknown nobody launches again until its machine would be seen.
+
+use std::time::Duration;
+
+use cp_model::Machine;
+use cp_provider::{LaunchSpec, Machine as Found, ProviderError};
+
+use crate::Worker;
+
+/// How often to look for a machine that may yet show.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MachineError {
+    #[error(transparent)]
+    Domain(#[from] cp_domain::DomainError),
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+}
+
+impl Worker {
+    /// The machine at its provider, launched if need be. None: an earlier attempt may have made
+    /// it; look again after [`Worker::look_again`].
+    pub(crate) async fn launch_once(
+        &self,
+        machine: &Machine,
+    ) -> Result<Option<Found>, MachineError> {
+        let control_plane = self.control_plane();
+        // The attempt is taken before the look: what an earlier one made is seen by a look that
+        // comes `launch_visibility` after it.
+        let may_launch = control_plane
+            .begin_launch(machine.id, self.config().launch_visibility)
+            .await?;
+        let launched = match self.compute().find(machine.id).await {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) if !may_launch => return Ok(None),
+            Ok(None) => self.launch(machine).await,
+            Err(error) => {
+                if may_launch {
+                    control_plane.forget_launch(machine.id).await?;
+                }
+                return Err(error.into());
+            }
+        };
+        if let Err(MachineError::Provider(error)) = &launched
+            && !matches!(error, ProviderError::Ambiguous(_))
+        {
+            control_plane.forget_launch(machine.id).await?;
+        }
+        launched
+    }
+
+    pub(crate) fn look_again(&self) -> Duration {
+        LOOK_AGAIN.min(self.config().launch_visibility)
+    }
+
+    async fn launch(&self, machine: &Machine) -> Result<Option<Found>, MachineError> {
+        let Some(bootstrap_token) = self.control_plane().bootstrap_token(machine.id).await? else {
+            // It registered, so it exists; the provider's list will show it.
+            return Ok(None);
+        };
+        let spec = LaunchSpec {
+            machine_id: machine.id,
+            region: machine.region,
+            instance_type: machine.instance_type,
+            volume_gib: machine.volume_gib,
+            bootstrap_token,
+            control_url: self.config().control_url.clone(),
+        };
+        Ok(Some(self.compute().launch(&spec).await?))
+    }
+}

@@ -1,0 +1,39 @@
+//! When a machine counts as gone: providers' lists lag, so one look in vain proves nothing.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use cp_model::Machine;
+
+use crate::step::{Outcome, StepContext, StepError};
+
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Called when the provider does not know the project's machine. Gives how long to wait before
+/// the next look; none: it is gone, and written down as lost.
+pub(crate) async fn wait_or_lose(
+    cx: &StepContext<'_>,
+    machine: &Machine,
+) -> Result<Option<Outcome>, StepError> {
+    let now = cx.control_plane().clock().now();
+    let grace = TimeDelta::from_std(cx.config().missing_grace).unwrap_or(TimeDelta::minutes(1));
+    if machine
+        .missing_since
+        .is_some_and(|since| now - since >= grace)
+    {
+        cx.control_plane().record_lost(cx.lease, machine).await?;
+        return Ok(None);
+    }
+    cx.control_plane().note_missing(machine.id, true).await?;
+    Ok(Some(Outcome::Wait(
+        LOOK_AGAIN.min(cx.config().missing_grace),
+    )))
+}
+
+/// The provider knows the machine: forgets that it did not.
+pub(crate) async fn note_seen(cx: &StepContext<'_>, machine: &Machine) -> Result<(), StepError> {
+    if machine.missing_since.is_some() {
+        cx.control_plane().note_missing(machine.id, false).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! Stories with the real programs as processes: `dev`, `serve`, `work`, agents, backends, Postgres.
+//! Each starts its own in a folder of its own. nextest runs two of them at a time.
+
+mod cli;
+mod command_runtime;
+mod kills;
+mod machine_lost;
+mod outage;
+mod restart;
+mod secrets;
+mod tour;
