@@ -10,4 +10,5 @@ mod idempotency;
 mod keys;
 mod partnership;
 mod rate_limits;
+mod real;
 mod tenants;

@@ -208,6 +208,29 @@ async fn at_the_plans_limit_the_candidates_are_offered() {
 }
 
 #[tokio::test]
+async fn a_paused_project_gives_its_place_away_and_needs_one_to_come_back() {
+    let app = App::start().await;
+    let partner = app.partner().await;
+    let user = partner.connect_user("ada@example.com").await;
+    partner.sync_project(&user, "one").await.expect(200);
+    let two = partner.sync_project(&user, "two").await.expect(200);
+    let two = id_of(&two["project"]);
+    partner.pause(&two).await.expect(200);
+    let three = partner.sync_project(&user, "three").await.expect(200);
+    let refused = partner.restore(&two).await;
+    let refused = refused.expect_code(403, "project_limit_reached");
+    assert_eq!(refused["message"], LIMIT_MESSAGE);
+    assert_eq!(
+        partner.metadata(&two).await.expect(200)["project"]["status"],
+        "paused"
+    );
+    let gone = id_of(&three["project"]);
+    partner.delete_project(&gone).await.expect(200);
+    let restored = partner.restore(&two).await.expect(200);
+    assert_eq!(restored["project"]["status"], "active");
+}
+
+#[tokio::test]
 async fn a_strangers_projects_show_without_their_keys_until_they_are_shared() {
     let app = App::start().await;
     let (maker, ours) = (app.partner().await, app.partner().await);
@@ -770,11 +793,18 @@ async fn a_suspended_partner_is_told_so_until_it_is_resumed() {
     let app = App::start().await;
     let partner = app.partner().await;
     let id = partner.create_active_project("shop").await;
+    let elsewhere = partner.through(&app.start_second_api().await);
+    elsewhere.metadata(&id).await.expect(200);
     let suspend = async |on| {
         let id = partner.partner_id();
         app.control_plane.suspend_partner(&id, on).await.unwrap();
     };
     suspend(true).await;
+    // Other processes follow, although they have just met the secret.
+    eventually("the second API knows", Duration::from_secs(2), async || {
+        (elsewhere.metadata(&id).await.status == 403).then_some(())
+    })
+    .await;
     partner
         .metadata(&id)
         .await
@@ -828,6 +858,33 @@ async fn a_rotated_secret_goes_on_until_the_overlap_ends() {
     )
     .await;
     new.get("/projects").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_partner_has_two_live_secrets_at_most() {
+    let app = App::start_with(AppOptions {
+        worker: false,
+        ..AppOptions::default()
+    })
+    .await;
+    let first = app.partner().await;
+    let rotate = async || {
+        let made = app
+            .control_plane
+            .rotate_partner_secret(&first.partner_id(), Duration::from_hours(24))
+            .await
+            .unwrap();
+        first.with_secret(secrecy::ExposeSecret::expose_secret(&made.secret))
+    };
+    let second = rotate().await;
+    first.get("/projects").await.expect(200);
+    let third = rotate().await;
+    first
+        .get("/projects")
+        .await
+        .expect_code(401, "unauthorized");
+    second.get("/projects").await.expect(200);
+    third.get("/projects").await.expect(200);
 }
 
 #[tokio::test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use cp_domain::ControlPlane;
 use cp_model::MachineId;
-use cp_model::agent_protocol::{ObservedState, RegisterRequest, ReportRequest};
+use cp_model::agent_protocol::{DesiredState, ObservedState, RegisterRequest, ReportRequest};
 use cp_provider::sim::{SimBoot, SimCompute, SimHost};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use secrecy::ExposeSecret;
@@ -82,53 +83,68 @@ impl SimAgents {
             }
         }
         let mut known = 0;
-        let mut reported = None;
+        let mut report: Option<ReportRequest> = None;
+        let mut reported_at = self.control_plane.clock().now();
         while self.is_running(machine, number) {
-            let wait = if reported.is_none() {
-                Duration::ZERO
-            } else {
-                Duration::from_secs(1)
-            };
+            // The first look must not wait; a report is due every 20 seconds.
+            let wait = report
+                .as_ref()
+                .map_or(Duration::ZERO, |_| Duration::from_secs(2));
             let Ok(id) = self.control_plane.authenticate_agent(Some(&token)).await else {
                 return;
             };
-            let desired = match self.control_plane.desired_state(id, known, wait).await {
-                Ok(Some(desired)) => desired,
-                Ok(None) => continue,
+            match self.control_plane.desired_state(id, known, wait).await {
+                // Stopped while it waited.
+                Ok(_) if !self.is_running(machine, number) => return,
+                Ok(Some(desired)) => {
+                    known = desired.generation;
+                    report = Some(self.obey(machine, &desired));
+                }
+                Ok(None)
+                    if self.control_plane.clock().now() - reported_at < TimeDelta::seconds(20) =>
+                {
+                    continue;
+                }
+                Ok(None) => {}
                 Err(_) => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
-            };
-            known = desired.generation;
-            let (state, restarts) = if let Some(backend) = &desired.backend {
-                let key = backend.env["ACCESS_API_KEY"].clone();
-                self.sim.serve(machine, backend.project_id, key);
-                (ObservedState::Serving, backend.restarts)
-            } else {
-                self.sim.serve_nothing(machine);
-                (ObservedState::Idle, 0)
-            };
-            let report = ReportRequest {
-                generation: desired.generation,
-                state,
-                restarts,
-                backend_version: Some("2.3.1-sim".into()),
-                message: None,
-                agent_version: "sim".into(),
-            };
-            while self.is_running(machine, number) {
+            }
+            while let Some(report) = &report
+                && self.is_running(machine, number)
+            {
                 if self
                     .control_plane
-                    .record_report(machine, &report)
+                    .record_report(machine, report)
                     .await
                     .is_ok()
                 {
-                    reported = Some(known);
+                    reported_at = self.control_plane.clock().now();
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
+        }
+    }
+
+    /// Makes the machine what it shall be; what there is to report of it.
+    fn obey(&self, machine: MachineId, desired: &DesiredState) -> ReportRequest {
+        let (state, restarts) = if let Some(backend) = &desired.backend {
+            let key = backend.env["ACCESS_API_KEY"].clone();
+            self.sim.serve(machine, backend.project_id, key);
+            (ObservedState::Serving, backend.restarts)
+        } else {
+            self.sim.serve_nothing(machine);
+            (ObservedState::Idle, 0)
+        };
+        ReportRequest {
+            generation: desired.generation,
+            state,
+            restarts,
+            backend_version: Some("2.3.1-sim".into()),
+            message: None,
+            agent_version: "sim".into(),
         }
     }
 }

@@ -9,6 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::problem::Problem;
@@ -127,6 +128,10 @@ fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(raw);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
+        // serde_json calls a number where an enum's text belongs a syntax error.
+        if error.inner().is_syntax() && serde_json::from_slice::<Value>(raw).is_ok() {
+            return Problem::invalid_input(format!("{path} has a value that is not valid here"));
+        }
         refusal(&path, error.inner())
     })?;
     reader.end().map_err(|error| refusal(".", &error))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cp_model::agent_protocol::{
     DesiredBackend, DesiredState, ObservedState, RegisterRequest, RegisterResponse, ReportRequest,
 };
-use cp_model::{Machine, MachineId, Project};
+use cp_model::{FieldError, Machine, MachineId, Project};
 use cp_storage::notifications::Topic;
 use cp_storage::{PgConnection, StorageError, machines, operations, projects, wakeups};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
@@ -171,6 +171,12 @@ impl ControlPlane {
         let Some(before) = machines::find_machine(&mut tx, machine).await? else {
             return Err(DomainError::Unauthorized);
         };
+        // An agent can only have seen what it was told.
+        if !(0..=before.desired_generation).contains(&report.generation) {
+            return Err(
+                FieldError::new("generation", "must be one that the agent was told").into(),
+            );
+        }
         if let Some(project) = before.project_id {
             if report.state == ObservedState::Serving {
                 projects::set_last_activity(&mut tx, project, now).await?;

@@ -112,7 +112,8 @@ impl ControlPlane {
         Ok(effect)
     }
 
-    async fn check_plan(
+    /// Refuses what would take more than the plan's places. The caller holds the organization's lock.
+    pub(crate) async fn check_plan(
         &self,
         conn: &mut PgConnection,
         by: &PartnerCaller,
@@ -226,10 +227,21 @@ fn check_metadata(metadata: Option<&Value>) -> DomainResult<()> {
         .into());
     }
     // Postgres keeps no NUL in jsonb (PostgreSQL manual 8.14).
-    if text.contains("\\u0000") {
+    if has_nul(metadata) {
         return Err(
             field::FieldError::new("metadata", "must not contain the character U+0000").into(),
         );
     }
     Ok(())
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }

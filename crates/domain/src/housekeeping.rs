@@ -2,7 +2,8 @@
 //! question whether this process can take requests.
 
 use chrono::{Months, TimeDelta};
-use cp_storage::{retention, wakeups};
+use cp_storage::retention::{self, BATCH};
+use cp_storage::wakeups;
 
 use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys};
 
@@ -14,8 +15,14 @@ impl ControlPlane {
     pub async fn keep_house(&self) -> DomainResult<()> {
         let now = self.now();
         let mut conn = self.db().acquire().await?;
-        retention::delete_idempotency_keys(&mut conn, now - idempotency::KEPT).await?;
-        retention::delete_finished_operations(&mut conn, now - OPERATIONS_KEPT).await?;
+        // In batches, until one is short: no long transaction, and no backlog either.
+        while wakeups::delete_handled(&mut conn).await? >= BATCH {}
+        while retention::delete_idempotency_keys(&mut conn, now - idempotency::KEPT).await? >= BATCH
+        {
+        }
+        while retention::delete_finished_operations(&mut conn, now - OPERATIONS_KEPT).await?
+            >= BATCH
+        {}
         retention::delete_rate_limit_windows(&mut conn, now - TimeDelta::minutes(10)).await?;
         let ahead = 2;
         let next_month = now
@@ -23,7 +30,6 @@ impl ControlPlane {
             .checked_add_months(Months::new(1))
             .unwrap_or(now.date_naive());
         retention::ensure_audit_partitions(&mut conn, next_month, ahead).await?;
-        wakeups::delete_handled(&mut conn).await?;
         Ok(())
     }
 

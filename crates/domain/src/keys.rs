@@ -4,13 +4,13 @@
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use cp_storage::notifications::Topic;
 use cp_storage::signing_keys::{self, SigningKeyRecord};
 use cp_storage::{PgConnection, StorageError};
 use cp_tokens::keyring::{
-    Jwk, KeyInRing, KeyRecord, KeyState, Keyring, ProjectAuthorization, Signer, SigningKey,
-    plan_rotation,
+    Jwk, KeyInRing, KeyRecord, KeyState, Keyring, ProjectAuthorization, RotationPolicy, Signer,
+    SigningKey, plan_rotation,
 };
 use cp_tokens::secret::hash_bytes;
 use secrecy::ExposeSecret;
@@ -184,19 +184,43 @@ impl ControlPlane {
     /// Takes the rotation's next step if one is due; with `force` begins a rotation before its
     /// time. Any number of processes may call it at any time: they take turns.
     pub async fn rotate_signing_keys(&self, force: bool) -> DomainResult<()> {
+        let policy = self.settings().rotation;
         // The first run of an installation takes two steps: a key is made, then it is activated.
-        while self.take_rotation_step(force).await? {}
+        while self.take_rotation_step(&policy, force).await? {}
+        self.load_keys().await?;
+        Ok(())
+    }
+
+    /// For a key that has leaked: the next one signs at once. Backends that fetched the key set
+    /// within the last half minute refuse its tokens until they fetch it again.
+    pub async fn rotate_signing_keys_at_once(&self) -> DomainResult<()> {
+        let policy = RotationPolicy {
+            publish_ahead: TimeDelta::zero(),
+            ..self.settings().rotation
+        };
+        let signing = |keys: Vec<SigningKeySummary>| {
+            keys.into_iter()
+                .find(|k| k.state == KeyState::Active)
+                .map(|k| k.kid)
+        };
+        let before = signing(self.list_signing_keys().await?);
+        // A key is made if none waits, then it is activated.
+        for force in [true, false] {
+            if signing(self.list_signing_keys().await?) == before {
+                self.take_rotation_step(&policy, force).await?;
+            }
+        }
         self.load_keys().await?;
         Ok(())
     }
 
     /// True: call again at once.
-    async fn take_rotation_step(&self, force: bool) -> DomainResult<bool> {
+    async fn take_rotation_step(&self, policy: &RotationPolicy, force: bool) -> DomainResult<bool> {
         let plan_now = async |conn: &mut PgConnection| {
             let records = signing_keys::list_keys(conn, false).await?;
             let keys = plannable(&records)?;
             let had_active = keys.iter().any(|k| k.state == KeyState::Active);
-            let plan = plan_rotation(&keys, self.now(), &self.settings().rotation, force);
+            let plan = plan_rotation(&keys, self.now(), policy, force);
             Ok::<_, DomainError>((plan, had_active))
         };
         let mut conn = self.db().acquire().await?;

@@ -1,7 +1,7 @@
 //! What a partner does to a project that exists: pause, restore, restart, delete.
 
 use cp_model::{Failure, OperationKind, Project, ProjectId, ProjectStatus, field};
-use cp_storage::{PgConnection, StorageError, machines, operations, projects};
+use cp_storage::{PgConnection, StorageError, accounts, machines, operations, projects};
 use serde_json::json;
 
 use crate::context::{IdempotentRequest, PartnerCaller};
@@ -66,6 +66,13 @@ impl ControlPlane {
                     verb: past_tense(kind),
                     status: project.status,
                 });
+            }
+            if let (OperationKind::Restore, Some(user)) = (kind, project.user_id) {
+                // A paused project gave its place away; it needs one again.
+                let organization = project.organization_id;
+                let plan = accounts::lock_organization(&mut tx, organization).await?;
+                self.check_plan(&mut tx, by, user, organization, plan)
+                    .await?;
             }
             self.enter(&mut tx, &project, kind.transitional_status())
                 .await?;

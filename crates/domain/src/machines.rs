@@ -23,6 +23,9 @@ fn time_delta(time: Duration) -> TimeDelta {
     TimeDelta::from_std(time).unwrap_or(TimeDelta::days(1))
 }
 
+/// A warm machine whose agent was silent for this long (it reports every 20 s) is not trusted.
+pub const SILENCE: TimeDelta = TimeDelta::seconds(75);
+
 fn context(machine: MachineId) -> String {
     format!("machine:{machine}:bootstrap")
 }
@@ -45,11 +48,16 @@ impl ControlPlane {
     ) -> DomainResult<Machine> {
         let mut tx = self.begin_under(lease).await?;
         if let Some(machine) = machines::find_project_machine(&mut tx, project.id).await? {
+            // One whose bootstrap token ran out will never register, and so holds no data.
+            let hopeless = machine.registered_at.is_none()
+                && machine
+                    .bootstrap_expires_at
+                    .is_some_and(|at| at <= self.now());
             let usable = matches!(
                 machine.state,
                 MachineState::Launching | MachineState::Booting | MachineState::Ready
             );
-            if usable {
+            if usable && !hopeless {
                 return Ok(machine);
             }
             machine_runs::close_run(&mut tx, machine.id, self.now()).await?;
@@ -58,8 +66,15 @@ impl ControlPlane {
                 .await?;
         }
         let (region, kind) = (project.region, project.instance_type);
-        if let Some(warm) =
-            machines::claim_warm(&mut tx, provider, region, kind, project.id).await?
+        if let Some(warm) = machines::claim_warm(
+            &mut tx,
+            provider,
+            region,
+            kind,
+            project.id,
+            self.now() - SILENCE,
+        )
+        .await?
         {
             commit(tx).await?;
             return Ok(warm);
@@ -255,16 +270,18 @@ impl ControlPlane {
         Ok(machines::find_machine(&mut conn, id).await?)
     }
 
-    /// Whether the machine's project has an operation in flight, whose steps look after the
-    /// machine themselves.
-    pub async fn machine_is_worked_on(&self, machine: &Machine) -> DomainResult<bool> {
-        let Some(project) = machine.project_id else {
-            return Ok(false);
-        };
+    /// The machine as it is now, for the reconciler to look after. None: its project has an
+    /// operation in flight, whose steps look after it themselves.
+    pub async fn find_unattended_machine(&self, id: MachineId) -> DomainResult<Option<Machine>> {
         let mut conn = self.db().acquire().await?;
-        Ok(cp_storage::operations::find_in_flight(&mut conn, project)
-            .await?
-            .is_some())
+        let Some(machine) = machines::find_machine(&mut conn, id).await? else {
+            return Ok(None);
+        };
+        if let Some(project) = machine.project_id {
+            let in_flight = cp_storage::operations::find_in_flight(&mut conn, project).await?;
+            return Ok(in_flight.is_none().then_some(machine));
+        }
+        Ok(Some(machine))
     }
 
     /// Remembers since when the provider does not know a machine (true), or that it does (false).
@@ -273,13 +290,22 @@ impl ControlPlane {
         Ok(machines::set_missing_since(&mut conn, machine, missing.then(|| self.now())).await?)
     }
 
-    /// For machines without a project: moves the state, if that is an allowed change.
-    pub async fn mark_machine(&self, machine: MachineId, to: MachineState) -> DomainResult<bool> {
+    /// For the reconciler: moves a machine on if it still is as it was seen. Between the look and
+    /// this a project may have claimed it.
+    pub async fn mark_machine(&self, seen: &Machine, to: MachineState) -> DomainResult<bool> {
         let mut tx = self.db().begin().await?;
-        let moved = machines::mark_state(&mut tx, machine, to, self.now()).await?;
+        let moved = machines::mark_state_if_as_seen(
+            &mut tx,
+            seen.id,
+            seen.state,
+            seen.project_id,
+            to,
+            self.now(),
+        )
+        .await?;
         if moved {
             let action = format!("machine.{to}");
-            let target = machine.to_string();
+            let target = seen.id.to_string();
             self.audit_service(
                 &mut tx,
                 "system",

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cp_model::{
-    Failure, Machine, Operation, OperationId, OperationKind, OperationState, Project, ProjectId,
-    ProjectStatus,
+    Failure, Machine, MachineState, Operation, OperationId, OperationKind, OperationState, Project,
+    ProjectId, ProjectStatus,
 };
 use cp_storage::operations::QueueDepth;
 use cp_storage::{
@@ -249,18 +249,9 @@ impl ControlPlane {
     }
 
     /// Sends wake-ups for operations that are due and lack one. Gives how many.
-    pub async fn wake_due_operations(&self) -> DomainResult<usize> {
-        let now = self.now();
-        let mut tx = self.db().begin().await?;
-        let mut sent = 0;
-        for id in operations::list_due(&mut tx, now, 500).await? {
-            if !wakeups::is_pending(&mut tx, id).await? {
-                wakeups::push(&mut tx, id).await?;
-                sent += 1;
-            }
-        }
-        commit(tx).await?;
-        Ok(sent)
+    pub async fn wake_due_operations(&self) -> DomainResult<u64> {
+        let mut conn = self.db().acquire().await?;
+        Ok(wakeups::push_due(&mut conn, self.now()).await?)
     }
 
     /// Fails operations whose deadline has passed. Gives how many.
@@ -363,10 +354,13 @@ impl ControlPlane {
             .error
             .as_ref()
             .is_some_and(|e| e.code == MACHINE_LOST);
+        let machine = machines::find_project_machine(&mut tx, project.id).await?;
+        let came_back = lost && machine.is_some_and(|m| m.state != MachineState::Lost);
         // A project that was never active has no data to lose.
-        let data_lost = lost && operation.kind != OperationKind::Provision;
+        let data_lost = lost && !came_back && operation.kind != OperationKind::Provision;
         // What was cancelled stays so; another one of its kind is begun.
         let begins_anew = data_lost
+            || came_back
             || operation.kind == OperationKind::Rebuild
             || state == OperationState::Cancelled;
         let retried = if begins_anew {
@@ -377,10 +371,12 @@ impl ControlPlane {
                     project.id
                 )));
             }
-            let kind = if data_lost {
-                OperationKind::Rebuild
-            } else {
-                operation.kind
+            let kind = match operation.kind {
+                _ if data_lost => OperationKind::Rebuild,
+                OperationKind::Provision => OperationKind::Provision,
+                // The machine was only out of sight.
+                _ if came_back => OperationKind::Restore,
+                kind => kind,
             };
             self.enter(&mut tx, &project, kind.transitional_status())
                 .await?;
@@ -490,7 +486,10 @@ impl ControlPlane {
         if !idle || !project.status.is_live() {
             return Ok(false);
         }
-        if !machines::mark_state(&mut tx, machine.id, cp_model::MachineState::Lost, now).await? {
+        let (lost, seen) = (MachineState::Lost, machine.project_id);
+        if !machines::mark_state_if_as_seen(&mut tx, machine.id, machine.state, seen, lost, now)
+            .await?
+        {
             return Ok(false);
         }
         machine_runs::close_run(&mut tx, machine.id, machine.last_seen_at.unwrap_or(now)).await?;

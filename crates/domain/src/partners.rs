@@ -181,7 +181,7 @@ impl ControlPlane {
         let partner = partners::find_partner(&mut tx, id)
             .await?
             .ok_or(DomainError::NotFound(Thing::Partner))?;
-        let previous = partners::expire_secrets(&mut tx, id, now + overlap).await?;
+        let previous = partners::expire_secrets(&mut tx, id, now + overlap, now).await?;
         partners::insert_secret(&mut tx, id, secret.hash().as_bytes(), now).await?;
         self.audit_service(
             &mut tx,

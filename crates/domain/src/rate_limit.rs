@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
@@ -48,6 +48,8 @@ struct Share {
     used_before: u32,
     /// The share's size.
     size: u32,
+    /// Whether nothing is left of the window after it.
+    is_last: bool,
 }
 
 pub(crate) struct Limiter<K> {
@@ -73,6 +75,7 @@ impl<K: Eq + Hash + Clone> Limiter<K> {
             left: 0,
             used_before: 0,
             size: 0,
+            is_last: false,
         }));
         shares.insert(key.clone(), share.clone());
         share
@@ -87,7 +90,9 @@ impl ControlPlane {
         let limit = partner.rate_limit;
         let share = self.inner.limiter.share(&partner.id);
         let mut share = share.lock().await;
-        if share.window != window || share.left == 0 {
+        // What is known to be spent is refused from memory: a partner over its limit costs nobody else.
+        let known_spent = share.window == window && share.is_last;
+        if share.window != window || (share.left == 0 && !known_spent) {
             let size = (limit / 50).max(1);
             let mut conn = self.db().acquire().await?;
             let key = format!("partner:{}", partner.id);
@@ -98,6 +103,7 @@ impl ControlPlane {
                 left: size.min(limit.saturating_sub(used_before)),
                 used_before,
                 size,
+                is_last: used_before.saturating_add(size) >= limit,
             };
         }
         if share.left == 0 {
@@ -133,12 +139,24 @@ impl FailureLimiter {
     }
 }
 
+/// What one subscriber has: an IPv4 address, or an IPv6 /64 (RFC 6177), of which anybody could use
+/// every single address once.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(prefix))
+        }
+    }
+}
+
 impl ControlPlane {
     /// Refuses an address that has sent too many wrong credentials in this minute.
     pub(crate) fn check_auth_failures(&self, address: Option<IpAddr>) -> DomainResult<()> {
         let failures = &self.inner.auth_failures;
         let now = self.now();
-        match address.and_then(|a| failures.blocked.get(&a)) {
+        match address.and_then(|a| failures.blocked.get(&network(a))) {
             Some(window) if window == window_start(now) => Err(DomainError::RateLimited {
                 limit: failures.limit,
                 retry_after: seconds_left(now),
@@ -149,7 +167,7 @@ impl ControlPlane {
 
     /// Counts wrong credentials; the refusal to answer with.
     pub(crate) async fn count_auth_failure(&self, address: Option<IpAddr>) -> DomainError {
-        let Some(address) = address else {
+        let Some(address) = address.map(network) else {
             return DomainError::Unauthorized;
         };
         let failures = &self.inner.auth_failures;

@@ -29,6 +29,8 @@ pub struct Machine {
     pub backend_version: Option<String>,
     /// Why the agent fails, in its own words.
     pub agent_message: Option<String>,
+    /// Until then it may register.
+    pub bootstrap_expires_at: Option<DateTime<Utc>>,
     pub registered_at: Option<DateTime<Utc>>,
     pub last_seen_at: Option<DateTime<Utc>>,
     pub missing_since: Option<DateTime<Utc>>,
@@ -73,7 +75,8 @@ impl MachineState {
             S::Booting => matches!(next, S::Ready | S::Lost | S::Terminating),
             S::Ready => matches!(next, S::Stopped | S::Lost | S::Terminating),
             S::Stopped => matches!(next, S::Ready | S::Lost | S::Terminating),
-            S::Lost => matches!(next, S::Terminating),
+            // It was seen again: the provider's list had been wrong.
+            S::Lost => matches!(next, S::Ready | S::Terminating),
             S::Terminating => matches!(next, S::Terminated),
             S::Terminated => false,
         }

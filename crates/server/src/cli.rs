@@ -200,7 +200,14 @@ pub enum SigningKeyCommand {
     /// Shows all keys, retired ones too.
     List(Output),
     /// Begins a rotation now: the next key is published, and signs once every cache has it.
-    Rotate(Output),
+    Rotate {
+        /// For a key that has leaked: the next key signs at once, not only after every backend has
+        /// had time to fetch it. Then retire the leaked one.
+        #[arg(long)]
+        immediately: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Takes a retiring key out of the published set at once: every token it signed is refused.
     Retire {
         kid: String,
@@ -289,7 +296,9 @@ impl Cli {
             | Command::User(
                 UserCommand::Create { output, .. } | UserCommand::SetPlan { output, .. },
             )
-            | Command::SigningKey(S::List(output) | S::Rotate(output) | S::Retire { output, .. })
+            | Command::SigningKey(
+                S::List(output) | S::Rotate { output, .. } | S::Retire { output, .. },
+            )
             | Command::Operation(
                 O::List { output, .. }
                 | O::Show { output, .. }

@@ -97,6 +97,17 @@ pub async fn lock_personal_organization(
     .transpose()
 }
 
+/// Locks an organization until the transaction ends; gives its plan.
+pub async fn lock_organization(conn: &mut PgConnection, id: OrganizationId) -> StorageResult<Plan> {
+    let plan = sqlx::query_scalar!(
+        "select plan from organizations where id = $1 for update",
+        id.0
+    )
+    .fetch_one(conn)
+    .await?;
+    parse("organizations", "plan", &plan)
+}
+
 pub async fn set_plan(
     conn: &mut PgConnection,
     organization: OrganizationId,

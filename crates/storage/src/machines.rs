@@ -27,6 +27,7 @@ struct MachineRow {
     observed_restarts: Option<i64>,
     backend_version: Option<String>,
     agent_message: Option<String>,
+    bootstrap_expires_at: Option<DateTime<Utc>>,
     registered_at: Option<DateTime<Utc>>,
     last_seen_at: Option<DateTime<Utc>>,
     missing_since: Option<DateTime<Utc>>,
@@ -57,6 +58,7 @@ impl TryFrom<MachineRow> for Machine {
             observed_restarts: row.observed_restarts,
             backend_version: row.backend_version,
             agent_message: row.agent_message,
+            bootstrap_expires_at: row.bootstrap_expires_at,
             registered_at: row.registered_at,
             last_seen_at: row.last_seen_at,
             missing_since: row.missing_since,
@@ -73,7 +75,7 @@ macro_rules! query_machines {
             $head + " m.id, m.provider, m.provider_ref, m.region, m.instance_type, m.volume_gib, m.state, \
                      m.project_id, m.held_data, m.address, m.desired_generation, m.restarts, \
                      m.observed_generation, m.observed_state, m.observed_restarts, m.backend_version, \
-                     m.agent_message, m.registered_at, m.last_seen_at, m.missing_since, m.created_at " + $tail
+                     m.agent_message, m.bootstrap_expires_at, m.registered_at, m.last_seen_at, m.missing_since, m.created_at " + $tail
             $(, $arg)*
         )
     };
@@ -113,26 +115,29 @@ pub async fn insert_machine(conn: &mut PgConnection, new: &NewMachine<'_>) -> St
     Ok(())
 }
 
-/// Takes the longest-waiting warm machine for the project. Claims in parallel take different ones.
+/// Takes the longest-waiting warm machine for the project, of those heard of since then. Claims in parallel take different ones.
 pub async fn claim_warm(
     conn: &mut PgConnection,
     provider: &str,
     region: Region,
     instance_type: InstanceType,
     project: ProjectId,
+    heard_since: DateTime<Utc>,
 ) -> StorageResult<Option<Machine>> {
     query_machines!(
         "update machines m set project_id = $4, held_data = true
          where m.id = (select id from machines
                        where provider = $1 and region = $2 and instance_type = $3 and project_id is null
                          and not held_data and state = 'ready' and observed_state = 'idle' and missing_since is null
+                         and last_seen_at > $5
                        order by created_at limit 1 for update skip locked)
          returning",
         "",
         provider,
         region.as_str(),
         instance_type.as_str(),
-        project.0
+        project.0,
+        heard_since
     )
     .fetch_optional(conn)
     .await?
@@ -422,6 +427,29 @@ pub async fn mark_state(
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// As [`mark_state`], if state and project still are what they were seen as.
+pub async fn mark_state_if_as_seen(
+    conn: &mut PgConnection,
+    id: MachineId,
+    seen_state: MachineState,
+    seen_project: Option<ProjectId>,
+    to: MachineState,
+    now: DateTime<Utc>,
+) -> StorageResult<bool> {
+    let as_seen = sqlx::query_scalar!(
+        "select id from machines where id = $1 and state = $2 and project_id is not distinct from $3 for update",
+        id.0,
+        seen_state.as_str(),
+        seen_project.map(|id| id.0)
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if as_seen.is_none() {
+        return Ok(false);
+    }
+    mark_state(conn, id, to, now).await
 }
 
 /// Parts the machine from its project, which gets another one. It held data: it never returns to

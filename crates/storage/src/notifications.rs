@@ -89,6 +89,10 @@ impl Notifications {
     /// Wakes on each notification about `id` in `topic`; an empty `id` means about any.
     pub fn subscribe(&self, topic: Topic, id: &str) -> Subscription {
         let mut map = self.waiters.lock();
+        // Entries whose waiters left without hearing anything would stay for ever.
+        if map.len() >= 1024 && map.len().is_multiple_of(256) {
+            map.retain(|_, sender| sender.receiver_count() > 0);
+        }
         map.entry((topic, id.to_owned()))
             .or_insert_with(|| watch::Sender::new(0))
             .subscribe()

@@ -167,7 +167,8 @@ pub async fn find_in_flight(
     .transpose()
 }
 
-/// An operation on a project that was made through the partner, the project deleted or not.
+/// An operation on a live project that was made through the partner: with the project's end, access
+/// to all of it ends.
 pub async fn find_partner_operation(
     conn: &mut PgConnection,
     partner: &PartnerId,
@@ -175,7 +176,8 @@ pub async fn find_partner_operation(
 ) -> StorageResult<Option<Operation>> {
     query_operations!(
         "select",
-        "from operations o join projects p on p.id = o.project_id where p.partner_id = $1 and o.id = $2",
+        "from operations o join projects p on p.id = o.project_id
+         where p.partner_id = $1 and o.id = $2 and p.status not in ('deleting', 'deleted')",
         partner.as_str(),
         id.0
     )
@@ -487,25 +489,6 @@ pub async fn wake(
     .fetch_optional(conn)
     .await?;
     Ok(id.map(OperationId))
-}
-
-/// Operations that should be worked on now and that nobody holds.
-pub async fn list_due(
-    conn: &mut PgConnection,
-    now: DateTime<Utc>,
-    limit: i64,
-) -> StorageResult<Vec<OperationId>> {
-    let ids = sqlx::query_scalar!(
-        "select id from operations
-         where state in ('queued', 'running', 'waiting') and next_attempt_at <= $1
-           and (lease_until is null or lease_until < clock_timestamp())
-         order by next_attempt_at limit $2",
-        now,
-        limit
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(ids.into_iter().map(OperationId).collect())
 }
 
 /// Operations past their deadline that nobody holds.

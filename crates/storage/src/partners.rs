@@ -123,15 +123,23 @@ pub async fn insert_secret(
     notify(conn, Topic::Partners, partner.as_str()).await
 }
 
-/// Lets all live secrets of the partner end at `at`, if they do not end sooner.
+/// Lets the partner's newest secret end at `at`, and at once what was ending already: a partner has
+/// two live secrets at most. Gives how many go on until `at`.
 pub async fn expire_secrets(
     conn: &mut PgConnection,
     partner: &PartnerId,
     at: DateTime<Utc>,
+    now: DateTime<Utc>,
 ) -> StorageResult<u64> {
+    sqlx::query!(
+        "update partner_secrets set expires_at = $2 where partner_id = $1 and expires_at > $2",
+        partner.as_str(),
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
     let done = sqlx::query!(
-        "update partner_secrets set expires_at = $2
-         where partner_id = $1 and (expires_at is null or expires_at > $2)",
+        "update partner_secrets set expires_at = $2 where partner_id = $1 and expires_at is null",
         partner.as_str(),
         at
     )

@@ -271,14 +271,16 @@ pub async fn find_partner_project_view(
     }))
 }
 
-/// The live projects of a connected person's organizations, newest first.
+/// The live projects of a connected person's organizations, newest first; a partner's embedded
+/// ones never.
 pub async fn list_user_projects(
     conn: &mut PgConnection,
     user: UserId,
 ) -> StorageResult<Vec<Project>> {
     query_projects!(
         "join organization_members m on m.organization_id = p.organization_id
-         where m.user_id = $1 and p.status not in ('deleting', 'deleted') order by p.id desc limit 100",
+         where m.user_id = $1 and p.user_id is not null and p.status not in ('deleting', 'deleted')
+         order by p.id desc limit 100",
         user.0
     )
     .fetch_all(conn)
@@ -288,7 +290,7 @@ pub async fn list_user_projects(
     .collect()
 }
 
-/// A live project of one of the person's organizations.
+/// A live project of one of the person's organizations, embedded ones never.
 pub async fn find_user_project(
     conn: &mut PgConnection,
     user: UserId,
@@ -296,7 +298,7 @@ pub async fn find_user_project(
 ) -> StorageResult<Option<Project>> {
     query_projects!(
         "join organization_members m on m.organization_id = p.organization_id
-         where m.user_id = $1 and p.id = $2 and p.status not in ('deleting', 'deleted')",
+         where m.user_id = $1 and p.id = $2 and p.user_id is not null and p.status not in ('deleting', 'deleted')",
         user.0,
         id.0
     )

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use crate::error::StorageResult;
 
 /// Most rows deleted by one call, so that a long backlog is no long transaction.
-const BATCH: i64 = 5_000;
+pub const BATCH: u64 = 5_000;
 
 pub async fn delete_idempotency_keys(
     conn: &mut PgConnection,
@@ -16,7 +16,7 @@ pub async fn delete_idempotency_keys(
         "delete from idempotency_keys where (partner_id, key) in
              (select partner_id, key from idempotency_keys where created_at < $1 limit $2)",
         before,
-        BATCH
+        BATCH.cast_signed()
     )
     .execute(conn)
     .await?;
@@ -33,7 +33,7 @@ pub async fn delete_finished_operations(
              (select o.id from operations o join projects p on p.id = o.project_id
               where o.finished_at < $1 and (o.state <> 'failed' or p.status <> 'failed') limit $2)",
         before,
-        BATCH
+        BATCH.cast_signed()
     )
     .execute(conn)
     .await?;

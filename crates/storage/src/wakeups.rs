@@ -3,6 +3,7 @@
 //! neither. A message too many finds nothing to do; one too few is sent again by the sweeper.
 
 use apalis_postgres::PostgresStorage;
+use chrono::{DateTime, Utc};
 use cp_model::OperationId;
 use sqlx::{PgConnection, PgPool};
 
@@ -39,16 +40,24 @@ pub async fn push(conn: &mut PgConnection, operation: OperationId) -> StorageRes
     Ok(())
 }
 
-/// Whether a message for the operation is still on its way, so that the sweeper need not send
-/// another one.
-pub async fn is_pending(conn: &mut PgConnection, operation: OperationId) -> StorageResult<bool> {
-    Ok(sqlx::query_scalar(
-        "select exists (select 1 from apalis.jobs where job_type = $1 and job = $2 and status = 'Pending')",
+/// Sends wake-ups for operations that are due, that nobody holds, and that have none on its way.
+/// Gives how many, a thousand at most.
+pub async fn push_due(conn: &mut PgConnection, now: DateTime<Utc>) -> StorageResult<u64> {
+    let done = sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority)
+         select apalis.generate_ulid(), $1, due.job, 'Pending', 0, 1, now(), 0
+         from (select convert_to(to_json(id::text)::text, 'UTF8') as job from operations
+               where state in ('queued', 'running', 'waiting') and next_attempt_at <= $2
+                 and (lease_until is null or lease_until < clock_timestamp())
+               order by next_attempt_at limit 1000) as due
+         where not exists (select from apalis.jobs j
+                           where j.job_type = $1 and j.status = 'Pending' and j.job = due.job)",
     )
     .bind(QUEUE)
-    .bind(format!("\"{operation}\"").into_bytes())
-    .fetch_one(conn)
-    .await?)
+    .bind(now)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Hands back what a worker fetched but did not finish, when it stops.

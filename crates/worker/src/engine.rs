@@ -60,11 +60,16 @@ impl Worker {
     async fn run_steps(&self, lease: &Lease, mut operation: Operation) -> Result<(), DomainError> {
         loop {
             let Some(step) = find_step(lease.kind, &operation.step) else {
-                let failure = Failure::new(
-                    "unknown_step",
-                    format!("this release knows no step {}", operation.step),
+                // A newer release put it there, during a rolling upgrade: one of its workers comes by.
+                tracing::warn!(
+                    step = operation.step,
+                    "this release does not know the step; leaving it to another worker"
                 );
-                return self.control_plane().fail_operation(lease, &failure).await;
+                let later = self.control_plane().clock().now() + TimeDelta::seconds(5);
+                return self
+                    .control_plane()
+                    .suspend_operation(lease, operation.wakes, later)
+                    .await;
             };
             let started = Instant::now();
             let work = self.control_plane().load_work(lease).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use cp_model::Machine;
 
+use crate::Worker;
 use crate::step::{Outcome, StepContext, StepError};
 
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -20,6 +21,7 @@ pub(crate) async fn wait_or_lose(
     if machine
         .missing_since
         .is_some_and(|since| now - since >= grace)
+        && !cx.worker.heard_lately(machine)
     {
         cx.control_plane().record_lost(cx.lease, machine).await?;
         return Ok(None);
@@ -36,4 +38,14 @@ pub(crate) async fn note_seen(cx: &StepContext<'_>, machine: &Machine) -> Result
         cx.control_plane().note_missing(machine.id, false).await?;
     }
     Ok(())
+}
+
+impl Worker {
+    /// Whether the machine's own agent spoke within the grace: then it is not gone, whatever the
+    /// provider's list says.
+    pub(crate) fn heard_lately(&self, machine: &Machine) -> bool {
+        let now = self.control_plane().clock().now();
+        let heard = machine.last_seen_at.and_then(|at| (now - at).to_std().ok());
+        heard.is_some_and(|ago| ago < self.config().missing_grace)
+    }
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use cp_model::ProjectId;
 use secrecy::{ExposeSecret, SecretString};
 
+/// Bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
 pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .timeout(Duration::from_secs(5))
@@ -26,7 +29,7 @@ pub(crate) async fn probe(
     project: ProjectId,
     api_key: &SecretString,
 ) -> Result<(), String> {
-    let answer = http
+    let mut answer = http
         .get(format!("{access_host}/api/metadata/project-id"))
         .bearer_auth(api_key.expose_secret())
         .send()
@@ -35,10 +38,20 @@ pub(crate) async fn probe(
     if !answer.status().is_success() {
         return Err(format!("status {}", answer.status()));
     }
-    let body: serde_json::Value = answer
-        .json()
+    // The project's own code answers: it must not be able to fill our memory.
+    let mut text = Vec::new();
+    while let Some(chunk) = answer
+        .chunk()
         .await
-        .map_err(|_| "the answer is not JSON".to_owned())?;
+        .map_err(|e| format!("no answer: {}", e.without_url()))?
+    {
+        text.extend_from_slice(&chunk);
+        if text.len() > LONGEST_ANSWER {
+            return Err("the answer is too long".to_owned());
+        }
+    }
+    let body: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|_| "the answer is not JSON".to_owned())?;
     if body["projectId"] == project.to_string() {
         Ok(())
     } else {

@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use cp_domain::machines::SILENCE;
+use cp_model::agent_protocol::ObservedState;
 use cp_model::{Machine, MachineId, MachineState};
 use cp_provider::{Machine as Found, Power};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +41,7 @@ impl Worker {
         let (owned, strays) = pair(&rows, &found);
         for row in &rows {
             if let Err(error) = self
-                .reconcile_machine(row, owned.get(&row.id).copied())
+                .reconcile_machine(row.id, owned.get(&row.id).copied())
                 .await
             {
                 tracing::warn!(machine = %row.id, %error, "a machine could not be reconciled; the next round tries again");
@@ -67,13 +69,14 @@ impl Worker {
 
     async fn reconcile_machine(
         &self,
-        row: &Machine,
+        id: MachineId,
         found: Option<&Found>,
     ) -> Result<(), MachineError> {
         let control_plane = self.control_plane();
-        if control_plane.machine_is_worked_on(row).await? {
+        // Read again: much may have happened since the round began.
+        let Some(row) = &control_plane.find_unattended_machine(id).await? else {
             return Ok(());
-        }
+        };
         let power = found.map(|m| m.power).filter(|p| *p != Power::Terminated);
         if power.is_some() && row.missing_since.is_some() {
             control_plane.note_missing(row.id, false).await?;
@@ -96,7 +99,14 @@ impl Worker {
             (MachineState::Booting, Some(_)) if self.boots_too_long(row) => {
                 tracing::warn!(machine = %row.id, "a warm machine never registered; replacing it");
                 control_plane
-                    .mark_machine(row.id, MachineState::Terminating)
+                    .mark_machine(row, MachineState::Terminating)
+                    .await?;
+                Ok(())
+            }
+            (MachineState::Ready, Some(_)) if self.is_useless(row) => {
+                tracing::warn!(machine = %row.id, "a warm machine is silent or does not get ready; replacing it");
+                control_plane
+                    .mark_machine(row, MachineState::Terminating)
                     .await?;
                 Ok(())
             }
@@ -114,15 +124,21 @@ impl Worker {
             }
             (MachineState::Terminating, None) => {
                 control_plane
-                    .mark_machine(row.id, MachineState::Terminated)
+                    .mark_machine(row, MachineState::Terminated)
                     .await?;
+                Ok(())
+            }
+            // Seen again: the list had been wrong. Its project can be restored by a plain retry.
+            (MachineState::Lost, Some(_)) if row.project_id.is_some() => {
+                tracing::warn!(machine = %row.id, "a lost machine is there again");
+                control_plane.mark_machine(row, MachineState::Ready).await?;
                 Ok(())
             }
             // A lost machine stays with its failed project until an operator decides; without a
             // project there is nothing to decide.
             (MachineState::Lost, _) if row.project_id.is_none() => {
                 control_plane
-                    .mark_machine(row.id, MachineState::Terminating)
+                    .mark_machine(row, MachineState::Terminating)
                     .await?;
                 Ok(())
             }
@@ -148,6 +164,15 @@ impl Worker {
                 .is_ok_and(|age| age > self.config().boot_deadline)
     }
 
+    /// A machine of the pool that nobody could claim.
+    fn is_useless(&self, row: &Machine) -> bool {
+        let now = self.control_plane().clock().now();
+        let silent = row.last_seen_at.is_none_or(|at| now - at > SILENCE);
+        let never_idle =
+            row.observed_state != Some(ObservedState::Idle) && self.boots_too_long(row);
+        row.project_id.is_none() && (silent || never_idle)
+    }
+
     /// The provider does not know the machine. After a while it counts as gone.
     async fn miss(&self, row: &Machine) -> Result<(), MachineError> {
         let control_plane = self.control_plane();
@@ -156,7 +181,8 @@ impl Worker {
             .map(|since| control_plane.clock().now() - since);
         let gone = since
             .and_then(|s| s.to_std().ok())
-            .is_some_and(|s| s >= self.config().missing_grace);
+            .is_some_and(|s| s >= self.config().missing_grace)
+            && !self.heard_lately(row);
         if !gone {
             return Ok(control_plane.note_missing(row.id, true).await?);
         }
@@ -167,7 +193,7 @@ impl Worker {
             }
         } else {
             control_plane
-                .mark_machine(row.id, MachineState::Terminating)
+                .mark_machine(row, MachineState::Terminating)
                 .await?;
         }
         Ok(())

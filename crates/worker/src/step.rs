@@ -62,12 +62,23 @@ impl From<DomainError> for StepError {
 
 impl From<ProviderError> for StepError {
     fn from(error: ProviderError) -> Self {
-        let message = error.to_string();
+        // The detail may name paths and accounts of ours, and tenants read the failure.
+        tracing::warn!(%error, "the machine provider failed");
+        let failure = |code, message| Failure::new(code, message);
         Self::Failed(match error {
-            ProviderError::Permanent(_) => Outcome::Fail(Failure::new("provider_refused", message)),
-            ProviderError::Capacity(_) => Outcome::Retry(Failure::new("no_capacity", message)),
+            ProviderError::Permanent(_) => Outcome::Fail(failure(
+                "provider_refused",
+                "the machine provider refused the request; operators see the reason in the log",
+            )),
+            ProviderError::Capacity(_) => Outcome::Retry(failure(
+                "no_capacity",
+                "the machine provider has no room for this instance type at the moment",
+            )),
             ProviderError::Transient(_) | ProviderError::Ambiguous(_) | ProviderError::NotFound => {
-                Outcome::Retry(Failure::new("provider_error", message))
+                Outcome::Retry(failure(
+                    "provider_error",
+                    "the machine provider did not answer as it should",
+                ))
             }
         })
     }

@@ -19,7 +19,10 @@ async fn operator(dev: &Dev, line: &str) -> Said {
 }
 
 async fn partners(dev: &Dev) {
-    let made = operator(dev, "partner create Acme --model white_label --rate-limit 500 --json");
+    let made = operator(
+        dev,
+        "partner create Acme --model white_label --rate-limit 500 --json",
+    );
     let made = made.await.json();
     assert_eq!(made["model"], "white_label");
     assert_eq!(made["rate_limit"], 500);
@@ -31,20 +34,32 @@ async fn partners(dev: &Dev) {
 
     let list = operator(dev, "partner list --json").await;
     assert!(!list.out.contains(&secret), "secrets are shown once");
-    let ids: Vec<Value> = list.json().as_array().unwrap().iter().map(|p| p["id"].clone()).collect();
+    let ids: Vec<Value> = list
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["id"].clone())
+        .collect();
     assert_eq!(ids.len(), 2);
     assert!(ids.contains(&json!(id)) && ids.contains(&json!(dev.partner.id)));
 
-    let suspended = operator(dev, &format!("partner suspend {id} --yes --json")).await.json();
+    let suspended = operator(dev, &format!("partner suspend {id} --yes --json"))
+        .await
+        .json();
     assert!(suspended["suspended_at"].is_string());
     // At once, whatever the API remembers.
     acme.get("/projects").await.expect(403);
     dev.partner.get("/projects").await.expect(200);
-    let resumed = operator(dev, &format!("partner resume {id} --json")).await.json();
+    let resumed = operator(dev, &format!("partner resume {id} --json"))
+        .await
+        .json();
     assert_eq!(resumed["suspended_at"], Value::Null);
     acme.get("/projects").await.expect(200);
 
-    let rotated = operator(dev, &format!("partner rotate-secret {id} --json")).await.json();
+    let rotated = operator(dev, &format!("partner rotate-secret {id} --json"))
+        .await
+        .json();
     let new = acme.with_secret(&text(&rotated["secret"]));
     assert!(rotated["previous_secret_until"].is_string());
     acme.get("/projects").await.expect(200);
@@ -59,7 +74,10 @@ async fn partners(dev: &Dev) {
     assert!(unknown.refused().contains("partner list"), "{unknown:?}");
     let unknown = operator(dev, "partner suspend ps_0000000000000000 --yes --json").await;
     let error: Value = serde_json::from_str(unknown.refused()).expect("errors are JSON, too");
-    assert!(error["error"].is_string() && error["hint"].is_string(), "{error}");
+    assert!(
+        error["error"].is_string() && error["hint"].is_string(),
+        "{error}"
+    );
 }
 
 async fn signing_keys(dev: &Dev) {
@@ -70,7 +88,10 @@ async fn signing_keys(dev: &Dev) {
     let active = before[0]["kid"].as_str().expect("a kid");
 
     let refused = operator(dev, &format!("signing-key retire {active} --yes")).await;
-    assert!(refused.refused().contains("signing-key rotate"), "{refused:?}");
+    assert!(
+        refused.refused().contains("signing-key rotate"),
+        "{refused:?}"
+    );
     let after = keys("signing-key rotate --json").await;
     assert_eq!(after.len(), 2, "{after:?}");
     let state = |kid: &str| {
@@ -79,11 +100,15 @@ async fn signing_keys(dev: &Dev) {
     };
     assert_eq!(state(active), "active", "the next one is published first");
     let jwks = reqwest::Client::builder().no_proxy().build().unwrap();
-    cp_tests::eventually("both are published", std::time::Duration::from_secs(30), async || {
-        let url = format!("{}/.well-known/jwks.json", dev.partner.base_url);
-        let body: Value = jwks.get(url).send().await.ok()?.json().await.ok()?;
-        (body["keys"].as_array()?.len() == 2).then_some(())
-    })
+    cp_tests::eventually(
+        "both are published",
+        std::time::Duration::from_secs(30),
+        async || {
+            let url = format!("{}/.well-known/jwks.json", dev.partner.base_url);
+            let body: Value = jwks.get(url).send().await.ok()?.json().await.ok()?;
+            (body["keys"].as_array()?.len() == 2).then_some(())
+        },
+    )
     .await;
     let unknown = operator(dev, "signing-key retire kid_none --yes").await;
     assert!(unknown.refused().contains("kid_none"), "{unknown:?}");
@@ -95,7 +120,9 @@ async fn operations(dev: &Dev) {
     let list = list.json();
     assert_eq!(list.as_array().map(Vec::len), Some(1));
     let id = list[0]["id"].as_str().expect("an id");
-    let shown = operator(dev, &format!("operation show {id} --json")).await.json();
+    let shown = operator(dev, &format!("operation show {id} --json"))
+        .await
+        .json();
     assert_eq!(shown["id"], id);
     assert_eq!(shown["state"], "succeeded");
     assert_eq!(shown["project_id"], shop.id);
@@ -107,7 +134,10 @@ async fn operations(dev: &Dev) {
     assert!(none.refused().contains("operation list"), "{none:?}");
     // For people: columns, and nothing on stderr.
     let table = operator(dev, "operation list").await;
-    assert!(table.out.starts_with("ID ") && table.out.contains("provision"), "{table:?}");
+    assert!(
+        table.out.starts_with("ID ") && table.out.contains("provision"),
+        "{table:?}"
+    );
     assert_eq!(table.err, "");
 }
 
@@ -116,36 +146,65 @@ async fn the_doctor(dev: &Dev) {
     let report = healthy.json();
     assert_eq!(report["ok"], true, "{report}");
     let database = std::fs::read_to_string(dev.data().join("postgres-password")).unwrap();
-    assert!(!healthy.out.contains(database.trim()), "the URL is not masked");
+    assert!(
+        !healthy.out.contains(database.trim()),
+        "the URL is not masked"
+    );
     let url = report["configuration"].as_array().unwrap().iter();
     let url = url.clone().find(|entry| entry["key"] == "database.url");
-    assert!(url.is_some_and(|url| url["value"].to_string().contains("***")), "{url:?}");
+    assert!(
+        url.is_some_and(|url| url["value"].to_string().contains("***")),
+        "{url:?}"
+    );
 
     let broken = [
-        ("INSFORGE_DATABASE_URL", "postgres://x:hidden-word@127.0.0.1:1/x"),
+        (
+            "INSFORGE_DATABASE_URL",
+            "postgres://x:hidden-word@127.0.0.1:1/x",
+        ),
         ("INSFORGE_AGENT_BIN", "/nowhere"),
     ];
-    let sick = dev.home().operator_with(&["doctor", "--json"], &broken).await;
+    let sick = dev
+        .home()
+        .operator_with(&["doctor", "--json"], &broken)
+        .await;
     assert_eq!(sick.code, Some(1), "{sick:?}");
     let report: Value = serde_json::from_str(&sick.out).expect("a report all the same");
     let failed = report["checks"].as_array().unwrap().iter();
-    let failed: Vec<_> = failed.filter(|c| c["verdict"] == "failed").map(|c| &c["name"]).collect();
+    let failed: Vec<_> = failed
+        .filter(|c| c["verdict"] == "failed")
+        .map(|c| &c["name"])
+        .collect();
     assert_eq!(failed, ["database", "agent"], "{report}");
     assert!(!sick.out.contains("hidden-word") && !sick.err.contains("hidden-word"));
 }
 
 async fn people(dev: &Dev) {
-    let made = operator(dev, "user create --email ada@example.com --name Ada --json").await.json();
+    let made = operator(dev, "user create --email ada@example.com --name Ada --json")
+        .await
+        .json();
     let id = made["id"].as_str().expect("an id");
-    assert!(made["password"].as_str().is_some_and(|p| p.len() >= 20), "{made}");
-    let plan = operator(dev, &format!("user set-plan {id} pro --json")).await.json();
+    assert!(
+        made["password"].as_str().is_some_and(|p| p.len() >= 20),
+        "{made}"
+    );
+    let plan = operator(dev, &format!("user set-plan {id} pro --json"))
+        .await
+        .json();
     assert_eq!(plan["plan"], "pro");
 }
 
 #[tokio::test]
 async fn without_a_database_commands_say_what_to_configure() {
     let home = Home::new();
-    for line in ["partner list", "operation list", "signing-key list", "migrate", "serve", "work"] {
+    for line in [
+        "partner list",
+        "operation list",
+        "signing-key list",
+        "migrate",
+        "serve",
+        "work",
+    ] {
         let args: Vec<&str> = line.split(' ').collect();
         let base = [("INSFORGE_HTTP_BASE_URL", "http://127.0.0.1:1")];
         let said = home.run(&args, &base).await;
@@ -172,7 +231,10 @@ async fn every_command_explains_itself() {
         let help = &said.out;
         assert!(help.contains("Usage: insforge-cloud"), "{help}");
         let about = help.lines().next().unwrap_or_default();
-        assert!(about.ends_with('.') && about.len() > 10, "{command:?}: {about}");
+        assert!(
+            about.ends_with('.') && about.len() > 10,
+            "{command:?}: {about}"
+        );
         seen += 1;
         for name in subcommands(help) {
             commands.push([&command[..], &[name]].concat());

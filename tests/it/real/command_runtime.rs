@@ -49,7 +49,9 @@ async fn any_program_with_the_contract_of_a_backend_serves_a_project() {
     let machine = dev.home().machine_at(&shop.host);
     let find = || {
         let processes = dev.home().processes_of(&machine);
-        let own = processes.into_iter().filter(|p| p.command.contains(program));
+        let own = processes
+            .into_iter()
+            .filter(|p| p.command.contains(program));
         own.map(|p| p.pid).collect::<Vec<_>>()
     };
     let before = find();

@@ -20,7 +20,9 @@ async fn what_dies_on_a_machine_comes_back_without_an_operation() {
     let find = |part: &str| {
         let processes = dev.home().processes_of(&machine);
         let found = processes.iter().find(|p| p.command.contains(part));
-        found.unwrap_or_else(|| panic!("no {part} in {processes:#?}")).pid
+        found
+            .unwrap_or_else(|| panic!("no {part} in {processes:#?}"))
+            .pid
     };
 
     for victim in [" backend", "/postgres -D", "--config"] {
@@ -40,7 +42,10 @@ async fn what_dies_on_a_machine_comes_back_without_an_operation() {
 
     for part in [" backend", "/postgres -D", "--config"] {
         let processes = dev.home().processes_of(&machine);
-        let count = processes.iter().filter(|p| p.command.contains(part)).count();
+        let count = processes
+            .iter()
+            .filter(|p| p.command.contains(part))
+            .count();
         assert_eq!(count, 1, "{part}: {processes:#?}");
     }
     let operations = dev.home().operator(&["operation", "list", "--json"]).await;
@@ -145,7 +150,10 @@ impl Plane {
             ("SECRETS_SEALING_KEY", key.expose_secret()),
             ("HTTP_BASE_URL", &format!("http://{}", addresses[0])),
             ("ADMIN_LISTEN", "127.0.0.1:0"),
-            ("LOCAL_DATA_DIR", data.to_str().expect("a path of ours is text")),
+            (
+                "LOCAL_DATA_DIR",
+                data.to_str().expect("a path of ours is text"),
+            ),
             ("LIMITS_CREATE_WAIT", "0s"),
             ("WORKER_LEASE", "4s"),
         ];
@@ -166,7 +174,14 @@ impl Plane {
                 .await;
             plane._serving.push(serving);
         }
-        let create = ["partner", "create", "Acme", "--rate-limit", "100000", "--json"];
+        let create = [
+            "partner",
+            "create",
+            "Acme",
+            "--rate-limit",
+            "100000",
+            "--json",
+        ];
         let made = plane.home.run(&create, &plane.env()).await.json();
         for partner in &mut plane.partners {
             partner.id = made["id"].as_str().expect("an id").to_owned();

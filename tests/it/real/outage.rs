@@ -53,9 +53,11 @@ async fn ten_seconds_without_postgres_lose_nothing_that_was_answered() {
         .await
         .expect("Postgres starts");
     let back = Instant::now();
-    eventually("metadata is answered again", Duration::from_secs(5), async || {
-        (dev.partner.metadata(&shop.id).await.status == 200).then_some(())
-    })
+    eventually(
+        "metadata is answered again",
+        Duration::from_secs(5),
+        async || (dev.partner.metadata(&shop.id).await.status == 200).then_some(()),
+    )
     .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     stop.cancel();
@@ -67,17 +69,28 @@ async fn ten_seconds_without_postgres_lose_nothing_that_was_answered() {
         assert!(matches!(status, 200 | 202 | 503), "{status}: {text}");
         assert!(call.ended - call.began < PATIENCE, "{status}: {text}");
         if *status == 503 {
-            let seconds = call.answer.header("retry-after").and_then(|s| s.parse().ok());
-            assert!(seconds.is_some_and(|s: u32| s > 0), "{:?}", call.answer.headers);
+            let seconds = call
+                .answer
+                .header("retry-after")
+                .and_then(|s| s.parse().ok());
+            assert!(
+                seconds.is_some_and(|s: u32| s > 0),
+                "{:?}",
+                call.answer.headers
+            );
             assert_eq!(call.answer.body["success"], false, "{text}");
             assert!(call.ended >= stopping, "503 before the outage: {text}");
         }
     }
-    let during = calls.iter().filter(|c| c.began > stopped && c.ended < starting);
+    let during = calls
+        .iter()
+        .filter(|c| c.began > stopped && c.ended < starting);
     let statuses: Vec<u16> = during.map(|c| c.answer.status).collect();
     assert!(statuses.len() > 8, "{statuses:?}");
     assert!(statuses.iter().all(|status| *status == 503), "{statuses:?}");
-    let late = calls.iter().filter(|c| c.began > back + Duration::from_secs(3));
+    let late = calls
+        .iter()
+        .filter(|c| c.began > back + Duration::from_secs(3));
     assert!(late.clone().count() > 0);
     for call in late {
         assert_ne!(call.answer.status, 503, "still away: {}", call.answer.text);
@@ -87,7 +100,10 @@ async fn ten_seconds_without_postgres_lose_nothing_that_was_answered() {
     let created: Vec<_> = acknowledged
         .filter_map(|c| Some((c.name.as_ref()?, c.answer.body["project"]["id"].as_str()?)))
         .collect();
-    assert!(created.len() >= 2, "before and after the outage: {created:?}");
+    assert!(
+        created.len() >= 2,
+        "before and after the outage: {created:?}"
+    );
     for (name, id) in created {
         eventually("it is active", Duration::from_secs(40), async || {
             let answer = dev.partner.metadata(id).await;
@@ -97,7 +113,10 @@ async fn ten_seconds_without_postgres_lose_nothing_that_was_answered() {
         .await;
     }
     assert!(!dev.has_ended());
-    assert_eq!(dev.partner.pause(&shop.id).await.expect(200)["project"]["status"], "paused");
+    assert_eq!(
+        dev.partner.pause(&shop.id).await.expect(200)["project"]["status"],
+        "paused"
+    );
 }
 
 async fn own_cluster(dev: &Dev) -> Cluster {

@@ -83,14 +83,21 @@ async fn a_second_dev_on_the_same_folder_is_refused_and_harms_nothing() {
     let args = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let second = home.operator(&[&["dev"], &args[..]].concat()).await;
     let message = second.refused();
-    for part in ["another `insforge-cloud dev`", &dev.pid().to_string(), "--data-dir"] {
+    for part in [
+        "another `insforge-cloud dev`",
+        &dev.pid().to_string(),
+        "--data-dir",
+    ] {
         assert!(message.contains(part), "{message}");
     }
     assert_eq!(message.lines().count(), 1, "{message}");
     dev.partner.get("/projects").await.expect(200);
 
     let taken = home
-        .run(&["dev", "--listen", &dev.listen(), "--data-dir", "other"], &[])
+        .run(
+            &["dev", "--listen", &dev.listen(), "--data-dir", "other"],
+            &[],
+        )
         .await;
     let message = taken.refused();
     assert!(message.contains("--listen"), "{message}");

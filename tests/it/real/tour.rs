@@ -64,14 +64,10 @@ async fn the_printed_tour_works_when_pasted_line_by_line() {
     let status = "curl -s -o /dev/null -w '%{http_code}' $API/$ID/metadata -H \"X-Partnership-Secret: $SECRET\"";
     assert_eq!(shell.paste(status).await, "404");
     let machine = machine.expect("the project had a machine");
-    eventually(
-        "the machine is gone",
-        Duration::from_secs(10),
-        async || {
-            let gone = !machine.exists() && dev.home().processes_of(&machine).is_empty();
-            gone.then_some(())
-        },
-    )
+    eventually("the machine is gone", Duration::from_secs(10), async || {
+        let gone = !machine.exists() && dev.home().processes_of(&machine).is_empty();
+        gone.then_some(())
+    })
     .await;
 }
 
@@ -94,7 +90,10 @@ async fn the_tour_of_the_readme_is_the_printed_one() {
     let mut settings = Vec::new();
     for tour in [&readme, &printed] {
         let mut shell = Shell::start(dev.home().path());
-        for line in tour.lines().take_while(|line| !line.starts_with("# Create")) {
+        for line in tour
+            .lines()
+            .take_while(|line| !line.starts_with("# Create"))
+        {
             shell.paste(line).await;
         }
         let take = "echo '{\"id\":\"1\"}' | take id";

@@ -130,7 +130,7 @@ impl Home {
             .find(|dir| {
                 let record = fs::read_to_string(dir.join("machine.json")).unwrap_or_default();
                 let record: Value = serde_json::from_str(&record).unwrap_or_default();
-                record["backend_port"].to_string() == port
+                record["backend_port"].as_u64() == port.parse().ok()
             })
             .unwrap_or_else(|| panic!("no machine listens at {access_host}"))
     }

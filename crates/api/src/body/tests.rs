@@ -2,7 +2,6 @@ use axum::body::Body;
 use cp_model::RequestId;
 use proptest::prelude::*;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::*;
 use crate::problem::Form;
@@ -188,4 +187,36 @@ proptest! {
             prop_assert_eq!(problem.status, StatusCode::BAD_REQUEST);
         }
     }
+}
+
+#[tokio::test]
+async fn a_number_where_an_enums_text_belongs_is_told_by_its_field() {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum State {
+        Idle,
+    }
+    #[derive(Deserialize)]
+    struct Report {
+        state: State,
+    }
+    impl RequestBody for Report {}
+
+    let read = async |body: &'static str| {
+        let request = request(Some("application/json"), body);
+        JsonBody::<Report>::from_request(request, &()).await
+    };
+    assert!(matches!(
+        read(r#"{"state":"idle"}"#)
+            .await
+            .map(|body| body.value.state),
+        Ok(State::Idle)
+    ));
+    let problem = read(r#"{"state":1}"#).await.err().expect("refused");
+    assert_eq!(
+        message(&problem),
+        "state has a value that is not valid here"
+    );
+    let problem = read(r#"{"state":1"#).await.err().expect("refused");
+    assert!(message(&problem).starts_with("body is not valid JSON"));
 }

@@ -34,7 +34,16 @@ pub async fn run(config: &Config, command: SigningKeyCommand) -> anyhow::Result<
     let control_plane = super::open(config).await?;
     match command {
         SigningKeyCommand::List(output) => list(&control_plane, output, "").await,
-        SigningKeyCommand::Rotate(output) => {
+        SigningKeyCommand::Rotate {
+            immediately: true,
+            output,
+        } => {
+            control_plane.rotate_signing_keys_at_once().await?;
+            let note = "\n\nA new key signs now. Backends accept it within 30 seconds. To refuse the tokens of the \
+                        old one, run: signing-key retire <kid>";
+            list(&control_plane, output, note).await
+        }
+        SigningKeyCommand::Rotate { output, .. } => {
             control_plane.rotate_signing_keys(true).await?;
             let note = format!(
                 "\n\nThe next key signs once it has been published for {}; a worker sees to that.",
