@@ -72,14 +72,14 @@ impl World {
         let shown: String = body.chars().take(120).collect();
         assert_refusal(
             &format!("{method} {path} {shown}"),
-            Answer::to(request).await,
+            &Answer::to(request).await,
             (400, "invalid_input"),
             words,
         );
     }
 }
 
-fn assert_refusal(what: &str, answer: Answer, (status, code): (u16, &str), words: &[&str]) {
+fn assert_refusal(what: &str, answer: &Answer, (status, code): (u16, &str), words: &[&str]) {
     assert_eq!(answer.status, status, "{what}: {}", answer.text);
     assert_eq!(
         fields(&answer.body),
@@ -472,7 +472,7 @@ async fn idempotency_keys_are_printable_ascii() {
                 .json(&json!({ "project_name": "shop" }));
             assert_refusal(
                 path,
-                Answer::to(request).await,
+                &Answer::to(request).await,
                 (400, "invalid_input"),
                 &["Idempotency-Key", "1 to 255 printable ASCII"],
             );
@@ -501,7 +501,7 @@ async fn bodies_must_be_declared_as_json() {
             }
             assert_refusal(
                 &format!("{path} {kind:?}"),
-                Answer::to(request).await,
+                &Answer::to(request).await,
                 (415, "unsupported_media_type"),
                 &["Content-Type: application/json"],
             );
@@ -573,7 +573,7 @@ async fn bodies_above_64_kib_are_refused_however_they_come() {
             .request(method, &world.path(path))
             .header("content-type", "application/json")
             .body(exactly(64 * 1024 + 1));
-        assert_refusal(path, Answer::to(request).await, refused, &["64 KiB"]);
+        assert_refusal(path, &Answer::to(request).await, refused, &["64 KiB"]);
     }
 
     let line = format!(
@@ -582,12 +582,12 @@ async fn bodies_above_64_kib_are_refused_however_they_come() {
     );
     // Announced: refused before any of it was read.
     let announced = raw(&world, &format!("{line}\nContent-Length: 10000000"), b"{").await;
-    assert_refusal("announced", announced, refused, &["64 KiB"]);
+    assert_refusal("announced", &announced, refused, &["64 KiB"]);
     // In chunks: refused once it is too much.
     let chunk = format!("{:x}\r\n{}\r\n", 66_000, "x".repeat(66_000));
     let chunked = format!("{line}\nTransfer-Encoding: chunked");
     let chunked = raw(&world, &chunked, chunk.as_bytes()).await;
-    assert_refusal("chunked", chunked, refused, &["64 KiB"]);
+    assert_refusal("chunked", &chunked, refused, &["64 KiB"]);
     world.assert_unchanged().await;
 
     let request = world
@@ -614,7 +614,7 @@ async fn addresses_and_methods_that_are_not_there_are_refused_in_the_same_form()
         assert!(answer.header("allow").is_some(), "{method} {path}");
         assert_refusal(
             path,
-            answer,
+            &answer,
             (405, "method_not_allowed"),
             &["does not take this method"],
         );
@@ -628,11 +628,11 @@ async fn addresses_and_methods_that_are_not_there_are_refused_in_the_same_form()
         let answer = world.partner.post(&world.path(path), &json!({})).await;
         // `/nothing` has the form of a project's address, which takes a DELETE.
         if path == "/nothing" {
-            assert_refusal(path, answer, (405, "method_not_allowed"), &[]);
+            assert_refusal(path, &answer, (405, "method_not_allowed"), &[]);
         } else {
             assert_refusal(
                 path,
-                answer,
+                &answer,
                 (404, "not_found"),
                 &["nothing at this address"],
             );

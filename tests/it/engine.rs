@@ -305,7 +305,7 @@ async fn attempted(app: &App, id: OperationId, attempts: i32) -> DateTime<Utc> {
 }
 
 #[tokio::test]
-async fn retries_back_off_and_give_up_with_the_providers_own_words() {
+async fn retries_back_off_and_give_up_without_the_providers_own_words() {
     let (app, partner, clock) = with_clock(SimConfig::default()).await;
     let most = OperationKind::Provision.max_attempts();
     app.sim.fail_times(
@@ -336,8 +336,9 @@ async fn retries_back_off_and_give_up_with_the_providers_own_words() {
     assert_eq!(app.sim.calls(Verb::Launch), usize::try_from(most).unwrap());
     let error = failed.error.unwrap();
     assert_eq!(error.code, "provider_error");
+    // A provider's words may name paths and accounts of ours; they are for the log.
     assert!(
-        error.message.contains("simulated fault of Launch"),
+        !error.message.contains("simulated fault"),
         "{}",
         error.message
     );

@@ -1,5 +1,10 @@
 //! Scenarios. One binary, so that it links once; one file per story.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a scenario that cannot go on has failed"
+)]
+
 mod agents;
 mod bad_input;
 mod concurrency;
@@ -8,7 +13,9 @@ mod engine;
 mod house;
 mod idempotency;
 mod keys;
+mod lifecycle_property;
 mod partnership;
 mod rate_limits;
 mod real;
+mod reconcile;
 mod tenants;

@@ -94,7 +94,7 @@ impl Dev {
             .status()
             .await
             .expect("kill can be run");
-        let _ = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        let _ = tokio::time::timeout(Duration::from_mins(1), self.child.wait()).await;
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
