@@ -499,7 +499,7 @@ async fn no_two_workers_run_one_operation_at_once() {
             }
         })
     });
-    let _workers = ["one", "two", "three"].map(|name| {
+    let workers = ["one", "two", "three"].map(|name| {
         app.start_worker(WorkerConfig {
             lease: Duration::from_millis(700),
             sweep_every: Duration::from_millis(20),
@@ -528,6 +528,7 @@ async fn no_two_workers_run_one_operation_at_once() {
         app.wait_for_status(*project, ProjectStatus::Active).await;
     }
     app.assert_truth().await;
+    drop(workers);
     let runs = runs.lock().unwrap();
     assert!(runs.steps >= 4 * 12, "{} steps", runs.steps);
     assert_eq!(runs.most, 1);
@@ -555,7 +556,7 @@ async fn waiting_operations_hold_no_connection() {
         .fetch_one(&mut conn)
         .await
         .ok()?;
-        (waiting == PROJECTS as i64).then_some(())
+        (usize::try_from(waiting) == Ok(PROJECTS)).then_some(())
     })
     .await;
     let (mut busy, mut samples) = (0, 0);

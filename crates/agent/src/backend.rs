@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     config::{MachineDir, Runtime},
     postgres::database_of,
-    process,
+    process::{self, LifeLine},
 };
 
 /// What of our own environment every program needs. Nothing else is handed on.
@@ -127,10 +127,10 @@ impl Launcher {
             None
         } else {
             let busy = || io::Error::other("an earlier backend still runs");
-            Some(process::open_life_line(&self.life_line())?.ok_or_else(busy)?)
+            Some(LifeLine::open(&self.life_line())?.ok_or_else(busy)?)
         };
         let stdin = match &life_line {
-            Some(file) => Stdio::from(file.try_clone()?),
+            Some(line) => Stdio::from(line.end_for_child()?),
             None => Stdio::piped(),
         };
         let mut command = Command::new(&self.program);
@@ -155,8 +155,8 @@ impl Launcher {
         }
         let mut child = command.spawn()?;
         let pid = child.id().unwrap_or_default();
-        if let Some(file) = &life_line
-            && let Err(error) = process::name_life_line(file, pid)
+        if let Some(line) = &life_line
+            && let Err(error) = line.name(pid)
         {
             process::signal_group(pid, Signal::KILL);
             return Err(error);

@@ -161,6 +161,8 @@ impl Postgres {
             .database("postgres")
             .ssl_mode(PgSslMode::Disable)
             .application_name("insforge-agent")
+            // sqlx tells of statements at debug, and one of ours holds the password.
+            .disable_statement_logging()
             .connect()
             .await
     }

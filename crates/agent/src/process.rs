@@ -1,7 +1,7 @@
 //! Signals, and whether a process that an earlier agent started still lives.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
@@ -30,35 +30,50 @@ fn pid_of(pid: u32) -> Option<Pid> {
     Pid::from_raw(pid)
 }
 
-/// A locked file to be a child's standard input. The kernel frees the lock when the child ends,
-/// however it ends, so a pid in a locked file is never somebody else's. None: the last child is
-/// still alive.
-pub(crate) fn open_life_line(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0)?;
-            Ok(Some(file))
-        }
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
-    }
+/// A locked file with the pid of the child whose standard input it is. The kernel frees the lock
+/// when the child ends, however it ends, so a pid in a locked file is never somebody else's.
+pub(crate) struct LifeLine {
+    /// Holds the lock. Read-only: we and the provider kill, as root perhaps, whom the file names,
+    /// so a backend that runs as another user must not be able to write it. Its mode keeps the
+    /// backend from opening it anew.
+    lock: File,
+    name: File,
 }
 
-pub(crate) fn name_life_line(file: &File, pid: u32) -> io::Result<()> {
-    file.write_all_at(format!("{pid}\n").as_bytes(), 0)
+impl LifeLine {
+    /// None: the last child is still alive.
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let name = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        let lock = File::open(path)?;
+        match lock.try_lock() {
+            Ok(()) => {
+                name.set_len(0)?;
+                Ok(Some(Self { lock, name }))
+            }
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The child's standard input.
+    pub(crate) fn end_for_child(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    pub(crate) fn name(&self, pid: u32) -> io::Result<()> {
+        self.name.write_all_at(format!("{pid}\n").as_bytes(), 0)
+    }
 }
 
 /// Kills what an agent that crashed left on this life line, with its process group.
 pub(crate) async fn kill_left_over(path: &Path) -> io::Result<()> {
     for _ in 0..100 {
-        if !path.exists() || open_life_line(path)?.is_some() {
+        if !path.exists() || LifeLine::open(path)?.is_some() {
             return Ok(());
         }
         if let Ok(pid) = std::fs::read_to_string(path)
@@ -90,4 +105,27 @@ pub(crate) async fn command_line(pid: u32) -> Option<String> {
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_holds_its_life_line_but_cannot_write_who_is_to_be_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backend.lock");
+        let line = LifeLine::open(&path).unwrap().expect("nobody holds it");
+        let stdin = line.end_for_child().unwrap();
+        line.name(4711).unwrap();
+        drop(line);
+
+        assert!(LifeLine::open(&path).unwrap().is_none(), "the child lives");
+        assert!(stdin.write_all_at(b"1234", 0).is_err());
+        assert!(stdin.set_len(0).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "4711\n");
+
+        drop(stdin);
+        assert!(LifeLine::open(&path).unwrap().is_some());
+    }
 }

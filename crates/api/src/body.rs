@@ -19,10 +19,13 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long a body may take to arrive. Without a bound, a few thousand callers that send a byte a
 /// minute would take all places in flight.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// A JSON request body.
 pub trait RequestBody: DeserializeOwned {
+    /// How long it may take to arrive; less where anybody may send it.
+    const ARRIVAL: Duration = ARRIVAL;
+
     /// What an absent body means; none: the body is required.
     fn when_absent() -> Option<Self> {
         None
@@ -40,7 +43,7 @@ impl<S: Send + Sync, T: RequestBody> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let raw = read(&parts.headers, body).await?;
+        let raw = read(&parts.headers, body, T::ARRIVAL).await?;
         if !raw.is_empty() {
             check_content_type(&parts.headers)?;
         }
@@ -66,12 +69,12 @@ impl<S: Send + Sync> FromRequest<S> for IgnoredBody {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        read(&parts.headers, body).await.map(Self)
+        read(&parts.headers, body, ARRIVAL).await.map(Self)
     }
 }
 
 /// At most [`MAX_BODY_BYTES`], whether the length was announced or comes in chunks.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+async fn read(headers: &HeaderMap, body: Body, within: Duration) -> Result<Bytes, Problem> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -83,11 +86,14 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         return Err(too_large());
     }
     let reading = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+    match tokio::time::timeout(within, reading).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::invalid_input("body could not be read to its end")),
-        Err(_) => Err(Problem::invalid_input("body must arrive within 30 seconds")),
+        Err(_) => Err(Problem::invalid_input(format!(
+            "body must arrive within {} seconds",
+            within.as_secs()
+        ))),
     }
 }
 

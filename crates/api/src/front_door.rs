@@ -5,8 +5,8 @@
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -16,41 +16,52 @@ use cp_model::RequestId;
 use futures::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tracing::{Instrument, Span, field};
 
 use crate::ApiOptions;
 use crate::client_address::client_address;
+use crate::places::Place;
 use crate::problem::{Form, Problem};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Registrations worked on at once. They are rare and short, and agents try again.
+const MAX_REGISTRATIONS: usize = 64;
+
+/// How often an outage is told in the log.
+const OUTAGE_EVERY: Duration = Duration::from_secs(10);
+
 /// What the front door decides by.
 pub struct FrontDoor {
     trusted_proxies: usize,
-    in_flight: Semaphore,
-    agent_waits: Semaphore,
+    in_flight: Arc<Semaphore>,
+    agent_waits: Arc<Semaphore>,
+    registrations: Arc<Semaphore>,
+    outage: Outage,
 }
 
 impl FrontDoor {
     pub fn new(options: &ApiOptions) -> Self {
         Self {
             trusted_proxies: options.trusted_proxies,
-            in_flight: Semaphore::new(options.max_in_flight),
-            agent_waits: Semaphore::new(options.max_agent_waits),
+            in_flight: Arc::new(Semaphore::new(options.max_in_flight)),
+            agent_waits: Arc::new(Semaphore::new(options.max_agent_waits)),
+            registrations: Arc::new(Semaphore::new(MAX_REGISTRATIONS)),
+            outage: Outage::default(),
         }
     }
 
     /// A place for the request; none: we have more than we can work on, and a fast refusal is
     /// better than a slow answer to everybody. Agents' long polls are counted apart, or a few
-    /// thousand idle machines would shut partners out.
-    fn admit(&self, path: &str) -> Option<SemaphorePermit<'_>> {
-        let places = if path == crate::agent::DESIRED_PATH {
-            &self.agent_waits
-        } else {
-            &self.in_flight
-        };
-        places.try_acquire().ok()
+    /// thousand idle machines would shut partners out, and so are registrations, or anybody could
+    /// who sends their bodies slowly.
+    fn admit(&self, path: &str) -> Option<Place> {
+        Place::take(match path {
+            crate::agent::DESIRED_PATH => &self.agent_waits,
+            crate::agent::REGISTER_PATH => &self.registrations,
+            _ => &self.in_flight,
+        })
     }
 }
 
@@ -88,19 +99,24 @@ pub async fn pass(
         ),
     };
     let mut response = match door.admit(request.uri().path()) {
-        Some(_place) => {
+        Some(place) => {
             request.extensions_mut().insert(caller);
-            AssertUnwindSafe(next.run(request))
+            // For those of its routes that wait (`places`).
+            if form == Form::Partnership {
+                request.extensions_mut().insert(place.clone());
+            }
+            let answer = AssertUnwindSafe(next.run(request))
                 .catch_unwind()
                 .instrument(span.clone())
-                .await
-                .unwrap_or_else(|panic| {
-                    Problem::internal(format!("panicked: {}", panic_text(&*panic))).into_response()
-                })
+                .await;
+            drop(place);
+            answer.unwrap_or_else(|panic| {
+                Problem::internal(format!("panicked: {}", panic_text(&*panic))).into_response()
+            })
         }
         None => Problem::unavailable().into_response(),
     };
-    span.in_scope(|| finish(&mut response, form, &request_id));
+    span.in_scope(|| finish(&mut response, form, &request_id, &door.outage));
     if keeps_secrets {
         response
             .headers_mut()
@@ -120,15 +136,15 @@ fn request_id(headers: &HeaderMap) -> RequestId {
 }
 
 /// Puts the request id on the answer and writes refusals in their form.
-fn finish(response: &mut Response, form: Form, request_id: &RequestId) {
+fn finish(response: &mut Response, form: Form, request_id: &RequestId, outage: &Outage) {
     let status = response.status();
     if let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() {
-        log(&problem);
+        log(&problem, outage);
         problem.write(form, request_id, response);
     } else if (status.is_client_error() || status.is_server_error()) && !is_json(response) {
         // The router's own 404 and 405, and whatever else answered without a reason.
         let problem = Problem::of_status(status);
-        log(&problem);
+        log(&problem, outage);
         problem.write(form, request_id, response);
     }
     // A request id is printable ASCII by construction.
@@ -137,8 +153,12 @@ fn finish(response: &mut Response, form: Form, request_id: &RequestId) {
     }
 }
 
-fn log(problem: &Problem) {
-    if problem.status.is_server_error() {
+fn log(problem: &Problem, outage: &Outage) {
+    if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+        if let Some(refused) = outage.tell(Instant::now()) {
+            tracing::warn!(refused, "not available; requests are answered 503");
+        }
+    } else if problem.status.is_server_error() {
         let cause = problem.cause.as_deref().unwrap_or("none given");
         tracing::error!(status = problem.status.as_u16(), cause, "request failed");
     } else {
@@ -147,6 +167,25 @@ fn log(problem: &Problem) {
             code = problem.code,
             "request refused"
         );
+    }
+}
+
+/// Requests answered 503 since the log last said so. They come by the thousand, and whoever could
+/// not do its work has logged why: one line now and then is enough.
+#[derive(Default)]
+struct Outage(Mutex<(Option<Instant>, u64)>);
+
+impl Outage {
+    /// Counts one more; how many there were when it is time to tell.
+    fn tell(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, refused) = &mut *state;
+        *refused += 1;
+        if told.is_some_and(|told| now.duration_since(told) < OUTAGE_EVERY) {
+            return None;
+        }
+        *told = Some(now);
+        Some(std::mem::take(refused))
     }
 }
 

@@ -1,9 +1,13 @@
 //! `Idempotency-Key` (partnership-api.md, "Idempotency"). Every handler that changes something
 //! answers through [`once`]: the effect commits together with its key, the answer is kept right
-//! after, and a second request with the key gets the first answer again.
+//! after, and a second request with the key gets the first answer again. [`see_through`] stands
+//! before the handlers, so that the answer is kept although nobody waits for it any more.
+
+use std::panic::resume_unwind;
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cp_domain::{
     Begun, ControlPlane, DomainResult, Effect, IdempotentRequest, PartnerCaller, StoredAnswer,
@@ -14,8 +18,11 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Serialize;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 use utoipa::IntoParams;
 
+use crate::places::Place;
 use crate::problem::{Form, Problem};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -37,6 +44,31 @@ pub struct IdempotencyParam {
         nullable = false
     )]
     idempotency_key: Option<String>,
+}
+
+/// Runs a request with a key to its end, also when its caller hangs up. Dropped half-way it would
+/// leave its key taken and no answer under it: retries would be told `request_in_progress` for as
+/// long as a first request may run.
+pub async fn see_through(request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(KEY) {
+        return next.run(request).await;
+    }
+    // Of `serve`, which waits for it before the process ends.
+    let work = request.extensions().get::<TaskTracker>().cloned();
+    let place = request.extensions().get::<Place>().cloned();
+    let running = async move {
+        let response = next.run(request).await;
+        drop(place);
+        response
+    };
+    let running = work.unwrap_or_default().spawn(running.in_current_span());
+    running
+        .await
+        .unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is going down.
+            Err(_) => Problem::unavailable().into_response(),
+        })
 }
 
 /// The key of this request, if it has one, with what it is tied to.

@@ -15,6 +15,7 @@ mod jwks;
 mod params;
 mod partner_auth;
 mod partnership;
+mod places;
 mod problem;
 mod serve;
 mod wire;
@@ -32,6 +33,7 @@ pub use docs::openapi;
 pub use serve::serve;
 
 use front_door::FrontDoor;
+use places::Waits;
 
 /// What the process decides about the interface.
 #[derive(Debug, Clone)]
@@ -41,7 +43,7 @@ pub struct ApiOptions {
     pub trusted_proxies: usize,
     /// Cancelled when the process is told to stop: open waits then end with what they have.
     pub shutdown: CancellationToken,
-    /// Requests worked on at once; more are answered 503.
+    /// Requests worked on at once; more are answered 503. Those that wait do not count.
     pub max_in_flight: usize,
     /// Agents' `desired` calls held open at once. They hold no connection to the database, so
     /// there may be many more of them than of other requests.
@@ -64,6 +66,7 @@ impl Default for ApiOptions {
 pub(crate) struct ApiState {
     pub control_plane: ControlPlane,
     pub shutdown: CancellationToken,
+    pub waits: Arc<Waits>,
 }
 
 impl FromRef<ApiState> for ControlPlane {
@@ -78,6 +81,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
     let state = ApiState {
         control_plane,
         shutdown: options.shutdown,
+        waits: Arc::default(),
     };
     let partnership = Router::from(partnership::routes()).route_layer(from_fn_with_state(
         state.control_plane.clone(),

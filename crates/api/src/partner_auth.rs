@@ -12,6 +12,7 @@ use cp_model::{PartnershipModel, RequestId};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 
+use crate::idempotency::see_through;
 use crate::problem::{Problem, RATE_LIMIT_LIMIT, RATE_LIMIT_REMAINING, RATE_LIMIT_RESET};
 
 /// The header that carries a partner's secret, as the documents write it.
@@ -55,7 +56,7 @@ pub async fn authenticate(
         .extensions_mut()
         .insert(PartnerCaller { partner, caller });
 
-    let mut response = next.run(request).await;
+    let mut response = see_through(request, next).await;
     let headers = response.headers_mut();
     headers.insert(RATE_LIMIT_LIMIT, HeaderValue::from(limit.limit));
     headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from(limit.remaining));

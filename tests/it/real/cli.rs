@@ -231,10 +231,7 @@ async fn every_command_explains_itself() {
         let help = &said.out;
         assert!(help.contains("Usage: insforge-cloud"), "{help}");
         let about = help.lines().next().unwrap_or_default();
-        assert!(
-            about.ends_with('.') && about.len() > 10,
-            "{command:?}: {about}"
-        );
+        assert!(about.len() > 10, "{command:?}: {about}");
         seen += 1;
         for name in subcommands(help) {
             commands.push([&command[..], &[name]].concat());

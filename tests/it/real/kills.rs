@@ -7,7 +7,7 @@ use cp_tests::programs::{Dev, Home, NO_POOL, Program, kill, quiet_port};
 use cp_tests::{PartnerClient, TestDatabase, eventually};
 use cp_tokens::sealing::SealingKey;
 use secrecy::ExposeSecret as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -65,9 +65,9 @@ async fn a_worker_killed_while_it_launches_is_followed_by_another() {
     };
     let projects = async {
         tokio::join!(
-            creating(one, "a"),
-            creating(two, "b"),
-            creating(one, "c"),
+            creating(one, "shop-a"),
+            creating(two, "shop-b"),
+            creating(one, "shop-c"),
             // Both processes are asked for one and the same.
             creating(one, "same"),
             creating(two, "same"),

@@ -61,7 +61,7 @@ async fn the_printed_tour_works_when_pasted_line_by_line() {
         "Project deleted successfully"
     );
 
-    let status = "curl -s -o /dev/null -w '%{http_code}' $API/$ID/metadata -H \"X-Partnership-Secret: $SECRET\"";
+    let status = "curl -s -o /dev/null -w '%{http_code}\\n' $API/$ID/metadata -H \"X-Partnership-Secret: $SECRET\"";
     assert_eq!(shell.paste(status).await, "404");
     let machine = machine.expect("the project had a machine");
     eventually("the machine is gone", Duration::from_secs(10), async || {

@@ -28,6 +28,8 @@ use crate::problem::Problem;
 
 /// The long poll, which the front door counts apart.
 pub const DESIRED_PATH: &str = "/agent/v1/desired";
+/// What anybody may send a body to, which the front door counts apart too.
+pub const REGISTER_PATH: &str = "/agent/v1/register";
 
 /// How much of an agent's own words is kept.
 const MAX_MESSAGE_CHARS: usize = 500;
@@ -40,7 +42,10 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(report))
 }
 
-impl RequestBody for RegisterRequest {}
+impl RequestBody for RegisterRequest {
+    /// Its credential is in the body, so nobody is known before it has arrived.
+    const ARRIVAL: Duration = Duration::from_secs(5);
+}
 impl RequestBody for ReportRequest {}
 
 /// The machine whose agent calls.

@@ -21,6 +21,7 @@ fn app(options: &ApiOptions) -> Router {
             get(async || Problem::invalid_input("wait must be a number")),
         )
         .route("/agent/v1/desired", get(async || "fine"))
+        .route("/agent/v1/register", post(async || "fine"))
         .layer(from_fn_with_state(Arc::new(FrontDoor::new(options)), pass))
 }
 
@@ -108,4 +109,33 @@ async fn a_full_house_is_refused_at_the_door() {
         StatusCode::OK,
         "agents have their own places"
     );
+    let registered = call(&options, Method::POST, "/agent/v1/register").await;
+    assert_eq!(
+        registered.status(),
+        StatusCode::OK,
+        "and so have registrations"
+    );
+}
+
+#[tokio::test]
+async fn slow_registrations_take_no_places_of_others() {
+    let door = FrontDoor::new(&ApiOptions {
+        max_in_flight: 1,
+        ..ApiOptions::default()
+    });
+    let admit = |path| door.admit(path);
+    let held: Vec<_> = std::iter::from_fn(|| admit("/agent/v1/register")).collect();
+    assert_eq!(held.len(), MAX_REGISTRATIONS);
+    let _report = admit("/agent/v1/report").expect("has a place");
+    assert!(admit("/partnership/v1/x/ok").is_none());
+}
+
+#[test]
+fn an_outage_is_told_now_and_then_with_its_size() {
+    let outage = Outage::default();
+    let start = Instant::now();
+    assert_eq!(outage.tell(start), Some(1));
+    assert_eq!(outage.tell(start), None);
+    assert_eq!(outage.tell(start + OUTAGE_EVERY / 2), None);
+    assert_eq!(outage.tell(start + OUTAGE_EVERY), Some(3));
 }

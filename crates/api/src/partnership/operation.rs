@@ -12,6 +12,7 @@ use crate::ApiState;
 use crate::docs::errors::{BadRequestError, NotFoundError, PartnerErrors};
 use crate::params::{self, OperationPath, PartnerParam, QueryText};
 use crate::partner_auth::AnyPartner;
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::wire::operation::OperationResponse;
 
@@ -57,16 +58,26 @@ pub async fn get_operation(
     State(state): State<ApiState>,
     AnyPartner(by): AnyPartner,
     OperationPath(id): OperationPath,
+    place: Place,
     QueryText(query): QueryText<WaitQuery>,
 ) -> Result<Json<OperationResponse>, Problem> {
     let wait = params::number("wait", query.wait.as_deref(), 0..=MAX_WAIT_SECONDS, 0)?;
     let wait = Duration::from_secs(wait);
-    let control_plane = &state.control_plane;
-    let operation = tokio::select! {
-        operation = control_plane.partner_operation(&by.partner, id, wait) => operation,
-        () = state.shutdown.cancelled() => {
-            control_plane.partner_operation(&by.partner, id, Duration::ZERO).await
-        }
+    let now = || {
+        let control_plane = &state.control_plane;
+        control_plane.partner_operation(&by.partner, id, Duration::ZERO)
+    };
+    let waiting = if wait.is_zero() {
+        None
+    } else {
+        state.waits.begin(&by.partner.id, &place)
+    };
+    let operation = match waiting {
+        None => now().await,
+        Some(_waiting) => tokio::select! {
+            ended = state.control_plane.partner_operation(&by.partner, id, wait) => ended,
+            () = state.shutdown.cancelled() => now().await,
+        },
     }?;
     Ok(Json(operation.into()))
 }

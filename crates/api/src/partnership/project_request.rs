@@ -11,6 +11,7 @@ use crate::ApiState;
 use crate::body::RequestBody;
 use crate::idempotency::Answer;
 use crate::params::one_of;
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::wire::project::SyncResponse;
 use crate::wire::schema;
@@ -143,12 +144,13 @@ fn has_nul(value: &Value) -> bool {
 pub async fn synced(
     state: &ApiState,
     by: &PartnerCaller,
+    place: &Place,
     effect: Effect,
 ) -> Result<Answer, Problem> {
     let id = project_of(effect)?;
     let settled = |status| status != ProjectStatus::Provisioning;
     let at_most = state.control_plane.settings().create_wait;
-    let view = wait_for_status(state, &by.partner, id, settled, at_most).await?;
+    let view = wait_for_status(state, &by.partner, place, id, settled, at_most).await?;
     Answer::ok(&SyncResponse::from(view))
 }
 

@@ -14,6 +14,7 @@ use crate::docs::errors::{ConflictError, InputErrors, NotFoundError, PartnerErro
 use crate::idempotency::{Answer, IdempotencyKey, IdempotencyParam, once};
 use crate::params::{PartnerParam, ProjectParam, ProjectPath};
 use crate::partner_auth::WhiteLabel;
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::wire::project::ProjectState;
 
@@ -88,6 +89,7 @@ pub async fn restart_project(
     State(state): State<ApiState>,
     WhiteLabel(by): WhiteLabel,
     ProjectPath(id): ProjectPath,
+    place: Place,
     key: IdempotencyKey,
     body: JsonBody<RestartRequest>,
 ) -> Result<Response, Problem> {
@@ -100,7 +102,7 @@ pub async fn restart_project(
     let control_plane = &state.control_plane;
     let effect = control_plane.restart_project(&by, id, release.as_deref(), key.as_ref());
     once(control_plane, &by, key.as_ref(), effect, async |effect| {
-        let (status, view) = view_after(&state, &by.partner, effect, wait).await?;
+        let (status, view) = view_after(&state, &by.partner, &place, effect, wait).await?;
         Answer::json(status, &RestartResponse::from(view))
     })
     .await

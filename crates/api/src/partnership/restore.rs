@@ -10,6 +10,7 @@ use crate::docs::errors::{ConflictError, InputErrors, NotFoundError, PartnerErro
 use crate::idempotency::{Answer, IdempotencyKey, IdempotencyParam, once};
 use crate::params::{PartnerParam, ProjectParam, ProjectPath};
 use crate::partner_auth::WhiteLabel;
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::wire::project::StatusResponse;
 
@@ -33,6 +34,7 @@ pub async fn restore_project(
     State(state): State<ApiState>,
     WhiteLabel(by): WhiteLabel,
     ProjectPath(id): ProjectPath,
+    place: Place,
     key: IdempotencyKey,
     body: JsonBody<WaitRequest>,
 ) -> Result<Response, Problem> {
@@ -41,7 +43,7 @@ pub async fn restore_project(
     let control_plane = &state.control_plane;
     let effect = control_plane.restore_project(&by, id, key.as_ref());
     once(control_plane, &by, key.as_ref(), effect, async |effect| {
-        let (status, view) = view_after(&state, &by.partner, effect, wait).await?;
+        let (status, view) = view_after(&state, &by.partner, &place, effect, wait).await?;
         Answer::json(status, &StatusResponse::from(view.project))
     })
     .await

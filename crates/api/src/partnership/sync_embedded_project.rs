@@ -10,6 +10,7 @@ use crate::docs::errors::{ConflictError, InputErrors, PartnerErrors};
 use crate::idempotency::{IdempotencyKey, IdempotencyParam, once};
 use crate::params::PartnerParam;
 use crate::partner_auth::WhiteLabel;
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::wire::project::SyncResponse;
 
@@ -32,6 +33,7 @@ use crate::wire::project::SyncResponse;
 pub async fn sync_embedded_project(
     State(state): State<ApiState>,
     WhiteLabel(by): WhiteLabel,
+    place: Place,
     key: IdempotencyKey,
     body: JsonBody<SyncEmbeddedProjectRequest>,
 ) -> Result<Response, Problem> {
@@ -40,7 +42,7 @@ pub async fn sync_embedded_project(
     let control_plane = &state.control_plane;
     let effect = control_plane.sync_embedded_project(&by, &request, key.as_ref());
     once(control_plane, &by, key.as_ref(), effect, |effect| {
-        synced(&state, &by, effect)
+        synced(&state, &by, &place, effect)
     })
     .await
 }

@@ -10,6 +10,7 @@ use crate::docs::errors::{ConflictError, InputErrors, NotFoundError, PartnerErro
 use crate::idempotency::{IdempotencyKey, IdempotencyParam, once};
 use crate::params::{PartnerParam, UserParam, UserPath};
 use crate::partner_auth::CoBranded;
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::wire::project::SyncResponse;
 
@@ -35,6 +36,7 @@ pub async fn sync_project(
     State(state): State<ApiState>,
     CoBranded(by): CoBranded,
     UserPath(user): UserPath,
+    place: Place,
     key: IdempotencyKey,
     body: JsonBody<SyncProjectRequest>,
 ) -> Result<Response, Problem> {
@@ -43,7 +45,7 @@ pub async fn sync_project(
     let control_plane = &state.control_plane;
     let effect = control_plane.sync_project(&by, user, &request, key.as_ref());
     once(control_plane, &by, key.as_ref(), effect, |effect| {
-        synced(&state, &by, effect)
+        synced(&state, &by, &place, effect)
     })
     .await
 }

@@ -1,4 +1,5 @@
-//! Waiting for a project to come to rest, bounded in time and by the end of the process.
+//! Waiting for a project to come to rest, bounded in time, by the number of those that wait, and
+//! by the end of the process.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 
 use crate::ApiState;
 use crate::body::RequestBody;
+use crate::places::Place;
 use crate::problem::Problem;
 
 /// The body of pause and restore.
@@ -33,15 +35,19 @@ impl RequestBody for WaitRequest {
 }
 
 /// The project when its status has settled, when the time is up, or when the process is told to
-/// stop: then with the status so far.
+/// stop or the partner has too many requests waiting: then with the status so far.
 pub async fn wait_for_status(
     state: &ApiState,
     partner: &Partner,
+    place: &Place,
     id: ProjectId,
     settled: impl Fn(ProjectStatus) -> bool + Send,
     at_most: Duration,
 ) -> DomainResult<ProjectView> {
     let control_plane = &state.control_plane;
+    let Some(_waiting) = state.waits.begin(&partner.id, place) else {
+        return control_plane.project_view(partner, id).await;
+    };
     tokio::select! {
         view = control_plane.wait_for_status(partner, id, settled, at_most) => view,
         () = state.shutdown.cancelled() => control_plane.project_view(partner, id).await,
@@ -53,6 +59,7 @@ pub async fn wait_for_status(
 pub async fn view_after(
     state: &ApiState,
     partner: &Partner,
+    place: &Place,
     effect: Effect,
     wait: bool,
 ) -> Result<(StatusCode, ProjectView), Problem> {
@@ -63,7 +70,7 @@ pub async fn view_after(
     }
     let at_most = state.control_plane.settings().completion_wait;
     let settled = |status: ProjectStatus| !status.is_transitional();
-    let view = wait_for_status(state, partner, id, settled, at_most).await?;
+    let view = wait_for_status(state, partner, place, id, settled, at_most).await?;
     let status = if settled(view.project.status) {
         StatusCode::OK
     } else {
