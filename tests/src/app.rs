@@ -31,6 +31,8 @@ pub struct AppOptions {
     pub create_wait: Duration,
     pub completion_wait: Duration,
     pub auth_failures_per_minute: u32,
+    /// `WorkerConfig::recheck`.
+    pub recheck: Duration,
 }
 
 impl Default for AppOptions {
@@ -43,6 +45,7 @@ impl Default for AppOptions {
             create_wait: Duration::from_secs(10),
             completion_wait: Duration::from_secs(20),
             auth_failures_per_minute: 100_000,
+            recheck: Duration::from_secs(1),
         }
     }
 }
@@ -156,6 +159,7 @@ impl App {
             reconcile_every: Duration::from_millis(200),
             missing_grace: Duration::from_millis(400),
             launch_visibility: Duration::from_millis(300),
+            recheck: self.options.recheck,
             orphan_grace: Duration::from_millis(600),
             boot_time: Duration::from_secs(1),
             grace: Duration::from_secs(5),

@@ -179,6 +179,8 @@ async fn serve(
     let settings = cp_worker::WorkerConfig {
         boot_time: local_machines::BOOT_TIME,
         missing_grace: local_machines::MISSING_GRACE,
+        launch_visibility: local_machines::LAUNCH_VISIBILITY,
+        recheck: local_machines::RECHECK,
         ..worker_config(config, demo.base_url.clone())
     };
     let worker = Worker::new(control_plane.clone(), Arc::new(compute), settings);

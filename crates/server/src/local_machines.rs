@@ -15,6 +15,10 @@ const AGENT: &str = "insforge-agent";
 /// How often dead agents are looked for, as systemd would on a real machine.
 const RESUME_EVERY: Duration = Duration::from_secs(2);
 
+/// How soon a launched machine is seen: its folder is there when the launch returns.
+pub const LAUNCH_VISIBILITY: Duration = Duration::from_secs(1);
+/// How often a waiting operation looks for its machine. A look reads a file.
+pub const RECHECK: Duration = Duration::from_secs(5);
 /// Until a new one is ready to become a project, for the size of the pool.
 pub const BOOT_TIME: Duration = Duration::from_secs(5);
 

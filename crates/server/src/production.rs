@@ -67,6 +67,8 @@ pub async fn work(
         let settings = WorkerConfig {
             boot_time: local_machines::BOOT_TIME,
             missing_grace: local_machines::MISSING_GRACE,
+            launch_visibility: local_machines::LAUNCH_VISIBILITY,
+            recheck: local_machines::RECHECK,
             ..worker_config(&config, control_url)
         };
         Worker::new(control_plane, shared, settings)

@@ -1,9 +1,11 @@
 //! The connection pool, migrations and transactions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use tokio::task::AbortHandle;
 
 use crate::error::{StorageError, StorageResult};
 use crate::notifications::Notifications;
@@ -27,6 +29,39 @@ pub struct DatabaseConfig {
 pub struct Database {
     pool: PgPool,
     notifications: Notifications,
+    _shedding: Arc<Shedding>,
+}
+
+/// Ends with the last clone of its [`Database`].
+struct Shedding(AbortHandle);
+
+impl Drop for Shedding {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Closes what a quiet process does not need: the pool hands out its connections in turn, so with
+/// a query now and then none would ever be idle for long. One stays open, for the next query.
+async fn shed_idle_connections(pool: PgPool) {
+    let mut quiet_seconds = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let idle = pool.num_idle();
+        // The listener is always in use.
+        let busy = usize::try_from(pool.size())
+            .unwrap_or(0)
+            .saturating_sub(idle)
+            > 2;
+        quiet_seconds = if busy { 0 } else { quiet_seconds + 1 };
+        if quiet_seconds >= 3 {
+            for _ in 1..idle {
+                if let Some(connection) = pool.try_acquire() {
+                    let _ = connection.close().await;
+                }
+            }
+        }
+    }
 }
 
 impl Database {
@@ -49,9 +84,11 @@ impl Database {
             .test_before_acquire(false)
             .connect_lazy_with(options);
         let notifications = Notifications::listen(pool.clone());
+        let shedding = tokio::spawn(shed_idle_connections(pool.clone()));
         Ok(Self {
             pool,
             notifications,
+            _shedding: Arc::new(Shedding(shedding.abort_handle())),
         })
     }
 

@@ -11,9 +11,6 @@ use crate::lost::{note_seen, wait_or_lose};
 use crate::probe::probe;
 use crate::step::{Outcome, StepContext, StepResult};
 
-/// Reports wake the operation at once; this only bounds what a lost one costs.
-const RECHECK: Duration = Duration::from_secs(5);
-
 /// `reallocate`: the step from which a project that never had data gets another machine.
 pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str) -> StepResult {
     let machine = cx.machine()?;
@@ -42,11 +39,11 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
     match cx.compute().find(machine.id).await? {
         Some(found) if found.power == Power::Stopped => {
             cx.compute().start(machine.id, &found.provider_ref).await?;
-            Ok(Outcome::Wait(RECHECK))
+            Ok(Outcome::Wait(cx.config().recheck))
         }
         Some(_) => {
             note_seen(cx, machine).await?;
-            Ok(Outcome::Wait(RECHECK))
+            Ok(Outcome::Wait(cx.config().recheck))
         }
         None => match (wait_or_lose(cx, machine).await?, cx.lease.kind) {
             (Some(wait), _) => Ok(wait),

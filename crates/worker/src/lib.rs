@@ -55,6 +55,9 @@ pub struct WorkerConfig {
     /// How long after a launch the provider may fail to show its machine. After a launch whose
     /// answer was lost, nobody launches again until then.
     pub launch_visibility: Duration,
+    /// How often an operation that waits for its machine asks the provider about it. The agent's
+    /// reports wake it at once; this is for machines that vanish or stop while they boot.
+    pub recheck: Duration,
     /// How long one run of a step may take; a provider's call may hang.
     pub step_timeout: Duration,
     /// How long a machine without a row may run before it is terminated.
@@ -81,6 +84,7 @@ impl Default for WorkerConfig {
             reconcile_every: Duration::from_secs(10),
             missing_grace: Duration::from_mins(1),
             launch_visibility: Duration::from_secs(30),
+            recheck: Duration::from_mins(1),
             step_timeout: Duration::from_mins(2),
             orphan_grace: Duration::from_mins(5),
             boot_deadline: Duration::from_mins(15),

@@ -7,7 +7,7 @@ use cp_tests::programs::{Dev, Home, NO_POOL, Program, kill, quiet_port};
 use cp_tests::{PartnerClient, TestDatabase, eventually};
 use cp_tokens::sealing::SealingKey;
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -60,7 +60,9 @@ async fn a_worker_killed_while_it_launches_is_followed_by_another() {
     let [one, two] = &plane.partners;
     let mut first = plane.work();
     let creating = async |partner: &PartnerClient, name: &str| -> String {
-        let project = partner.create_project(name).await;
+        let body = json!({ "project_name": name, "external_id": name });
+        let answer = partner.post("/sync-embedded-project", &body).await;
+        let project = answer.expect(200)["project"].clone();
         project["id"].as_str().expect("an id").to_owned()
     };
     let projects = async {
@@ -85,7 +87,7 @@ async fn a_worker_killed_while_it_launches_is_followed_by_another() {
         (taken, second)
     };
     let ((a, b, c, same, again), (taken, _second)) = tokio::join!(projects, killing);
-    assert_eq!(same, again, "one name, one project");
+    assert_eq!(same, again, "one external id, one project");
     let projects: Vec<String> = vec![a, b, c, same];
 
     for project in &projects {

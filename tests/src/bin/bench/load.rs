@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::process::Command;
 
 use crate::at_least;
-use crate::dev::Dev;
 use crate::report::Row;
 
 const SECONDS: u32 = 6;
@@ -59,7 +58,7 @@ pub async fn metadata(dev: &Dev) -> Vec<Row> {
 
 /// Requests per second by `wrk` with 32 connections. Any answer but 200 ends the bench.
 fn wrk(dev: &Dev, method: &str, path: &str) -> f64 {
-    let script = dev.dir.join("wrk.lua");
+    let script = dev.home().path().join("wrk.lua");
     let mut file = std::fs::File::create(&script).expect("the script can be written");
     write!(
         file,

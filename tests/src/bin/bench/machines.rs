@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::at_most;
-use crate::dev::Dev;
 use crate::report::Row;
 
 const CREATES: usize = 20;

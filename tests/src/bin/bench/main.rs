@@ -4,7 +4,6 @@
 //! The server is the real `insforge-cloud dev` of this profile, with real Postgres and real local
 //! machines; only the thousand projects run on `sim` machines, in a process of their own.
 
-mod dev;
 mod load;
 mod machines;
 mod memory;
@@ -38,13 +37,13 @@ fn main() {
 
 async fn run() -> Report {
     let mut report = Report::default();
-    let dev = dev::Dev::start().await;
+    let dev = Dev::start_with(&[("INSFORGE_LOG", "warn")]).await;
     report.extend(memory::idle(&dev).await);
     report.extend(load::authorization(&dev).await);
     report.extend(load::metadata(&dev).await);
     report.extend(machines::warm(&dev).await);
     report.extend(machines::cold(&dev).await);
-    dev.stop().await;
+    drop(dev.interrupt().await);
     report.extend(thousand::measure().await);
     report
 }

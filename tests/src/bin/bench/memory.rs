@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::at_most;
-use crate::dev::Dev;
 use crate::report::Row;
 
 /// MiB of one process.
@@ -75,7 +74,7 @@ pub async fn idle(dev: &Dev) -> Vec<Row> {
     tokio::time::sleep(Duration::from_secs(20)).await;
     let server = pss(dev.pid());
     let mut machines: Vec<f64> = Vec::new();
-    for entry in std::fs::read_dir(dev.dir.join("machines"))
+    for entry in std::fs::read_dir(dev.data().join("machines"))
         .into_iter()
         .flatten()
         .flatten()
