@@ -105,6 +105,8 @@ impl World {
         let (hook, reached) = stop_at(operation.id, step, point);
         let worker = self.app.start_worker(WorkerConfig {
             crash_hook: Some(hook),
+            // One slot: the step that never returns holds it, so that this worker goes no further.
+            concurrency: 1,
             ..self.config("doomed")
         });
         tokio::time::timeout(Duration::from_secs(10), reached)

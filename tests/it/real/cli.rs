@@ -231,7 +231,10 @@ async fn every_command_explains_itself() {
         let help = &said.out;
         assert!(help.contains("Usage: insforge-cloud"), "{help}");
         let about = help.lines().next().unwrap_or_default();
-        assert!(about.len() > 5 && !about.contains("Usage"), "{command:?}: {help}");
+        assert!(
+            about.len() > 5 && !about.contains("Usage"),
+            "{command:?}: {help}"
+        );
         seen += 1;
         for name in subcommands(help) {
             commands.push([&command[..], &[name]].concat());

@@ -7,7 +7,7 @@ use cp_tests::eventually;
 use cp_tests::programs::{Backend, Dev, Home, NO_POOL, kill};
 
 /// The least that a backend must do: `contract/project-backend.md`, health and project id.
-const PROGRAM: &str = r##"#!/usr/bin/env python3
+const PROGRAM: &str = r#"#!/usr/bin/env python3
 import http.server, json, os
 
 KEYS = "Bearer " + os.environ["ACCESS_API_KEY"]
@@ -32,7 +32,7 @@ class Backend(http.server.BaseHTTPRequestHandler):
 
 address = (os.environ["HOST"], int(os.environ["PORT"]))
 http.server.ThreadingHTTPServer(address, Backend).serve_forever()
-"##;
+"#;
 
 #[tokio::test]
 async fn any_program_with_the_contract_of_a_backend_serves_a_project() {

@@ -132,7 +132,7 @@ fn allocated(log: &str) -> HashSet<String> {
 /// `serve` twice on one database, and as many `work` as a story starts.
 struct Plane {
     // The programs end before their home and their database do.
-    _serving: Vec<Program>,
+    serving: Vec<Program>,
     /// The same partner, at each of the two.
     partners: [PartnerClient; 2],
     home: Home,
@@ -161,7 +161,7 @@ impl Plane {
         ];
         let env = env.map(|(name, value)| (format!("INSFORGE_{name}"), value.to_owned()));
         let mut plane = Self {
-            _serving: Vec::new(),
+            serving: Vec::new(),
             partners: [nobody(&addresses[0]), nobody(&addresses[1])],
             home,
             database,
@@ -174,7 +174,7 @@ impl Plane {
                     said.contains("\"serving\"").then_some(())
                 })
                 .await;
-            plane._serving.push(serving);
+            plane.serving.push(serving);
         }
         let create = [
             "partner",
@@ -185,9 +185,9 @@ impl Plane {
             "--json",
         ];
         let made = plane.home.run(&create, &plane.env()).await.json();
+        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
         for partner in &mut plane.partners {
-            partner.id = made["id"].as_str().expect("an id").to_owned();
-            partner.secret = made["secret"].as_str().expect("a secret").to_owned();
+            (partner.id, partner.secret) = (text("id"), text("secret"));
         }
         plane
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Backend, Home, Program, quiet_port};
-use crate::PartnerClient;
+use crate::{PartnerClient, eventually};
 
 /// For stories that need no warm machine: each project's is made when it is created.
 pub const NO_POOL: (&str, &str) = (
@@ -100,15 +100,25 @@ impl Dev {
     }
 
     /// A project whose machine serves.
+    ///
+    /// # Panics
+    /// When it does not in time.
     pub async fn create(&self, name: &str) -> Backend {
         let project = self.partner.create_project(name).await;
-        let id = project["id"].as_str().expect("a project id").to_owned();
-        // Two cores, many machines: it may take longer than the call waits.
-        crate::eventually(
+        self.until_active(project["id"].as_str().expect("a project id"))
+            .await
+    }
+
+    /// Two cores, many machines: it may take longer than the creating call waits.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub async fn until_active(&self, project: &str) -> Backend {
+        eventually(
             "the project is active",
             Duration::from_secs(45),
             async || {
-                let project = self.partner.metadata(&id).await.body["project"].clone();
+                let project = self.partner.metadata(project).await.body["project"].clone();
                 (project["status"] == "active").then(|| Backend::of(&project))
             },
         )

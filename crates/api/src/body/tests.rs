@@ -160,7 +160,7 @@ async fn a_body_that_never_ends_is_given_up() {
         .await
         .err()
         .unwrap();
-    assert_eq!(message(&problem), "body must arrive within 30 seconds");
+    assert_eq!(message(&problem), "body must arrive within 10 seconds");
 }
 
 #[tokio::test]

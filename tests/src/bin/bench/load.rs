@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::at_least;
 use crate::report::Row;
+use cp_tests::programs::Dev;
 
 const SECONDS: u32 = 6;
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cp_tests::programs::Dev;
 use serde_json::json;
 
 use crate::at_most;

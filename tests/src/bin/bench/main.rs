@@ -12,6 +12,7 @@ mod thousand;
 
 use std::path::Path;
 
+use cp_tests::programs::Dev;
 use report::{Report, Row};
 
 fn main() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::at_most;
 use crate::report::Row;
+use cp_tests::programs::Dev;
 
 /// MiB of one process.
 fn pss(pid: u32) -> f64 {
