@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use cp_domain::machines::SILENCE;
 use cp_model::agent_protocol::ObservedState;
 use cp_model::{Machine, MachineId, MachineState};
@@ -15,22 +16,34 @@ use crate::Worker;
 use crate::jobs::{Ticks, log_failure};
 use crate::launch::MachineError;
 
-/// Since when each machine, by the provider's name for it, was seen without a row.
-type Orphans = HashMap<String, Instant>;
+/// Silence of a warm machine that counts even when every machine is silent.
+const LONG_SILENCE: TimeDelta = TimeDelta::minutes(10);
+
+/// What one round hands to the next.
+struct Rounds {
+    /// Since when each machine, by the provider's name for it, was seen without a row.
+    orphans: HashMap<String, Instant>,
+    /// Since when every round has worked. Silence before that may have been ours.
+    watching_since: DateTime<Utc>,
+}
 
 pub(crate) async fn reconcile_machines(worker: Worker, shutdown: CancellationToken) {
-    let mut orphans = Orphans::new();
+    let mut rounds = Rounds {
+        orphans: HashMap::new(),
+        watching_since: worker.now(),
+    };
     let mut ticks = Ticks::every(worker.config().reconcile_every, shutdown);
     while ticks.next().await {
-        log_failure(
-            "reconcile_machines",
-            worker.reconcile_once(&mut orphans).await,
-        );
+        let round = worker.reconcile_once(&mut rounds).await;
+        if round.is_err() {
+            rounds.watching_since = worker.now();
+        }
+        log_failure("reconcile_machines", round);
     }
 }
 
 impl Worker {
-    async fn reconcile_once(&self, orphans: &mut Orphans) -> Result<(), MachineError> {
+    async fn reconcile_once(&self, rounds: &mut Rounds) -> Result<(), MachineError> {
         // The provider first: a row is written before its launch, so whatever is in this list has
         // its row by the time the rows are read.
         let found = self.compute().list().await?;
@@ -39,14 +52,17 @@ impl Worker {
             .list_living_machines(self.compute().name())
             .await?;
         let (owned, strays) = pair(&rows, &found);
+        let last_seen = rows.iter().filter_map(|row| row.last_seen_at).max();
+        let tolerated = tolerated_silence(last_seen, rounds.watching_since, self.now());
         for row in &rows {
             if let Err(error) = self
-                .reconcile_machine(row.id, owned.get(&row.id).copied())
+                .reconcile_machine(row.id, owned.get(&row.id).copied(), tolerated)
                 .await
             {
                 tracing::warn!(machine = %row.id, %error, "a machine could not be reconciled; the next round tries again");
             }
         }
+        let orphans = &mut rounds.orphans;
         orphans.retain(|reference, _| strays.iter().any(|m| m.provider_ref == *reference));
         for machine in strays {
             let since = *orphans
@@ -71,6 +87,7 @@ impl Worker {
         &self,
         id: MachineId,
         found: Option<&Found>,
+        tolerated_silence: TimeDelta,
     ) -> Result<(), MachineError> {
         let control_plane = self.control_plane();
         // Read again: much may have happened since the round began.
@@ -103,7 +120,7 @@ impl Worker {
                     .await?;
                 Ok(())
             }
-            (MachineState::Ready, Some(_)) if self.is_useless(row) => {
+            (MachineState::Ready, Some(_)) if self.is_useless(row, tolerated_silence) => {
                 tracing::warn!(machine = %row.id, "a warm machine is silent or does not get ready; replacing it");
                 control_plane
                     .mark_machine(row, MachineState::Terminating)
@@ -164,10 +181,16 @@ impl Worker {
                 .is_ok_and(|age| age > self.config().boot_deadline)
     }
 
+    fn now(&self) -> DateTime<Utc> {
+        self.control_plane().clock().now()
+    }
+
     /// A machine of the pool that nobody could claim.
-    fn is_useless(&self, row: &Machine) -> bool {
-        let now = self.control_plane().clock().now();
-        let silent = row.last_seen_at.is_none_or(|at| now - at > SILENCE);
+    fn is_useless(&self, row: &Machine, tolerated_silence: TimeDelta) -> bool {
+        let now = self.now();
+        let silent = row
+            .last_seen_at
+            .is_none_or(|at| now - at > tolerated_silence);
         let never_idle =
             row.observed_state != Some(ObservedState::Idle) && self.boots_too_long(row);
         row.project_id.is_none() && (silent || never_idle)
@@ -222,4 +245,43 @@ fn pair<'a>(
         }
     }
     (owned, strays)
+}
+
+/// How long a warm machine may be silent. When none is heard, or we were away, it is we who are
+/// deaf: the pool must not be thrown away after an outage of ours.
+fn tolerated_silence(
+    last_seen: Option<DateTime<Utc>>,
+    watching_since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> TimeDelta {
+    let somebody_is_heard = last_seen.is_some_and(|at| now - at <= SILENCE);
+    let tolerated = if somebody_is_heard {
+        SILENCE
+    } else {
+        LONG_SILENCE
+    };
+    if now - watching_since > tolerated {
+        tolerated
+    } else {
+        TimeDelta::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_counts_only_when_we_were_there_to_hear() {
+        let now = Utc::now();
+        let ago = |seconds| now - TimeDelta::seconds(seconds);
+        let tolerated = |heard, watching| tolerated_silence(heard, ago(watching), now);
+        assert_eq!(tolerated(Some(ago(5)), 3600), SILENCE);
+        // Nobody is heard: probably we are deaf, but not for ever.
+        assert_eq!(tolerated(Some(ago(100)), 3600), LONG_SILENCE);
+        assert_eq!(tolerated(None, 3600), LONG_SILENCE);
+        // We have just come back, and agents have not had time to report.
+        assert_eq!(tolerated(Some(ago(5)), 30), TimeDelta::MAX);
+        assert_eq!(tolerated(Some(ago(100)), 300), TimeDelta::MAX);
+    }
 }
