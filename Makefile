@@ -34,8 +34,8 @@ test:
 
 bench:
 	@scripts/setup --bench
-	@cargo build --locked --release --package cp-server --package cp-agent --bins
-	@cargo run --locked --release --quiet --package cp-tests --bin bench -- $(ARGS)
+	@cargo build --locked --release --package cp-server --package cp-agent --package cp-tests --bins
+	@"$(TARGET)/release/bench" $(ARGS)
 
 lint:
 	@cargo clippy --locked --workspace --all-targets -- -D warnings

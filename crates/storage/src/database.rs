@@ -1,6 +1,7 @@
 //! The connection pool, migrations and transactions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -41,21 +42,22 @@ impl Drop for Shedding {
     }
 }
 
+/// A process that takes no more connections than this in a second is quiet.
+const QUIET: u64 = 100;
+
 /// Closes what a quiet process does not need: the pool hands out its connections in turn, so with
 /// a query now and then none would ever be idle for long. One stays open, for the next query.
-async fn shed_idle_connections(pool: PgPool) {
+///
+/// Quiet is told by how often connections are taken, not by how many are out at a moment: a busy
+/// process that closed and opened them all the time would run into Postgres's limit.
+async fn shed_idle_connections(pool: PgPool, taken: Arc<AtomicU64>) {
     let mut quiet_seconds = 0;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let idle = pool.num_idle();
-        // The listener is always in use.
-        let busy = usize::try_from(pool.size())
-            .unwrap_or(0)
-            .saturating_sub(idle)
-            > 2;
+        let busy = taken.swap(0, Ordering::Relaxed) > QUIET;
         quiet_seconds = if busy { 0 } else { quiet_seconds + 1 };
         if quiet_seconds >= 3 {
-            for _ in 1..idle {
+            for _ in 1..pool.num_idle() {
                 if let Some(connection) = pool.try_acquire() {
                     let _ = connection.close().await;
                 }
@@ -74,6 +76,8 @@ impl Database {
             .parse()
             .map_err(StorageError::Database)?;
         let options = options.application_name(&config.application_name);
+        let taken = Arc::new(AtomicU64::new(0));
+        let counter = taken.clone();
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .min_connections(0)
@@ -82,9 +86,13 @@ impl Database {
             // A ping before each use would double the round trips of the hot path; a broken
             // connection answers its first query with an error that says so.
             .test_before_acquire(false)
+            .before_acquire(move |_, _| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                Box::pin(std::future::ready(Ok(true)))
+            })
             .connect_lazy_with(options);
         let notifications = Notifications::listen(pool.clone());
-        let shedding = tokio::spawn(shed_idle_connections(pool.clone()));
+        let shedding = tokio::spawn(shed_idle_connections(pool.clone(), taken));
         Ok(Self {
             pool,
             notifications,
