@@ -31,8 +31,8 @@ pub struct AppOptions {
     pub create_wait: Duration,
     pub completion_wait: Duration,
     pub auth_failures_per_minute: u32,
-    /// `WorkerConfig::recheck`.
-    pub recheck: Duration,
+    /// The worker works at the pace of production instead of a test's.
+    pub production_pace: bool,
 }
 
 impl Default for AppOptions {
@@ -45,7 +45,7 @@ impl Default for AppOptions {
             create_wait: Duration::from_secs(10),
             completion_wait: Duration::from_secs(20),
             auth_failures_per_minute: 100_000,
-            recheck: Duration::from_secs(1),
+            production_pace: false,
         }
     }
 }
@@ -151,20 +151,26 @@ impl App {
 
     /// Short times, so that a test need not wait for what production waits for.
     pub fn worker_config(&self, name: &str) -> WorkerConfig {
-        WorkerConfig {
+        let production = WorkerConfig {
             name: name.into(),
             control_url: self.base_url.clone(),
+            pool: self.options.pool.clone(),
+            ..WorkerConfig::default()
+        };
+        if self.options.production_pace {
+            return production;
+        }
+        WorkerConfig {
             lease: Duration::from_millis(900),
             sweep_every: Duration::from_millis(100),
             reconcile_every: Duration::from_millis(200),
             missing_grace: Duration::from_millis(400),
             launch_visibility: Duration::from_millis(300),
-            recheck: self.options.recheck,
+            recheck: Duration::from_secs(1),
             orphan_grace: Duration::from_millis(600),
             boot_time: Duration::from_secs(1),
             grace: Duration::from_secs(5),
-            pool: self.options.pool.clone(),
-            ..WorkerConfig::default()
+            ..production
         }
     }
 

@@ -63,7 +63,7 @@ impl ControlPlane {
     ) -> DomainResult<UserId> {
         let name = field::person_name("name", name)?;
         let email = field::email("email", email)?;
-        let hash = password::hash(password).map_err(DomainError::internal)?;
+        let hash = self.hash_password(password).await?;
         let mut tx = self.db().begin().await?;
         let user = self.ensure_account(&mut tx, &name, &email).await?;
         accounts::set_password(&mut tx, user, &hash, Some(self.now())).await?;
@@ -79,6 +79,15 @@ impl ControlPlane {
         .await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(user)
+    }
+
+    async fn hash_password(&self, password: &SecretString) -> DomainResult<String> {
+        let password = password.clone();
+        self.inner
+            .hashing
+            .run(move || password::hash(&password))
+            .await?
+            .map_err(DomainError::internal)
     }
 
     /// For operators: changes what a person's own organization pays for.

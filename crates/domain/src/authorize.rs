@@ -49,7 +49,7 @@ impl ControlPlane {
             self.now(),
         )
         .map_err(DomainError::internal)?;
-        let code = self.sign(&claims)?;
+        let code = self.sign(claims).await?;
         Ok(Authorization {
             code,
             expires_in: PROJECT_AUTHORIZATION_LIFETIME.num_seconds(),

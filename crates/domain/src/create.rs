@@ -8,13 +8,10 @@ use cp_storage::operations::NewOperation;
 use cp_storage::projects::NewProject;
 use cp_storage::{PgConnection, StorageError, accounts, operations, partners, projects, wakeups};
 use cp_tokens::secret::app_key;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::context::{IdempotentRequest, PartnerCaller};
 use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
-
-/// The most that `metadata` may take as JSON text, in bytes.
-const METADATA_LIMIT: usize = 4096;
 
 /// What a partner asks for.
 #[derive(Debug, Clone)]
@@ -23,7 +20,7 @@ pub struct ProjectRequest {
     pub region: Region,
     pub instance_type: InstanceType,
     pub external_id: Option<String>,
-    pub metadata: Option<Value>,
+    pub metadata: Option<Map<String, Value>>,
 }
 
 impl ControlPlane {
@@ -88,7 +85,9 @@ impl ControlPlane {
                 .transpose()?,
             ..request.clone()
         };
-        check_metadata(request.metadata.as_ref())?;
+        if let Some(metadata) = &request.metadata {
+            field::metadata("metadata", metadata)?;
+        }
         let partner = &by.partner.id;
         let mut tx = self.db().begin().await?;
         self.take_key(&mut tx, partner, key).await?;
@@ -146,6 +145,7 @@ impl ControlPlane {
         let now = self.now();
         let id = ProjectId::generate();
         let app_key = app_key();
+        let metadata = request.metadata.clone().map(Value::Object);
         let new = NewProject {
             id,
             organization_id: organization,
@@ -156,7 +156,7 @@ impl ControlPlane {
             app_key: &app_key,
             region: request.region,
             instance_type: request.instance_type,
-            metadata: request.metadata.as_ref(),
+            metadata: metadata.as_ref(),
             now,
         };
         if !projects::insert_project(conn, &new).await? {
@@ -208,40 +208,5 @@ impl ControlPlane {
         }
         wakeups::push(conn, id).await?;
         Ok(id)
-    }
-}
-
-fn check_metadata(metadata: Option<&Value>) -> DomainResult<()> {
-    let Some(metadata) = metadata else {
-        return Ok(());
-    };
-    if !metadata.is_object() {
-        return Err(field::FieldError::new("metadata", "must be an object").into());
-    }
-    let text = metadata.to_string();
-    if text.len() > METADATA_LIMIT {
-        return Err(field::FieldError::new(
-            "metadata",
-            "must not be larger than 4096 bytes as JSON",
-        )
-        .into());
-    }
-    // Postgres keeps no NUL in jsonb (PostgreSQL manual 8.14).
-    if has_nul(metadata) {
-        return Err(
-            field::FieldError::new("metadata", "must not contain the character U+0000").into(),
-        );
-    }
-    Ok(())
-}
-
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(name, value)| name.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -174,11 +174,14 @@ impl ControlPlane {
         }
     }
 
-    /// About half a millisecond of arithmetic, done in place: handing it to another thread costs
-    /// more than it frees.
-    pub(crate) fn sign(&self, claims: &ProjectAuthorization) -> DomainResult<String> {
+    /// About half a millisecond of arithmetic.
+    pub(crate) async fn sign(&self, claims: ProjectAuthorization) -> DomainResult<String> {
         let loaded = self.inner.keys.get().ok_or(DomainError::Unavailable)?;
-        loaded.ring.sign(claims).map_err(DomainError::internal)
+        self.inner
+            .signing
+            .run(move || loaded.ring.sign(&claims))
+            .await?
+            .map_err(DomainError::internal)
     }
 
     /// Takes the rotation's next step if one is due; with `force` begins a rotation before its

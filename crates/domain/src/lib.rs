@@ -9,6 +9,7 @@ mod authorize;
 mod context;
 mod create;
 mod errors;
+mod heavy;
 mod housekeeping;
 mod idempotency;
 mod keys;
@@ -79,6 +80,8 @@ struct Inner {
     sealer: Sealer,
     settings: Settings,
     keys: keys::LoadedKeys,
+    signing: heavy::Heavy,
+    hashing: heavy::Heavy,
     partners: moka::sync::Cache<[u8; 32], Arc<cp_model::Partner>>,
     lately_right: moka::sync::Cache<[u8; 32], ()>,
     limiter: rate_limit::Limiter<PartnerId>,
@@ -107,6 +110,8 @@ impl ControlPlane {
             partners: partners::cache(),
             lately_right: partners::lately_right(),
             keys: keys::LoadedKeys::default(),
+            signing: heavy::Heavy::short(),
+            hashing: heavy::Heavy::long(),
             background: std::sync::Mutex::default(),
             db,
             clock,

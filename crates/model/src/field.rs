@@ -1,5 +1,7 @@
 //! Rules on what people type, in one place: each refusal names the field and the rule.
 
+use serde_json::{Map, Value};
+
 /// An input that breaks a rule. Becomes a 400 whose message reads `<field> <rule>`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {rule}")]
@@ -79,6 +81,37 @@ pub fn idempotency_key(field: &'static str, given: &str) -> FieldResult<String> 
             field,
             "must be 1 to 255 printable ASCII characters",
         ))
+    }
+}
+
+/// What a partner notes on a project: at most 4096 bytes as JSON text.
+pub fn metadata(field: &'static str, given: &Map<String, Value>) -> FieldResult<()> {
+    const MAX_BYTES: usize = 4 * 1024;
+    // Postgres's jsonb cannot hold it (its manual, section 8.14).
+    if given
+        .iter()
+        .any(|(name, value)| name.contains('\0') || has_nul(value))
+    {
+        let rule = "must not contain the character U+0000";
+        return Err(FieldError::new(field, rule));
+    }
+    let size = serde_json::to_vec(given).map_or(usize::MAX, |json| json.len());
+    if size > MAX_BYTES {
+        let rule = format!("must be at most {MAX_BYTES} bytes as JSON, has {size}");
+        return Err(FieldError::new(field, rule));
+    }
+    Ok(())
+}
+
+/// Nesting is bounded by the JSON reader (128 levels).
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

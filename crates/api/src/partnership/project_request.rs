@@ -1,7 +1,7 @@
 //! The bodies of the two sync calls, checked.
 
 use cp_domain::{Effect, PartnerCaller, ProjectRequest};
-use cp_model::{FieldError, FieldResult, InstanceType, ProjectStatus, Region, field};
+use cp_model::{FieldResult, InstanceType, ProjectStatus, Region, field};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -17,7 +17,6 @@ use crate::wire::project::SyncResponse;
 use crate::wire::schema;
 
 /// The largest `metadata`, serialised.
-const MAX_METADATA_BYTES: usize = 4 * 1024;
 
 /// The body of `sync-project`.
 #[derive(Deserialize, ToSchema)]
@@ -82,6 +81,9 @@ impl SyncProjectRequest {
 
 impl SyncEmbeddedProjectRequest {
     pub fn check(self) -> FieldResult<ProjectRequest> {
+        if let Some(metadata) = &self.metadata {
+            field::metadata("metadata", metadata)?;
+        }
         Ok(ProjectRequest {
             name: field::project_name("project_name", &self.project_name)?,
             region: region(self.region.as_deref())?,
@@ -90,7 +92,7 @@ impl SyncEmbeddedProjectRequest {
                 .external_id
                 .map(|id| field::external_id("external_id", &id))
                 .transpose()?,
-            metadata: self.metadata.map(metadata).transpose()?,
+            metadata: self.metadata,
         })
     }
 }
@@ -110,33 +112,6 @@ fn instance_type(given: Option<&str>) -> FieldResult<InstanceType> {
             InstanceType::as_str,
         )
     })
-}
-
-fn metadata(given: Map<String, Value>) -> FieldResult<Value> {
-    let given = Value::Object(given);
-    // Postgres's jsonb cannot hold it (its manual, section 8.14).
-    if has_nul(&given) {
-        let rule = "must not contain the character U+0000";
-        return Err(FieldError::new("metadata", rule));
-    }
-    let size = given.to_string().len();
-    if size > MAX_METADATA_BYTES {
-        let rule = format!("must be at most {MAX_METADATA_BYTES} bytes as JSON, has {size}");
-        return Err(FieldError::new("metadata", rule));
-    }
-    Ok(given)
-}
-
-/// Nesting is bounded by the JSON reader (128 levels).
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(name, value)| name.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }
 
 /// The answer to both sync calls: waits a little for `active`, which a warm machine makes the

@@ -3,11 +3,11 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::wait::{WaitRequest, view_after};
+use super::wait::{WaitRequest, answer_status};
 use crate::ApiState;
 use crate::body::JsonBody;
 use crate::docs::errors::{ConflictError, InputErrors, NotFoundError, PartnerErrors};
-use crate::idempotency::{Answer, IdempotencyKey, IdempotencyParam, once};
+use crate::idempotency::{IdempotencyKey, IdempotencyParam};
 use crate::params::{PartnerParam, ProjectParam, ProjectPath};
 use crate::partner_auth::WhiteLabel;
 use crate::places::Place;
@@ -40,11 +40,6 @@ pub async fn restore_project(
 ) -> Result<Response, Problem> {
     let wait = body.value.wanted();
     let key = key.with_body(&body.raw);
-    let control_plane = &state.control_plane;
-    let effect = control_plane.restore_project(&by, id, key.as_ref());
-    once(control_plane, &by, key.as_ref(), effect, async |effect| {
-        let (status, view) = view_after(&state, &by.partner, &place, effect, wait).await?;
-        Answer::json(status, &StatusResponse::from(view.project))
-    })
-    .await
+    let verb = state.control_plane.restore_project(&by, id, key.as_ref());
+    answer_status(&state, &by, &place, key.as_ref(), verb, wait).await
 }

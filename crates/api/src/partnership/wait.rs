@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use cp_domain::{DomainResult, Effect, ProjectView};
+use axum::response::Response;
+use cp_domain::{DomainResult, Effect, IdempotentRequest, PartnerCaller, ProjectView};
 use cp_model::{Partner, ProjectId, ProjectStatus};
 use http::StatusCode;
 use serde::Deserialize;
@@ -11,8 +12,10 @@ use utoipa::ToSchema;
 
 use crate::ApiState;
 use crate::body::RequestBody;
+use crate::idempotency::{Answer, once};
 use crate::places::Place;
 use crate::problem::Problem;
+use crate::wire::project::StatusResponse;
 
 /// The body of pause and restore.
 #[derive(Default, Deserialize, ToSchema)]
@@ -77,6 +80,22 @@ pub async fn view_after(
         StatusCode::ACCEPTED
     };
     Ok((status, view))
+}
+
+/// Runs a verb that changes whether the project runs; the answer is the status after it.
+pub async fn answer_status(
+    state: &ApiState,
+    by: &PartnerCaller,
+    place: &Place,
+    key: Option<&IdempotentRequest>,
+    verb: impl Future<Output = DomainResult<Effect>>,
+    wait: bool,
+) -> Result<Response, Problem> {
+    once(&state.control_plane, by, key, verb, async |effect| {
+        let (status, view) = view_after(state, &by.partner, place, effect, wait).await?;
+        Answer::json(status, &StatusResponse::from(view.project))
+    })
+    .await
 }
 
 /// The project that a verb worked on.

@@ -99,7 +99,7 @@ pub async fn child(arguments: &[String]) {
             ..SimConfig::default()
         },
         create_wait: Duration::ZERO,
-        recheck: Duration::from_mins(1),
+        production_pace: true,
         ..AppOptions::default()
     })
     .await;
