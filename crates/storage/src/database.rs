@@ -1,7 +1,7 @@
 //! The connection pool, migrations and transactions.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -30,39 +30,71 @@ pub struct DatabaseConfig {
 pub struct Database {
     pool: PgPool,
     notifications: Notifications,
-    _shedding: Arc<Shedding>,
-}
-
-/// Ends with the last clone of its [`Database`].
-struct Shedding(AbortHandle);
-
-impl Drop for Shedding {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    _watch: Arc<Watch>,
 }
 
 /// A process that takes no more connections than this in a second is quiet.
 const QUIET: u64 = 100;
 
-/// Closes what a quiet process does not need: the pool hands out its connections in turn, so with
-/// a query now and then none would ever be idle for long. One stays open, for the next query.
+/// Closes what a quiet process does not need, all idle connections but one: the pool hands them
+/// out in turn, so with a query now and then none would ever be idle for long.
 ///
 /// Quiet is told by how often connections are taken, not by how many are out at a moment: a busy
 /// process that closed and opened them all the time would run into Postgres's limit.
-async fn shed_idle_connections(pool: PgPool, taken: Arc<AtomicU64>) {
-    let mut quiet_seconds = 0;
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let busy = taken.swap(0, Ordering::Relaxed) > QUIET;
-        quiet_seconds = if busy { 0 } else { quiet_seconds + 1 };
-        if quiet_seconds >= 3 {
-            for _ in 1..pool.num_idle() {
-                if let Some(connection) = pool.try_acquire() {
-                    let _ = connection.close().await;
+#[derive(Default)]
+struct Shedding {
+    taken: AtomicU64,
+    is_quiet: AtomicBool,
+    /// The pool's options hold this, so it must let go of the pool for either to end.
+    pool: Mutex<Option<PgPool>>,
+}
+
+impl Shedding {
+    fn pool(&self) -> Option<PgPool> {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.clone()
+    }
+
+    /// Whether a connection that comes back is one too many.
+    fn is_surplus(&self) -> bool {
+        self.is_quiet.load(Ordering::Relaxed) && self.pool().is_some_and(|p| p.num_idle() > 0)
+    }
+
+    /// Tells quiet from busy, and closes what a busy time has left.
+    async fn watch(self: Arc<Self>) {
+        let mut quiet_seconds = 0;
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let busy = self.taken.swap(0, Ordering::Relaxed) > QUIET;
+            quiet_seconds = if busy { 0 } else { quiet_seconds + 1 };
+            self.is_quiet.store(quiet_seconds >= 3, Ordering::Relaxed);
+            let Some(pool) = self.pool() else { return };
+            if quiet_seconds >= 3 {
+                for _ in 1..pool.num_idle() {
+                    if let Some(connection) = pool.try_acquire() {
+                        let _ = connection.close().await;
+                    }
                 }
             }
         }
+    }
+}
+
+/// Ends with the last clone of its [`Database`].
+struct Watch {
+    shedding: Arc<Shedding>,
+    task: AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+        let mut pool = self
+            .shedding
+            .pool
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *pool = None;
     }
 }
 
@@ -76,8 +108,8 @@ impl Database {
             .parse()
             .map_err(StorageError::Database)?;
         let options = options.application_name(&config.application_name);
-        let taken = Arc::new(AtomicU64::new(0));
-        let counter = taken.clone();
+        let shedding = Arc::new(Shedding::default());
+        let (taking, returning) = (shedding.clone(), shedding.clone());
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .min_connections(0)
@@ -87,16 +119,18 @@ impl Database {
             // connection answers its first query with an error that says so.
             .test_before_acquire(false)
             .before_acquire(move |_, _| {
-                counter.fetch_add(1, Ordering::Relaxed);
+                taking.taken.fetch_add(1, Ordering::Relaxed);
                 Box::pin(std::future::ready(Ok(true)))
             })
+            .after_release(move |_, _| Box::pin(std::future::ready(Ok(!returning.is_surplus()))))
             .connect_lazy_with(options);
         let notifications = Notifications::listen(pool.clone());
-        let shedding = tokio::spawn(shed_idle_connections(pool.clone(), taken));
+        *shedding.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
+        let task = tokio::spawn(shedding.clone().watch()).abort_handle();
         Ok(Self {
             pool,
             notifications,
-            _shedding: Arc::new(Shedding(shedding.abort_handle())),
+            _watch: Arc::new(Watch { shedding, task }),
         })
     }
 
