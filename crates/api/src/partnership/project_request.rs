@@ -16,8 +16,6 @@ use crate::problem::Problem;
 use crate::wire::project::SyncResponse;
 use crate::wire::schema;
 
-/// The largest `metadata`, serialised.
-
 /// The body of `sync-project`.
 #[derive(Deserialize, ToSchema)]
 pub struct SyncProjectRequest {

@@ -41,5 +41,5 @@ pub async fn restore_project(
     let wait = body.value.wanted();
     let key = key.with_body(&body.raw);
     let verb = state.control_plane.restore_project(&by, id, key.as_ref());
-    answer_status(&state, &by, &place, key.as_ref(), verb, wait).await
+    Box::pin(answer_status(&state, &by, &place, key.as_ref(), verb, wait)).await
 }
