@@ -238,7 +238,7 @@ fn bad_bodies() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             SYNC,
             r#"{"project_name":""}"#,
-            &["project_name", "2 to 64", "has 0"],
+            &["project_name", "must not be empty"],
         ),
         (
             CONNECT,

@@ -86,6 +86,7 @@ const LICENCES: &[&str] = &[
     "Apache-2.0",
     "ISC",
     "BSD-3-Clause",
+    "0BSD",
     "Zlib",
     "Unicode-3.0",
     // Data, not code: the certificate list of webpki-roots.

@@ -5,6 +5,7 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod accounts;
 mod agents;
 mod bad_input;
 mod concurrency;
@@ -14,8 +15,11 @@ mod house;
 mod idempotency;
 mod keys;
 mod lifecycle_property;
+mod oauth;
+mod oauth_attacks;
 mod partnership;
 mod rate_limits;
 mod real;
 mod reconcile;
+mod stage;
 mod tenants;

@@ -139,6 +139,23 @@ impl App {
         base_url
     }
 
+    /// A further API process that believes to be at `public_url`; gives where it really is.
+    pub async fn start_api_as(&self, public_url: &str) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a loopback port is free");
+        let address = listener.local_addr().expect("the listener has an address");
+        let other = control_plane(&self.database, &self.sealing_key, &self.options, public_url);
+        other.load_keys().await.expect("the keys can be loaded");
+        self.serve(listener, other);
+        format!("http://{address}")
+    }
+
+    /// What seals and derives in this installation: for scenarios that forge.
+    pub fn sealer(&self) -> Sealer {
+        sealer(&self.sealing_key)
+    }
+
     /// The business as another process has it, on the same database.
     pub fn another_control_plane(&self) -> ControlPlane {
         control_plane(

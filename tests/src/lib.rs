@@ -5,19 +5,30 @@
 //! Scenarios live in `it/`. Those of `it/real/` start the real programs instead.
 
 mod app;
+mod browser;
+mod callback;
 mod clock;
 mod partner;
+mod person;
 mod postgres;
 pub mod programs;
+mod relying_party;
 mod sim_agents;
 mod truth;
+mod visitor;
+mod visits;
 mod worker;
 
 pub use app::{App, AppOptions};
+pub use browser::{Browser, Scripts};
+pub use callback::{BACK, Callback, Returned};
 pub use clock::MovingClock;
 pub use partner::{Answer, PartnerClient};
+pub use person::{PASSWORD, Person, ReceivedMail};
 pub use postgres::TestDatabase;
+pub use relying_party::{REDIRECT_URI, RelyingParty, SCOPE};
 pub use sim_agents::SimAgents;
+pub use visitor::{Button, Form, Page, Visitor};
 pub use worker::WorkerProcess;
 
 use std::time::Duration;

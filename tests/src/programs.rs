@@ -6,12 +6,15 @@
 mod backend;
 mod dev;
 mod home;
+mod mailbox;
 mod processes;
+mod sample_app;
 
 pub use backend::Backend;
 pub use dev::{Dev, NO_POOL};
 pub use home::{Home, Program, Said};
 pub use processes::{Process, kill};
+pub use sample_app::SampleApp;
 
 use std::path::PathBuf;
 

@@ -74,7 +74,7 @@ impl<S: Send + Sync> FromRequest<S> for IgnoredBody {
 }
 
 /// At most [`MAX_BODY_BYTES`], whether the length was announced or comes in chunks.
-async fn read(headers: &HeaderMap, body: Body, within: Duration) -> Result<Bytes, Problem> {
+pub async fn read(headers: &HeaderMap, body: Body, within: Duration) -> Result<Bytes, Problem> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -105,14 +105,17 @@ fn too_large() -> Problem {
     )
 }
 
-/// `application/json`, with or without parameters.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let essence = headers
+/// Whether the body is announced as `kind`, with or without parameters.
+pub fn is_of_type(headers: &HeaderMap, kind: &str) -> bool {
+    headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
-        .map(str::trim);
-    if essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case(kind))
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    if is_of_type(headers, "application/json") {
         Ok(())
     } else {
         Err(Problem::new(

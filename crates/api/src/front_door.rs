@@ -1,5 +1,5 @@
 //! The outermost middleware, one function for what every request and every answer needs: request
-//! id, span, metrics, load shedding, panics, and refusals in the right form. One layer and not
+//! id, span, metrics, load shedding, panics, CORS, and refusals in the right form. One layer and not
 //! seven, because each layer costs an allocation on the two routes where speed is measured.
 
 use std::any::Any;
@@ -14,13 +14,15 @@ use axum::response::{IntoResponse, Response};
 use cp_domain::Caller;
 use cp_model::RequestId;
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, Span, field};
 
 use crate::ApiOptions;
 use crate::client_address::client_address;
+use crate::cors;
+use crate::pages::Page;
 use crate::places::Place;
 use crate::problem::{Form, Problem};
 
@@ -74,7 +76,8 @@ pub async fn pass(
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let form = Form::of_path(request.uri().path());
-    let keeps_secrets = form == Form::Partnership || request.uri().path().starts_with("/agent/");
+    let keeps_secrets = keeps_secrets(form, request.uri().path());
+    let is_for_any_origin = cors::is_for_any_origin(request.uri().path());
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -99,6 +102,7 @@ pub async fn pass(
         ),
     };
     let mut response = match door.admit(request.uri().path()) {
+        Some(_) if is_for_any_origin && cors::is_preflight(&request) => cors::answer_preflight(),
         Some(place) => {
             request.extensions_mut().insert(caller);
             // For those of its routes that wait (`places`).
@@ -117,13 +121,26 @@ pub async fn pass(
         None => Problem::unavailable().into_response(),
     };
     span.in_scope(|| finish(&mut response, form, &request_id, &door.outage));
+    let headers = response.headers_mut();
     if keeps_secrets {
-        response
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if form == Form::OAuth {
+        // RFC 6749 section 5.1 wants both.
+        headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    }
+    if is_for_any_origin {
+        cors::open(headers);
     }
     measure(&span, route, method, response.status(), started);
     response
+}
+
+/// Whether answers may hold keys, tokens or what is told to one person alone.
+fn keeps_secrets(form: Form, path: &str) -> bool {
+    matches!(form, Form::Partnership | Form::OAuth)
+        || path.starts_with("/agent/")
+        || path.starts_with("/auth/")
 }
 
 /// The caller's own id when it is well-formed, else a new one.
@@ -140,8 +157,11 @@ fn finish(response: &mut Response, form: Form, request_id: &RequestId, outage: &
     let status = response.status();
     if let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() {
         log(&problem, outage);
-        problem.write(form, request_id, response);
-    } else if (status.is_client_error() || status.is_server_error()) && !is_json(response) {
+        // A page has said it already, in its own way.
+        if response.extensions().get::<Page>().is_none() {
+            problem.write(form, request_id, response);
+        }
+    } else if (status.is_client_error() || status.is_server_error()) && !has_a_reason(response) {
         // The router's own 404 and 405, and whatever else answered without a reason.
         let problem = Problem::of_status(status);
         log(&problem, outage);
@@ -189,11 +209,11 @@ impl Outage {
     }
 }
 
-fn is_json(response: &Response) -> bool {
-    response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+/// Our own refusals are JSON, or a page for people.
+fn has_a_reason(response: &Response) -> bool {
+    let is_json = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/json");
+    response.extensions().get::<Page>().is_some()
+        || response.headers().get(CONTENT_TYPE).is_some_and(is_json)
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -6,12 +6,18 @@
 //! router and serves it; the test harness calls the router in process.
 
 mod agent;
+mod auth;
+mod bearer;
 mod body;
+mod caller;
 mod client_address;
+mod cors;
 mod docs;
 mod front_door;
 mod idempotency;
 mod jwks;
+mod oauth;
+mod pages;
 mod params;
 mod partner_auth;
 mod partnership;
@@ -89,6 +95,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
     ));
     Router::from(open_routes())
         .merge(partnership)
+        .merge(pages::routes())
         .merge(docs::router().route_layer(map_response(docs::set_security_headers)))
         .layer(from_fn_with_state(door, front_door::pass))
         .with_state(state)
@@ -98,5 +105,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
 fn open_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(jwks::routes())
+        .merge(oauth::routes())
+        .merge(auth::routes())
         .merge(agent::routes())
 }

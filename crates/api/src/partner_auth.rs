@@ -7,13 +7,14 @@
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{Caller, ControlPlane, PartnerCaller};
-use cp_model::{PartnershipModel, RequestId};
+use cp_domain::{ControlPlane, PartnerCaller};
+use cp_model::PartnershipModel;
+use http::HeaderName;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
 
+use crate::caller::take_caller;
 use crate::idempotency::see_through;
-use crate::problem::{Problem, RATE_LIMIT_LIMIT, RATE_LIMIT_REMAINING, RATE_LIMIT_RESET};
+use crate::problem::{Problem, set_rate_limit};
 
 /// The header that carries a partner's secret, as the documents write it.
 pub const SECRET_HEADER: &str = "X-Partnership-Secret";
@@ -26,13 +27,7 @@ pub async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = request
-        .extensions_mut()
-        .remove::<Caller>()
-        .unwrap_or_else(|| Caller {
-            request_id: RequestId::generate(),
-            address: None,
-        });
+    let caller = take_caller(request.extensions_mut());
     let secret = request
         .headers()
         .get(SECRET)
@@ -57,10 +52,7 @@ pub async fn authenticate(
         .insert(PartnerCaller { partner, caller });
 
     let mut response = see_through(request, next).await;
-    let headers = response.headers_mut();
-    headers.insert(RATE_LIMIT_LIMIT, HeaderValue::from(limit.limit));
-    headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from(limit.remaining));
-    headers.insert(RATE_LIMIT_RESET, HeaderValue::from(limit.reset));
+    set_rate_limit(response.headers_mut(), limit);
     response
 }
 
@@ -125,7 +117,8 @@ mod tests {
     use std::sync::Arc;
 
     use chrono::Utc;
-    use cp_model::{OrganizationId, Partner, PartnerId};
+    use cp_domain::Caller;
+    use cp_model::{OrganizationId, Partner, PartnerId, RequestId};
     use http::StatusCode;
 
     use super::*;

@@ -7,36 +7,54 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{DomainError, Thing};
-use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId};
+use cp_domain::oauth::{OAuthError, OAuthErrorCode};
+use cp_domain::{DomainError, RateLimit, Thing};
+use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::oauth::error::{self as oauth_error, OAuthErrorBody};
 use crate::wire::project::ConnectedProject;
 
-pub const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-pub const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-pub const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Tells what is left of the caller's minute.
+pub fn set_rate_limit(headers: &mut HeaderMap, limit: RateLimit) {
+    headers.insert(RATE_LIMIT_LIMIT, HeaderValue::from(limit.limit));
+    headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from(limit.remaining));
+    headers.insert(RATE_LIMIT_RESET, HeaderValue::from(limit.reset));
+}
 
 /// Seconds after which a caller may try again when we are overloaded or Postgres is away.
 const RETRY_UNAVAILABLE: u64 = 2;
 
-/// The two forms in which a refusal is written (design.md, "Errors").
+/// The forms in which a refusal is written (design.md, "Errors").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `{"success":false,"message","code","requestId"}`
     Partnership,
     /// `{"code","error","requestId"}`
     Platform,
+    /// `{"error","error_description"}` (RFC 6749 section 5.2)
+    OAuth,
 }
 
 impl Form {
     pub fn of_path(path: &str) -> Self {
-        match path.strip_prefix("/partnership") {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => Self::Partnership,
-            _ => Self::Platform,
+        let is_below = |prefix| {
+            path.strip_prefix(prefix)
+                .is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_below("/partnership") {
+            Self::Partnership
+        } else if is_below("/api/oauth") {
+            Self::OAuth
+        } else {
+            Self::Platform
         }
     }
 }
@@ -48,6 +66,7 @@ pub struct Problem {
     message: Cow<'static, str>,
     detail: Option<Detail>,
     advice: Option<Advice>,
+    challenge: Challenge,
     /// For the log, never for the caller.
     pub cause: Option<String>,
 }
@@ -62,6 +81,39 @@ enum Detail {
 enum Advice {
     RetryAfter(u64),
     RateLimited { limit: u32, retry_after: u64 },
+}
+
+/// What `WWW-Authenticate` says where bearers are taken (RFC 6750 section 3).
+enum Challenge {
+    /// Nothing but how to authenticate: the caller did not try.
+    Plain,
+    InvalidRequest,
+    InvalidToken,
+    /// None: no scope would do.
+    InsufficientScope(Option<Scope>),
+}
+
+impl Challenge {
+    fn value(&self) -> HeaderValue {
+        match self {
+            Self::Plain => HeaderValue::from_static(r#"Bearer realm="insforge""#),
+            Self::InvalidRequest => {
+                HeaderValue::from_static(r#"Bearer realm="insforge", error="invalid_request""#)
+            }
+            Self::InvalidToken => {
+                HeaderValue::from_static(r#"Bearer realm="insforge", error="invalid_token""#)
+            }
+            Self::InsufficientScope(None) => {
+                HeaderValue::from_static(r#"Bearer realm="insforge", error="insufficient_scope""#)
+            }
+            // Scopes are printable ASCII by construction.
+            Self::InsufficientScope(Some(scope)) => HeaderValue::try_from(format!(
+                r#"Bearer realm="insforge", error="insufficient_scope", scope="{}""#,
+                scope.as_str()
+            ))
+            .unwrap_or_else(|_| Self::InsufficientScope(None).value()),
+        }
+    }
 }
 
 /// The operation that holds a project.
@@ -85,6 +137,7 @@ impl Problem {
             message: message.into(),
             detail: None,
             advice: None,
+            challenge: Challenge::Plain,
             cause: None,
         }
     }
@@ -100,6 +153,26 @@ impl Problem {
             "unauthorized",
             "Authentication failed. Check the credentials that you send.",
         )
+    }
+
+    /// 401: a bearer came and is not, or no longer, good (RFC 6750 section 3.1).
+    pub fn invalid_token() -> Self {
+        Self {
+            challenge: Challenge::InvalidToken,
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "The access token or API key is wrong, has expired or was revoked. Sign in again.",
+            )
+        }
+    }
+
+    /// 400: more than one bearer came, or none that can be read.
+    pub fn unreadable_token() -> Self {
+        Self {
+            challenge: Challenge::InvalidRequest,
+            ..Self::invalid_input("Authorization must be given once, as Bearer and the token")
+        }
     }
 
     pub fn wrong_model(needed: PartnershipModel) -> Self {
@@ -160,6 +233,14 @@ impl Problem {
         }
     }
 
+    /// The same refusal in the words of RFC 8628 section 3.5. Its headers stay.
+    pub fn slow_down(mut self) -> Self {
+        self.status = StatusCode::BAD_REQUEST;
+        self.code = OAuthErrorCode::SlowDown.as_str();
+        self.message = "Ask less often: wait five seconds more between two requests.".into();
+        self
+    }
+
     /// Whether the same request with the same idempotency key shall get this answer again. What
     /// passes by itself (a rate limit, an outage, a first request still running) must not stick, nor may a
     /// refused second use of a key replace the first answer.
@@ -192,6 +273,10 @@ impl Problem {
                 error: &self.message,
                 request_id: request_id.as_str(),
             }),
+            Form::OAuth => serde_json::to_vec(&OAuthErrorBody {
+                error: oauth_error::protocol_code(self.status, self.code),
+                error_description: &oauth_error::description(&self.message),
+            }),
         };
         // Strings and ids always serialise; an empty body would still carry the right status.
         written.unwrap_or_default()
@@ -212,15 +297,20 @@ impl Problem {
             None => {}
         }
         // RFC 9110 section 11.6.1: a 401 names the way to authenticate.
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(
-                WWW_AUTHENTICATE,
-                HeaderValue::from_static(match form {
-                    Form::Partnership => "PartnershipSecret realm=\"partnership\"",
-                    Form::Platform => "Bearer realm=\"agent\"",
-                }),
-            );
-        }
+        let is_challenged = self.status == StatusCode::UNAUTHORIZED;
+        let challenge = match form {
+            Form::Partnership if is_challenged => {
+                HeaderValue::from_static("PartnershipSecret realm=\"partnership\"")
+            }
+            Form::OAuth if is_challenged => {
+                HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\"")
+            }
+            Form::Platform if is_challenged || !matches!(self.challenge, Challenge::Plain) => {
+                self.challenge.value()
+            }
+            _ => return,
+        };
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
 
     /// The whole answer. The front door adds what every answer has.
@@ -246,6 +336,13 @@ impl IntoResponse for Problem {
 impl From<FieldError> for Problem {
     fn from(error: FieldError) -> Self {
         Self::invalid_input(error.to_string())
+    }
+}
+
+impl From<OAuthError> for Problem {
+    fn from(error: OAuthError) -> Self {
+        let status = oauth_error::status(error.code);
+        Self::new(status, error.code.as_str(), error.description)
     }
 }
 
@@ -310,6 +407,38 @@ impl From<DomainError> for Problem {
                     format!("Too many requests. Try again in {retry_after} s."),
                 )
             },
+            DomainError::InsufficientScope { needed } => Self {
+                // Not every need is a scope.
+                challenge: Challenge::InsufficientScope(
+                    needed.parse().ok(),
+                ),
+                ..Self::new(
+                    StatusCode::FORBIDDEN,
+                    "insufficient_scope",
+                    format!("This credential was not given {needed}. Sign in again and allow it."),
+                )
+            },
+            DomainError::EmailTaken => conflict(
+                "email_taken",
+                "An account with this e-mail address exists. Sign in, or reset its password."
+                    .into(),
+            ),
+            DomainError::EmailNotVerified => Self::new(
+                StatusCode::FORBIDDEN,
+                "email_not_verified",
+                "Verify your e-mail address first: open the link or enter the code that we mailed you.",
+            ),
+            DomainError::WrongCode => Self::new(
+                StatusCode::BAD_REQUEST,
+                "wrong_code",
+                "The code is wrong or has expired. Ask for a new one.",
+            ),
+            DomainError::ExpiredLink => Self::new(
+                StatusCode::BAD_REQUEST,
+                "expired_link",
+                "The link has expired or was used already. Ask for a new one.",
+            ),
+            DomainError::OAuth(error) => error.into(),
             DomainError::Conflict(message) => conflict("conflict", message.into()),
             DomainError::Unavailable => Self::unavailable(),
             DomainError::LeaseLost => Self::internal("a request met a lease, which only workers hold"),
@@ -329,6 +458,14 @@ fn not_found(thing: Thing) -> Problem {
         Thing::Operation => ("operation_not_found", "There is no such operation."),
         Thing::Machine => ("machine_not_found", "There is no such machine."),
         Thing::Partner => ("partner_not_found", "There is no such partner."),
+        Thing::OAuthClient => ("oauth_client_not_found", "There is no such application."),
+        Thing::ApiKey => ("api_key_not_found", "There is no such API key."),
+        Thing::Session => ("session_not_found", "There is no such session."),
+        Thing::Grant => ("grant_not_found", "There is no such sign-in."),
+        Thing::DeviceCode => (
+            "device_code_not_found",
+            "There is no device that waits with this code. Look at the code again; it may have expired.",
+        ),
     };
     Problem::new(StatusCode::NOT_FOUND, code, message)
 }
@@ -405,6 +542,9 @@ mod tests {
         assert_eq!(Form::of_path("/partnership"), Form::Partnership);
         assert_eq!(Form::of_path("/partnerships"), Form::Platform);
         assert_eq!(Form::of_path("/agent/v1/report"), Form::Platform);
+        assert_eq!(Form::of_path("/api/oauth/v1/token"), Form::OAuth);
+        assert_eq!(Form::of_path("/api/oauth/nowhere"), Form::OAuth);
+        assert_eq!(Form::of_path("/api/oauths"), Form::Platform);
     }
 
     #[test]
@@ -426,7 +566,7 @@ mod tests {
     #[test]
     fn the_cause_of_an_internal_error_stays_with_us() {
         let problem = Problem::from(DomainError::Internal("password=hunter2".into()));
-        for form in [Form::Partnership, Form::Platform] {
+        for form in [Form::Partnership, Form::Platform, Form::OAuth] {
             assert!(!body(&problem, form).to_string().contains("hunter2"));
         }
         assert_eq!(problem.cause.as_deref(), Some("password=hunter2"));
@@ -443,6 +583,79 @@ mod tests {
         assert_eq!(headers[RETRY_AFTER], "7");
         assert_eq!(headers[RATE_LIMIT_LIMIT], "600");
         assert_eq!(headers[RATE_LIMIT_REMAINING], "0");
+    }
+
+    fn challenge(problem: &Problem, form: Form) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        problem.add_headers(form, &mut headers);
+        let value = headers.get(WWW_AUTHENTICATE)?;
+        Some(value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_oauth_form_speaks_the_protocols_words() {
+        let refused = OAuthError::invalid_grant("The code has expired.");
+        let problem = Problem::from(DomainError::from(refused));
+        assert_eq!(problem.status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            body(&problem, Form::OAuth),
+            json!({"error": "invalid_grant", "error_description": "The code has expired."})
+        );
+        for (error, status, code) in [
+            (DomainError::Unauthorized, 401, "invalid_client"),
+            (DomainError::Unavailable, 503, "temporarily_unavailable"),
+            (DomainError::Internal(String::new()), 500, "server_error"),
+            (
+                DomainError::RateLimited {
+                    limit: 50,
+                    retry_after: 3,
+                },
+                429,
+                "temporarily_unavailable",
+            ),
+            (
+                FieldError::new("client_id", "must be short").into(),
+                400,
+                "invalid_request",
+            ),
+        ] {
+            let problem = Problem::from(error);
+            assert_eq!(problem.status, status);
+            assert_eq!(body(&problem, Form::OAuth)["error"], code);
+        }
+        let unknown = Problem::of_status(StatusCode::NOT_FOUND);
+        assert_eq!(body(&unknown, Form::OAuth)["error"], "invalid_request");
+    }
+
+    #[test]
+    fn challenges_name_what_is_wrong_with_a_bearer() {
+        let of = |problem: Problem| challenge(&problem, Form::Platform);
+        assert_eq!(
+            of(Problem::unauthorized()).unwrap(),
+            r#"Bearer realm="insforge""#
+        );
+        assert_eq!(
+            of(Problem::invalid_token()).unwrap(),
+            r#"Bearer realm="insforge", error="invalid_token""#
+        );
+        assert_eq!(
+            of(Problem::unreadable_token()).unwrap(),
+            r#"Bearer realm="insforge", error="invalid_request""#
+        );
+        let lacking = |needed| Problem::from(DomainError::InsufficientScope { needed });
+        assert_eq!(
+            of(lacking("user:read")).unwrap(),
+            r#"Bearer realm="insforge", error="insufficient_scope", scope="user:read""#
+        );
+        assert_eq!(
+            of(lacking("a session of the person")).unwrap(),
+            r#"Bearer realm="insforge", error="insufficient_scope""#
+        );
+        assert_eq!(of(Problem::invalid_input("x")), None);
+        assert_eq!(
+            challenge(&Problem::unauthorized(), Form::OAuth).unwrap(),
+            r#"Basic realm="oauth", charset="UTF-8""#
+        );
     }
 
     #[test]

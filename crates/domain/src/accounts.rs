@@ -1,9 +1,7 @@
-//! People's accounts, as far as partners make them.
+//! People's accounts, as far as partners make them and plans go; the rest is in [`crate::people`].
 
-use cp_model::{OrganizationId, Plan, UserId, field};
-use cp_storage::{PgConnection, StorageError, accounts, partners};
-use cp_tokens::password;
-use secrecy::SecretString;
+use cp_model::{Plan, UserId, field};
+use cp_storage::{StorageError, accounts, partners};
 use serde_json::json;
 
 use crate::context::{IdempotentRequest, PartnerCaller};
@@ -12,6 +10,10 @@ use crate::{ControlPlane, DomainError, DomainResult, Effect};
 impl ControlPlane {
     /// Links the person with this address to the partner, making the account if there is none.
     /// The answer does not tell which it was.
+    ///
+    /// An account whose address was never proven loses what somebody has set up on it, password
+    /// and all: from here on it is the account of whoever reads that address's mail, who signs in
+    /// by a code for the first time.
     pub async fn connect_user(
         &self,
         by: &PartnerCaller,
@@ -23,7 +25,10 @@ impl ControlPlane {
         let email = field::email("email", email)?;
         let mut tx = self.db().begin().await?;
         self.take_key(&mut tx, &by.partner.id, key).await?;
-        let user = self.ensure_account(&mut tx, &name, &email).await?;
+        let (user, is_new) = self.ensure_account(&mut tx, &name, &email).await?;
+        if !is_new {
+            self.end_what_a_stranger_began(&mut tx, user).await?;
+        }
         partners::connect_user(&mut tx, &by.partner.id, user, self.now()).await?;
         let target = user.to_string();
         self.audit_partner(&mut tx, by, "user.connected", ("user", &target), json!({}))
@@ -33,61 +38,6 @@ impl ControlPlane {
             .await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(effect)
-    }
-
-    /// An account with a personal organization on the free plan, no password, address not
-    /// verified; an existing one stays as it is.
-    async fn ensure_account(
-        &self,
-        conn: &mut PgConnection,
-        name: &str,
-        email: &str,
-    ) -> DomainResult<UserId> {
-        let now = self.now();
-        let (user, is_new) = accounts::upsert_user(conn, email, name, now).await?;
-        if is_new {
-            let organization = OrganizationId::generate();
-            accounts::insert_organization(conn, organization, name, "personal", Plan::Free, now)
-                .await?;
-            accounts::insert_administrator(conn, organization, user, now).await?;
-        }
-        Ok(user)
-    }
-
-    /// For `dev` and operators: an account with a password and a verified address.
-    pub async fn create_user(
-        &self,
-        name: &str,
-        email: &str,
-        password: &SecretString,
-    ) -> DomainResult<UserId> {
-        let name = field::person_name("name", name)?;
-        let email = field::email("email", email)?;
-        let hash = self.hash_password(password).await?;
-        let mut tx = self.db().begin().await?;
-        let user = self.ensure_account(&mut tx, &name, &email).await?;
-        accounts::set_password(&mut tx, user, &hash, Some(self.now())).await?;
-        let target = user.to_string();
-        self.audit_service(
-            &mut tx,
-            "operator",
-            "user.created",
-            ("user", &target),
-            None,
-            json!({}),
-        )
-        .await?;
-        tx.commit().await.map_err(StorageError::from)?;
-        Ok(user)
-    }
-
-    async fn hash_password(&self, password: &SecretString) -> DomainResult<String> {
-        let password = password.clone();
-        self.inner
-            .hashing
-            .run(move || password::hash(&password))
-            .await?
-            .map_err(DomainError::internal)
     }
 
     /// For operators: changes what a person's own organization pays for.

@@ -1,12 +1,12 @@
 //! Writes the audit log from the verbs' transactions.
 
-use cp_model::{Project, ProjectId};
+use cp_model::{Project, ProjectId, UserId};
 use cp_storage::audit::{AuditEntry, insert_entry};
 use cp_storage::{PgConnection, StorageResult};
 use serde_json::{Value, json};
 
 use crate::ControlPlane;
-use crate::context::PartnerCaller;
+use crate::context::{Caller, PartnerCaller, UserCaller};
 
 impl ControlPlane {
     /// A partner did something.
@@ -51,6 +51,48 @@ impl ControlPlane {
             action,
             ("project", &project.to_string()),
             json!({}),
+        )
+        .await
+    }
+
+    /// A person did something, by a credential of theirs.
+    pub(crate) async fn audit_by_user(
+        &self,
+        conn: &mut PgConnection,
+        by: &UserCaller,
+        action: &str,
+        target: (&str, &str),
+        details: Value,
+    ) -> StorageResult<()> {
+        self.audit_person(conn, by.user.id, &by.caller, action, target, details)
+            .await
+    }
+
+    /// A person did something who was not signed in yet: by a password, a code, a link.
+    pub(crate) async fn audit_person(
+        &self,
+        conn: &mut PgConnection,
+        user: UserId,
+        caller: &Caller,
+        action: &str,
+        target: (&str, &str),
+        details: Value,
+    ) -> StorageResult<()> {
+        let address = caller.address.map(|a| a.to_string());
+        insert_entry(
+            conn,
+            AuditEntry {
+                at: self.now(),
+                actor: &format!("user:{user}"),
+                partner_id: None,
+                organization_id: None,
+                action,
+                target_type: target.0,
+                target_id: target.1,
+                address: address.as_deref(),
+                request_id: Some(caller.request_id.as_str()),
+                details,
+            },
         )
         .await
     }

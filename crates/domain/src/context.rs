@@ -3,8 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cp_model::{Partner, RequestId};
+use chrono::{DateTime, Utc};
+use cp_model::{
+    ApiKeyId, BrowserSessionId, ClientId, GrantId, Partner, RequestId, Scope, Scopes, UserId,
+};
 use cp_tokens::secret::hash_bytes;
+
+use crate::{DomainError, DomainResult};
 
 /// One request from outside.
 #[derive(Debug, Clone)]
@@ -24,6 +29,102 @@ impl PartnerCaller {
     /// How the audit log and operations name it.
     pub fn actor(&self) -> String {
         format!("partner:{}", self.partner.id)
+    }
+}
+
+/// What people and applications are told of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub id: UserId,
+    pub email: String,
+    pub name: String,
+    pub avatar_url: Option<String>,
+    pub email_verified: bool,
+    pub created_at: DateTime<Utc>,
+}
+
+/// A request of a person, or of an application for one.
+#[derive(Debug, Clone)]
+pub struct UserCaller {
+    pub user: Profile,
+    pub credential: Credential,
+    pub caller: Caller,
+}
+
+/// By what a person proved who they are.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    Browser(BrowserSessionId),
+    ApiKey {
+        id: ApiKeyId,
+        /// None: everything that the person may do.
+        scopes: Option<Scopes>,
+    },
+    AccessToken {
+        grant: GrantId,
+        client: ClientId,
+        scopes: Scopes,
+        /// Of an application of ours.
+        first_party: bool,
+        /// The token's own id.
+        jti: String,
+    },
+}
+
+impl UserCaller {
+    /// How the audit log and operations name it.
+    pub fn actor(&self) -> String {
+        format!("user:{}", self.user.id)
+    }
+
+    /// Refuses a credential that was not given this scope; and, for more than to be known by name,
+    /// an account whose address is not verified: it may be a stranger's until then.
+    pub fn require(&self, scope: Scope) -> DomainResult<()> {
+        if scope != Scope::UserRead {
+            self.require_verified()?;
+        }
+        let has = match &self.credential {
+            Credential::Browser(_) | Credential::ApiKey { scopes: None, .. } => true,
+            Credential::ApiKey {
+                scopes: Some(scopes),
+                ..
+            }
+            | Credential::AccessToken { scopes, .. } => scopes.contains(scope),
+        };
+        if has {
+            Ok(())
+        } else {
+            Err(DomainError::InsufficientScope {
+                needed: scope.as_str(),
+            })
+        }
+    }
+
+    fn require_verified(&self) -> DomainResult<()> {
+        match self.credential {
+            Credential::AccessToken { .. } if !self.user.email_verified => {
+                Err(DomainError::EmailNotVerified)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a credential that stands for less than the person: what the four scopes do not
+    /// name is open only to sessions, unrestricted keys and applications of ours.
+    pub fn require_everything(&self) -> DomainResult<()> {
+        self.require_verified()?;
+        match &self.credential {
+            Credential::Browser(_)
+            | Credential::ApiKey { scopes: None, .. }
+            | Credential::AccessToken {
+                first_party: true, ..
+            } => Ok(()),
+            Credential::ApiKey { .. } | Credential::AccessToken { .. } => {
+                Err(DomainError::InsufficientScope {
+                    needed: "a session of the person",
+                })
+            }
+        }
     }
 }
 

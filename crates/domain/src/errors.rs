@@ -3,6 +3,7 @@
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, ProjectStatus};
 use cp_storage::StorageError;
 
+use crate::oauth::OAuthError;
 use crate::reads::ProjectAccess;
 
 pub type DomainResult<T> = Result<T, DomainError>;
@@ -15,6 +16,11 @@ pub enum Thing {
     Operation,
     Machine,
     Partner,
+    OAuthClient,
+    ApiKey,
+    Session,
+    Grant,
+    DeviceCode,
 }
 
 impl Thing {
@@ -25,6 +31,11 @@ impl Thing {
             Self::Operation => "operation",
             Self::Machine => "machine",
             Self::Partner => "partner",
+            Self::OAuthClient => "OAuth client",
+            Self::ApiKey => "API key",
+            Self::Session => "session",
+            Self::Grant => "sign-in",
+            Self::DeviceCode => "device code",
         }
     }
 }
@@ -66,6 +77,20 @@ pub enum DomainError {
     RequestInProgress,
     #[error("too many requests; the limit is {limit} per minute")]
     RateLimited { limit: u32, retry_after: u64 },
+    /// The credential is good, but not for this (RFC 6750 section 3.1).
+    #[error("this credential lacks {needed}")]
+    InsufficientScope { needed: &'static str },
+    #[error("an account with this e-mail address exists")]
+    EmailTaken,
+    #[error("the e-mail address of this account is not verified")]
+    EmailNotVerified,
+    /// Wrong, expired, or guessed at too often: no difference is told.
+    #[error("the code is wrong or has expired")]
+    WrongCode,
+    #[error("the link has expired or was used")]
+    ExpiredLink,
+    #[error(transparent)]
+    OAuth(#[from] OAuthError),
     /// An operator's verb that does not fit the state of things; says what to do.
     #[error("{0}")]
     Conflict(String),

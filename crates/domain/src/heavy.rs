@@ -2,13 +2,36 @@
 //! hashes. Half a millisecond of it, thousands of times, is enough to starve everything that needs
 //! many turns of the runtime; opening a connection to Postgres takes eight hundred.
 
-use tokio::sync::Semaphore;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{DomainError, DomainResult};
 
 /// Threads of their own for one kind of arithmetic.
 pub(crate) struct Heavy {
-    threads: Semaphore,
+    threads: Arc<Semaphore>,
+}
+
+/// A thread that is free for the holder, until it is dropped and its work done.
+pub(crate) struct Turn(Arc<OwnedSemaphorePermit>);
+
+impl Turn {
+    /// The thread stays taken until the work is done, also when the caller goes away meanwhile:
+    /// whoever hangs up again and again must not get more of them than there are.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> DomainResult<T> {
+        let thread = self.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(thread);
+            done
+        })
+        .await
+        .map_err(DomainError::internal)
+    }
 }
 
 impl Heavy {
@@ -27,7 +50,7 @@ impl Heavy {
 
     fn new(threads: usize) -> Self {
         Self {
-            threads: Semaphore::new(threads),
+            threads: Arc::new(Semaphore::new(threads)),
         }
     }
 
@@ -37,14 +60,18 @@ impl Heavy {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> DomainResult<T> {
-        let _thread = self
+        self.turn().await?.run(work).await
+    }
+
+    /// Waits for a thread, in order of arrival.
+    pub(crate) async fn turn(&self) -> DomainResult<Turn> {
+        let thread = self
             .threads
-            .acquire()
+            .clone()
+            .acquire_owned()
             .await
             .map_err(DomainError::internal)?;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(DomainError::internal)
+        Ok(Turn(Arc::new(thread)))
     }
 }
 

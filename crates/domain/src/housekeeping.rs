@@ -5,10 +5,20 @@ use chrono::{Months, TimeDelta};
 use cp_storage::retention::{self, BATCH};
 use cp_storage::wakeups;
 
-use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys};
+use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys, oauth, people};
 
 /// Finished operations are kept this long.
 const OPERATIONS_KEPT: TimeDelta = TimeDelta::days(90);
+/// Sent mails, for operators; they have no content any more.
+const MAILS_KEPT: TimeDelta = TimeDelta::days(30);
+/// Longer than the longest window that is counted in, a quarter of an hour.
+const RATE_LIMITS_KEPT: TimeDelta = TimeDelta::minutes(30);
+
+/// Expired codes are kept this long, so that one that comes twice is known.
+const CODES_KEPT: TimeDelta = TimeDelta::days(1);
+
+/// Used refresh tokens, likewise; and sign-ins that have ended.
+const GRANTS_KEPT: TimeDelta = TimeDelta::days(30);
 
 impl ControlPlane {
     /// Runs in batches; safe to run by any number of processes.
@@ -23,7 +33,21 @@ impl ControlPlane {
         while retention::delete_finished_operations(&mut conn, now - OPERATIONS_KEPT).await?
             >= BATCH
         {}
-        retention::delete_rate_limit_windows(&mut conn, now - TimeDelta::minutes(10)).await?;
+        retention::delete_rate_limit_windows(&mut conn, now - RATE_LIMITS_KEPT).await?;
+        while retention::delete_ended_browser_sessions(&mut conn, now).await? >= BATCH {}
+        while retention::delete_email_challenges(&mut conn, now - people::CHALLENGES_KEPT).await?
+            >= BATCH
+        {}
+        while retention::delete_done_mails(&mut conn, now - MAILS_KEPT).await? >= BATCH {}
+        let codes_before = now - CODES_KEPT;
+        while retention::delete_authorization_codes(&mut conn, codes_before).await? >= BATCH {}
+        while retention::delete_device_codes(&mut conn, codes_before).await? >= BATCH {}
+        let grants_before = now - GRANTS_KEPT;
+        while retention::delete_used_refresh_tokens(&mut conn, grants_before).await? >= BATCH {}
+        let unused_since = grants_before - oauth::IDLE;
+        while retention::delete_ended_grants(&mut conn, grants_before, unused_since).await? >= BATCH
+        {
+        }
         let ahead = 2;
         let next_month = now
             .date_naive()

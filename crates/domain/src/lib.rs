@@ -15,8 +15,10 @@ mod idempotency;
 mod keys;
 mod lifecycle;
 pub mod machines;
+pub mod oauth;
 pub mod operations;
 mod partners;
+pub mod people;
 pub mod queue;
 mod rate_limit;
 mod reads;
@@ -25,13 +27,15 @@ mod secrets;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cp_model::{PartnerId, SharedClock};
+use cp_model::SharedClock;
 use cp_storage::Database;
 use cp_tokens::keyring::RotationPolicy;
 use cp_tokens::sealing::Sealer;
 
 pub use authorize::Authorization;
-pub use context::{Caller, IdempotentRequest, PartnerCaller, fingerprint};
+pub use context::{
+    Caller, Credential, IdempotentRequest, PartnerCaller, Profile, UserCaller, fingerprint,
+};
 pub use create::ProjectRequest;
 pub use errors::{DomainError, DomainResult, Thing};
 pub use idempotency::{Begun, Effect, StoredAnswer};
@@ -84,8 +88,9 @@ struct Inner {
     hashing: heavy::Heavy,
     partners: moka::sync::Cache<[u8; 32], Arc<cp_model::Partner>>,
     lately_right: moka::sync::Cache<[u8; 32], ()>,
-    limiter: rate_limit::Limiter<PartnerId>,
+    limiter: rate_limit::Limiter,
     auth_failures: rate_limit::FailureLimiter,
+    oauth: oauth::Provider,
     background: std::sync::Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
@@ -107,6 +112,7 @@ impl ControlPlane {
         let inner = Arc::new(Inner {
             limiter: rate_limit::Limiter::default(),
             auth_failures: rate_limit::FailureLimiter::new(settings.auth_failures_per_minute),
+            oauth: oauth::Provider::new(&sealer),
             partners: partners::cache(),
             lately_right: partners::lately_right(),
             keys: keys::LoadedKeys::default(),
@@ -121,6 +127,7 @@ impl ControlPlane {
         let this = Self { inner };
         this.follow(keys::follow(Arc::downgrade(&this.inner)));
         this.follow(partners::follow(Arc::downgrade(&this.inner)));
+        this.follow(oauth::follow(Arc::downgrade(&this.inner)));
         this
     }
 

@@ -31,6 +31,9 @@ fn text(field: &'static str, given: &str, min: usize, max: usize) -> FieldResult
         ));
     }
     let length = trimmed.chars().count();
+    if length == 0 && min > 0 {
+        return Err(FieldError::new(field, "must not be empty"));
+    }
     if (min..=max).contains(&length) {
         Ok(trimmed.to_owned())
     } else {
@@ -69,6 +72,17 @@ pub fn release(field: &'static str, given: &str) -> FieldResult<String> {
             field,
             "may contain only letters, digits, '.', '-' and '_'",
         ))
+    }
+}
+
+/// A new password: 8 to 256 characters, whichever (contract: oauth.md, Rules; the upper bound is
+/// only against abuse). Kept as typed, spaces too. The refusal tells no more than the length.
+pub fn password(field: &'static str, given: &str) -> FieldResult<()> {
+    let length = given.chars().count();
+    if (8..=256).contains(&length) {
+        Ok(())
+    } else {
+        Err(FieldError::new(field, "must have 8 to 256 characters"))
     }
 }
 
@@ -173,6 +187,21 @@ mod tests {
         );
         assert!(project_name("project_name", "a\u{0}b").is_err());
         assert!(project_name("project_name", &"x".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn passwords_are_counted_in_characters() {
+        for good in [
+            "12345678",
+            "\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}",
+            &"x".repeat(256),
+            "        ",
+        ] {
+            assert!(password("password", good).is_ok(), "{good}");
+        }
+        for bad in ["", "1234567", "\u{fc}\u{fc}\u{fc}\u{fc}", &"x".repeat(257)] {
+            assert!(password("password", bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -51,6 +51,22 @@ uuid_id!(
     /// One machine that runs, or could run, a project's backend.
     MachineId
 );
+uuid_id!(
+    /// A browser in which a person is signed in to our pages.
+    BrowserSessionId
+);
+uuid_id!(
+    /// A person's API key.
+    ApiKeyId
+);
+uuid_id!(
+    /// One sign-in of a person to an application.
+    GrantId
+);
+uuid_id!(
+    /// A mail on its way.
+    MailId
+);
 
 /// A partner platform: `ps_` and 16 lowercase letters or digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

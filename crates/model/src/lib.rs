@@ -8,6 +8,7 @@ pub mod clock;
 pub mod field;
 pub mod ids;
 pub mod machine;
+pub mod oauth;
 pub mod operation;
 pub mod partner;
 pub mod project;
@@ -15,8 +16,12 @@ pub mod project;
 pub use catalogue::{InstanceType, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};
-pub use ids::{MachineId, OperationId, OrganizationId, PartnerId, ProjectId, RequestId, UserId};
+pub use ids::{
+    ApiKeyId, BrowserSessionId, GrantId, MachineId, MailId, OperationId, OrganizationId, PartnerId,
+    ProjectId, RequestId, UserId,
+};
 pub use machine::{Machine, MachineState};
+pub use oauth::{CLI_CLIENT_ID, ClientId, ClientKind, OAuthClient, Scope, Scopes};
 pub use operation::{Operation, OperationKind, OperationState};
 pub use partner::{Partner, PartnershipModel};
 pub use project::{Failure, Project, ProjectStatus};

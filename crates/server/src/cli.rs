@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cp_model::{OperationId, OperationState, PartnerId, Plan, ProjectId, UserId};
+use cp_model::oauth::check_redirect_uri;
+use cp_model::{
+    ClientId, OAuthClient, OperationId, OperationState, PartnerId, Plan, ProjectId, Scope, Scopes,
+    UserId,
+};
 
 use crate::config::{Period, Sources};
 use crate::telemetry::LogStyle;
@@ -52,6 +56,12 @@ pub enum Command {
     /// People's accounts.
     #[command(subcommand)]
     User(UserCommand),
+    /// Where people are signed in.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Applications that people sign in to with InsForge.
+    #[command(subcommand, name = "oauth-client")]
+    OAuthClient(OAuthClientCommand),
     /// Keys that sign project authorizations.
     #[command(subcommand)]
     SigningKey(SigningKeyCommand),
@@ -174,7 +184,8 @@ pub enum ProjectCommand {
 
 #[derive(Subcommand)]
 pub enum UserCommand {
-    /// Makes an account with a password and a verified address; one that exists gets the password.
+    /// Makes an account with a password and a verified address; one that exists gets the password,
+    /// and whoever was signed in to it is out.
     Create {
         #[arg(long)]
         email: String,
@@ -186,6 +197,36 @@ pub enum UserCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Shows accounts, newest first.
+    List {
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Marks an account's address as verified, for a person who cannot get our mail.
+    Verify {
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Locks a person out: no sign-in, no token and no key of theirs works any more.
+    Disable {
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Lets a person in again. Where they were signed in they are not any more; API keys work again.
+    Enable {
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Changes what a person's own organization pays for: free, pro or partner.
     SetPlan {
         user: UserId,
@@ -193,6 +234,136 @@ pub enum UserCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Subcommand)]
+pub enum SessionCommand {
+    /// Signs a person out everywhere: browsers, applications, command lines. API keys go on.
+    Revoke {
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum OAuthClientCommand {
+    /// Registers an application; shows the secret of a confidential one, once.
+    Create(NewOAuthClient),
+    /// Shows all applications.
+    List(Output),
+    /// Gives a confidential application a new secret and shows it, once. The old one goes on for a
+    /// while.
+    RotateSecret {
+        client: ClientId,
+        /// How long the old secret goes on; 0s ends it at once (for one that has leaked).
+        #[arg(long, default_value = "24h")]
+        overlap: Period,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Refuses everything that the application asks for, for all people.
+    Disable {
+        client: ClientId,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Ends a disablement.
+    Enable {
+        client: ClientId,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args)]
+pub struct NewOAuthClient {
+    /// Its name, as the page that asks people for consent shows it.
+    #[arg(long)]
+    pub name: String,
+    /// Where people may be sent back to, exactly; once for each. On 127.0.0.1 and [::1] any port is
+    /// meant.
+    #[arg(long = "redirect-uri", required_unless_present = "device", value_name = "URI", value_parser = redirect_uri)]
+    pub redirect_uris: Vec<String>,
+    /// The most that it may ask for: once for each, or several between blanks. All unless given.
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = scopes)]
+    pub scopes: Vec<Scopes>,
+    #[command(flatten)]
+    pub kind: Kind,
+    /// Let it use the device flow, for programs without a browser.
+    #[arg(long)]
+    pub device: bool,
+    /// It is ours: everything that a person may do is open to it, not only what scopes name.
+    #[arg(long)]
+    pub first_party: bool,
+    /// Token requests per minute.
+    #[arg(long, default_value_t = OAuthClient::DEFAULT_RATE_LIMIT, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate_limit: u32,
+    /// Shown on the page that asks people for consent (https).
+    #[arg(long, value_name = "URL", value_parser = https_url)]
+    pub logo_url: Option<String>,
+    /// Its colour there: #rrggbb.
+    #[arg(long, value_name = "COLOR", value_parser = color)]
+    pub color: Option<String>,
+    /// Its own page, linked there (https).
+    #[arg(long, value_name = "URL", value_parser = https_url)]
+    pub homepage_url: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Whether it can keep a secret (RFC 6749 section 2.1).
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Kind {
+    /// It runs where people could read a secret: in browsers, on phones, on laptops.
+    #[arg(long)]
+    pub public: bool,
+    /// It runs on a server, and keeps a secret.
+    #[arg(long)]
+    pub confidential: bool,
+}
+
+fn redirect_uri(text: &str) -> Result<String, String> {
+    check_redirect_uri("redirect_uri", text).map_err(|e| e.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// One or several, as clap must not take a list for several values.
+fn scopes(text: &str) -> Result<Scopes, String> {
+    text.parse().map_err(|_| {
+        let known: Vec<_> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+        format!("the scopes are: {}", known.join(", "))
+    })
+}
+
+/// All that were named; all there are when none was.
+pub fn wanted_scopes(given: &[Scopes]) -> Scopes {
+    if given.is_empty() {
+        return Scopes::all();
+    }
+    given.iter().flat_map(Scopes::iter).collect()
+}
+
+fn https_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if url.scheme() == "https" && url.has_host() => Ok(url.into()),
+        _ => Err("must be an https:// URL".to_owned()),
+    }
+}
+
+fn color(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix('#').unwrap_or_default();
+    if digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("must be like #1a73e8".to_owned())
+    }
 }
 
 #[derive(Subcommand)]
@@ -280,7 +451,10 @@ impl Cli {
 
     /// Whether errors are written as JSON, too.
     pub fn json(&self) -> bool {
-        use {OperationCommand as O, PartnerCommand as P, SigningKeyCommand as S};
+        use {
+            OAuthClientCommand as C, OperationCommand as O, PartnerCommand as P,
+            SigningKeyCommand as S, UserCommand as U,
+        };
         let output = match &self.command {
             Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Migrate => {
                 return false;
@@ -294,7 +468,19 @@ impl Cli {
             )
             | Command::Project(ProjectCommand::Share { output, .. })
             | Command::User(
-                UserCommand::Create { output, .. } | UserCommand::SetPlan { output, .. },
+                U::Create { output, .. }
+                | U::List { output, .. }
+                | U::Verify { output, .. }
+                | U::Disable { output, .. }
+                | U::Enable { output, .. }
+                | U::SetPlan { output, .. },
+            )
+            | Command::Session(SessionCommand::Revoke { output, .. })
+            | Command::OAuthClient(
+                C::List(output)
+                | C::RotateSecret { output, .. }
+                | C::Disable { output, .. }
+                | C::Enable { output, .. },
             )
             | Command::SigningKey(
                 S::List(output) | S::Rotate { output, .. } | S::Retire { output, .. },
@@ -306,6 +492,7 @@ impl Cli {
                 | O::Cancel { output, .. },
             ) => output,
             Command::Partner(P::Create(new)) => &new.output,
+            Command::OAuthClient(C::Create(new)) => &new.output,
         };
         output.json
     }
@@ -360,6 +547,138 @@ mod tests {
         }
     }
 
+    fn new_client(options: &[&str]) -> Result<NewOAuthClient, clap::Error> {
+        let fixed = [
+            "insforge-cloud",
+            "oauth-client",
+            "create",
+            "--name",
+            "Acme App",
+        ];
+        let cli = Cli::try_parse_from(fixed.iter().chain(options))?;
+        match cli.command {
+            Command::OAuthClient(OAuthClientCommand::Create(new)) => Ok(new),
+            _ => panic!("not oauth-client create"),
+        }
+    }
+
+    #[test]
+    fn scopes_are_given_one_by_one_or_together() {
+        let uri = ["--public", "--redirect-uri", "https://a.b/c"];
+        let of = |options: &[&str]| {
+            let new = new_client(&[&uri[..], options].concat()).ok().unwrap();
+            wanted_scopes(&new.scopes).to_string()
+        };
+        assert_eq!(
+            of(&["--scope", "user:read projects:read"]),
+            "user:read projects:read"
+        );
+        assert_eq!(
+            of(&["--scope", "projects:read", "--scope", "user:read"]),
+            "user:read projects:read"
+        );
+        assert_eq!(of(&[]), Scopes::all().to_string());
+        let error = new_client(&[&uri[..], &["--scope", "admin"]].concat())
+            .err()
+            .unwrap();
+        assert!(
+            error.to_string().contains("user:read, organizations:read"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_client_says_what_it_is_and_where_people_are_sent_back_to() {
+        let uri = [
+            "--redirect-uri",
+            "https://a.b/c",
+            "--redirect-uri",
+            "http://127.0.0.1/c",
+        ];
+        let full = [
+            &uri[..],
+            &[
+                "--confidential",
+                "--logo-url",
+                "https://a.b/logo.svg",
+                "--color",
+                "#1A73E8",
+                "--rate-limit",
+                "500",
+            ],
+        ];
+        let new = new_client(&full.concat()).ok().unwrap();
+        assert!(new.kind.confidential && !new.device && !new.first_party);
+        assert_eq!(new.redirect_uris, ["https://a.b/c", "http://127.0.0.1/c"]);
+        assert_eq!(new.color.as_deref(), Some("#1a73e8"));
+        assert!(
+            new_client(&["--public", "--device"]).is_ok(),
+            "a device needs no way back"
+        );
+
+        for bad in [
+            &uri[..],
+            &["--public"],
+            &[
+                "--public",
+                "--confidential",
+                "--redirect-uri",
+                "https://a.b/c",
+            ],
+            &["--public", "--redirect-uri", "http://a.b/c"],
+            &["--public", "--redirect-uri", "https://*.a.b/c"],
+            &[
+                "--public",
+                "--redirect-uri",
+                "https://a.b/c",
+                "--color",
+                "red",
+            ],
+            &[
+                "--public",
+                "--redirect-uri",
+                "https://a.b/c",
+                "--logo-url",
+                "http://a.b/x",
+            ],
+            &[
+                "--public",
+                "--redirect-uri",
+                "https://a.b/c",
+                "--logo-url",
+                "javascript:alert(1)",
+            ],
+            &[
+                "--public",
+                "--redirect-uri",
+                "https://a.b/c",
+                "--rate-limit",
+                "0",
+            ],
+        ] {
+            let error = new_client(bad).err();
+            assert_eq!(error.map(|e| e.exit_code()), Some(2), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_meant_is_named_by_email() {
+        for line in [
+            "user verify --email a@b.c --json",
+            "user disable --email a@b.c --yes --json",
+            "user enable --email a@b.c --json",
+            "session revoke --email a@b.c -y --json",
+        ] {
+            assert!(
+                parse(&format!("insforge-cloud {line}")).unwrap().json(),
+                "{line}"
+            );
+        }
+        for line in ["user verify", "user disable", "session revoke --yes"] {
+            assert!(parse(&format!("insforge-cloud {line}")).is_err(), "{line}");
+        }
+    }
+
     #[test]
     fn malformed_ids_are_wrong_usage() {
         for line in [
@@ -367,6 +686,7 @@ mod tests {
             "partner suspend nobody",
             "operation list --state done",
             "user set-plan 01890a5d-ac96-774b-bcce-b302099a8057 gold",
+            "oauth-client disable Acme",
         ] {
             let error = parse(&format!("insforge-cloud {line}")).err().unwrap();
             assert_eq!(error.exit_code(), 2, "{line}");

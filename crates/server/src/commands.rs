@@ -3,10 +3,12 @@
 
 pub mod doctor;
 pub mod migrate;
+pub mod oauth_client;
 pub mod operation;
 mod output;
 pub mod partner;
 pub mod project;
+pub mod session;
 pub mod signing_key;
 pub mod user;
 
@@ -67,7 +69,12 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         DomainError::NotFound(Thing::Project) => {
             Some("only a project that lives and belongs to a person can be shared; check its id")
         }
-        DomainError::NotFound(Thing::User) => Some("check the user's id"),
+        DomainError::NotFound(Thing::User) => {
+            Some("`insforge-cloud user list` shows the accounts there are")
+        }
+        DomainError::NotFound(Thing::OAuthClient) => {
+            Some("`insforge-cloud oauth-client list` shows the applications there are")
+        }
         DomainError::Unavailable => Some(
             "check that Postgres runs and that database.url is right (`insforge-cloud doctor`); \
              the database of `insforge-cloud dev` runs only while dev does",

@@ -38,5 +38,6 @@ pub struct Config {
     pub worker: sections::Worker,
     pub pool: sections::Pool,
     pub local: sections::Local,
+    pub mail: sections::Mail,
     pub telemetry: sections::Telemetry,
 }

@@ -4,11 +4,11 @@
 //! folder → Postgres → business and machines → API and worker. So Ctrl-C, an error half-way and a
 //! normal end all leave nothing running; projects stay on disk and come back with the next start.
 //!
-//! There is no OAuth provider in this release, so the demo data has no OAuth clients. And there is
-//! no container when Postgres is not installed: the machines need its binaries anyway.
+//! There is no container when Postgres is not installed: the machines need its binaries anyway.
 
 mod demo;
 mod folder;
+mod mails;
 mod postgres;
 mod tour;
 
@@ -33,7 +33,7 @@ use crate::config::{Config, PoolTarget};
 use crate::production::{api_options, bind, worker_config};
 use crate::{local_machines, plane};
 
-pub use demo::{Demo, DemoPartner, DemoUser};
+pub use demo::{Demo, DemoOAuth, DemoPartner, DemoUser};
 pub use folder::{DevFolder, FolderError};
 
 /// How long requests and steps in flight may go on after Ctrl-C.
@@ -61,6 +61,9 @@ pub async fn run(
     config.http.base_url = Some(base_url);
     config.admin.listen = listeners.admin.local_addr()?;
     config.local.data_dir = folder.path().to_owned();
+    if !config.names_mail() {
+        config.mail.folder = Some(folder.mail());
+    }
     if config.pool.targets.is_empty() {
         config.pool.targets.push(PoolTarget {
             region: Region::UsEast,
@@ -181,6 +184,7 @@ async fn serve(
         missing_grace: local_machines::MISSING_GRACE,
         launch_visibility: local_machines::LAUNCH_VISIBILITY,
         recheck: local_machines::RECHECK,
+        mailer: config.mailer(Some(mails::announce()))?,
         ..worker_config(config, demo.base_url.clone())
     };
     let worker = Worker::new(control_plane.clone(), Arc::new(compute), settings);
@@ -215,7 +219,8 @@ fn announce(demo: &Demo, demo_file: &std::path::Path) {
     let mut out = std::io::stdout().lock();
     // Nobody may be reading any more; that is no reason to end.
     let _ = writeln!(out, "ready: {}", demo.base_url);
-    let _ = writeln!(out, "\n{}", tour::text(demo_file));
+    let _ = writeln!(out, "\n{}", tour::sign_in(&demo.base_url, demo_file));
+    let _ = writeln!(out, "{}", tour::text(demo_file));
     let _ = out.flush();
 }
 

@@ -70,6 +70,8 @@ async fn dispatch(
         Command::Partner(command) => commands::partner::run(&config, command).await?,
         Command::Project(command) => commands::project::run(&config, command).await?,
         Command::User(command) => commands::user::run(&config, command).await?,
+        Command::Session(command) => commands::session::run(&config, command).await?,
+        Command::OAuthClient(command) => commands::oauth_client::run(&config, command).await?,
         Command::SigningKey(command) => commands::signing_key::run(&config, command).await?,
         Command::Operation(command) => commands::operation::run(&config, command).await?,
         Command::Doctor(output) => return commands::doctor::run(&config, origins, output).await,

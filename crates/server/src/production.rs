@@ -51,6 +51,10 @@ pub async fn work(
         .control_url
         .clone()
         .unwrap_or_else(|| base_url.clone());
+    let mailer = config.mailer(None)?;
+    if mailer.is_none() {
+        tracing::warn!("no mail is configured (mail.smtp_url); mails to people wait in the queue");
+    }
     let database = plane::database(&config, "work")?;
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
     let admin = start_admin(&config, &control_plane, &shutdown).await?;
@@ -69,6 +73,7 @@ pub async fn work(
             missing_grace: local_machines::MISSING_GRACE,
             launch_visibility: local_machines::LAUNCH_VISIBILITY,
             recheck: local_machines::RECHECK,
+            mailer,
             ..worker_config(&config, control_url)
         };
         Worker::new(control_plane, shared, settings)

@@ -55,9 +55,14 @@ impl Shedding {
         pool.clone()
     }
 
-    /// Whether a connection that comes back is one too many.
+    /// Whether a connection that comes back is one too many: another one waits, and no other is at
+    /// work. (While others are, a burst may have begun, which would have to open it again.)
     fn is_surplus(&self) -> bool {
-        self.is_quiet.load(Ordering::Relaxed) && self.pool().is_some_and(|p| p.num_idle() > 0)
+        let is_the_last_of_several = |pool: PgPool| {
+            let idle = pool.num_idle();
+            idle > 0 && pool.size() as usize <= idle + 1
+        };
+        self.is_quiet.load(Ordering::Relaxed) && self.pool().is_some_and(is_the_last_of_several)
     }
 
     /// Tells quiet from busy, and closes what a busy time has left.

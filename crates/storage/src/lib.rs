@@ -4,13 +4,22 @@
 //! conditional UPDATE whose row count is returned.
 
 pub mod accounts;
+pub mod api_keys;
 pub mod audit;
+pub mod browser_sessions;
 pub mod database;
+pub mod email_challenges;
 pub mod error;
 pub mod idempotency;
 pub mod machine_runs;
 pub mod machines;
+pub mod mails;
 pub mod notifications;
+pub mod oauth_clients;
+pub mod oauth_codes;
+pub mod oauth_consents;
+pub mod oauth_devices;
+pub mod oauth_grants;
 pub mod operations;
 pub mod partners;
 pub mod project_secrets;

@@ -22,16 +22,22 @@ pub enum Topic {
     /// A partner, or a secret of it.
     Partners,
     SigningKeys,
+    /// A mail was queued.
+    Mails,
+    /// An OAuth client, or a secret of it.
+    OAuthClients,
     /// A wake-up message was pushed; its payload is apalis's own.
     Wakeups,
 }
 
 impl Topic {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Projects,
         Self::Machines,
         Self::Partners,
         Self::SigningKeys,
+        Self::Mails,
+        Self::OAuthClients,
         Self::Wakeups,
     ];
 
@@ -41,6 +47,8 @@ impl Topic {
             Self::Machines => "cp_machines",
             Self::Partners => "cp_partners",
             Self::SigningKeys => "cp_signing_keys",
+            Self::Mails => "cp_mails",
+            Self::OAuthClients => "cp_oauth_clients",
             Self::Wakeups => crate::wakeups::CHANNEL,
         }
     }

@@ -53,6 +53,53 @@ pub async fn delete_rate_limit_windows(
     Ok(done.rows_affected())
 }
 
+/// Browser sessions whose time was over before then. Ended ones go with them: their time runs on.
+pub async fn delete_ended_browser_sessions(
+    conn: &mut PgConnection,
+    before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from browser_sessions where id in
+             (select id from browser_sessions where expires_at < $1 limit $2)",
+        before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+pub async fn delete_email_challenges(
+    conn: &mut PgConnection,
+    before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from email_challenges where id in
+             (select id from email_challenges where created_at < $1 limit $2)",
+        before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Mails that were sent or given up. Queued ones stay, however old.
+pub async fn delete_done_mails(
+    conn: &mut PgConnection,
+    before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from mails where id in
+             (select id from mails where state <> 'queued' and created_at < $1 limit $2)",
+        before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 pub async fn ensure_audit_partitions(
     conn: &mut PgConnection,
     first: NaiveDate,
@@ -62,4 +109,79 @@ pub async fn ensure_audit_partitions(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+pub async fn delete_authorization_codes(
+    conn: &mut PgConnection,
+    expired_before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from oauth_authorization_codes where hash in
+             (select hash from oauth_authorization_codes where expires_at < $1 limit $2)",
+        expired_before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+pub async fn delete_device_codes(
+    conn: &mut PgConnection,
+    expired_before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from oauth_device_codes where hash in
+             (select hash from oauth_device_codes where expires_at < $1 limit $2)",
+        expired_before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// What is deleted is unknown from then on, where it would have told a replay before.
+pub async fn delete_used_refresh_tokens(
+    conn: &mut PgConnection,
+    used_before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    // A token is made before it is used; the index is on when it was made.
+    let done = sqlx::query!(
+        "delete from oauth_refresh_tokens where hash in
+             (select hash from oauth_refresh_tokens where created_at < $1 and used_at < $1 limit $2)",
+        used_before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Deletes sign-ins that ended before `ended_before`, with their tokens; or that nobody has used
+/// since `unused_since`, whose last refresh token expired that long ago.
+pub async fn delete_ended_grants(
+    conn: &mut PgConnection,
+    ended_before: DateTime<Utc>,
+    unused_since: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let deleted = sqlx::query_scalar!(
+        r#"with over as (
+             select id from oauth_grants
+             where revoked_at < $1 or expires_at < $1 or last_used_at < $2 limit $3
+         ), codes as (
+             update oauth_authorization_codes c set grant_id = null from over where c.grant_id = over.id
+         ), tokens as (
+             delete from oauth_refresh_tokens t using over where t.grant_id = over.id
+         ), grants as (
+             delete from oauth_grants g using over where g.id = over.id returning 1
+         )
+         select count(*) as "count!" from grants"#,
+        ended_before,
+        unused_since,
+        BATCH.cast_signed()
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(deleted.unsigned_abs())
 }

@@ -19,10 +19,15 @@ pub enum TokenError {
     Signature,
     #[error("the token has expired")]
     Expired,
+    #[error("the token is not good yet")]
+    NotYet,
     /// Another issuer, audience or type: a good token, but not for this place.
     #[error("the token is meant for another purpose")]
     OtherPurpose,
 }
+
+/// How far another process's clock may be ahead of ours, in seconds.
+const CLOCK_SKEW: i64 = 60;
 
 /// Reads the header without verifying anything: it chooses the key, nothing else.
 pub(crate) fn unverified_header(token: &str) -> Result<Header, TokenError> {
@@ -33,7 +38,8 @@ pub(crate) fn unverified_header(token: &str) -> Result<Header, TokenError> {
     })
 }
 
-/// Verifies signature, `iss`, `aud` and `exp` (all required, no leeway) and reads the claims.
+/// Verifies signature, `iss`, `aud` and `exp` (all required, no leeway), that neither `iat` nor
+/// `nbf` lies in the future, and reads the claims.
 pub(crate) fn decode<C: DeserializeOwned>(
     token: &str,
     key: &DecodingKey,
@@ -61,6 +67,18 @@ pub(crate) fn decode<C: DeserializeOwned>(
     // RFC 7519 section 4.1.4: not accepted on or after `exp`.
     if now.timestamp() >= exp {
         return Err(TokenError::Expired);
+    }
+    // RFC 7519 section 4.1.5. `iat` alone would be no reason (section 4.1.6), but we made the
+    // token, and not tomorrow.
+    let is_ahead = |name: &str| {
+        let claim = &claims[name];
+        !claim.is_null()
+            && claim
+                .as_i64()
+                .is_none_or(|at| at > now.timestamp() + CLOCK_SKEW)
+    };
+    if is_ahead("nbf") || is_ahead("iat") {
+        return Err(TokenError::NotYet);
     }
     serde_json::from_value(claims).map_err(|_| TokenError::Malformed)
 }

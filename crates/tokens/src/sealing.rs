@@ -15,6 +15,7 @@
 //! NIST SP 800-38D section 8.3 allows 2^32 values per key with random nonces.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
 use secrecy::zeroize::Zeroizing;
@@ -134,6 +135,8 @@ struct ScheduledKey {
     /// The head of every value sealed with this key: version, id length, id.
     head: Vec<u8>,
     cipher: LessSafeKey,
+    /// What other keys are derived from.
+    root: Prk,
 }
 
 impl Sealer {
@@ -157,6 +160,24 @@ impl Sealer {
 
     pub fn primary_key_id(&self) -> &str {
         &self.primary().id
+    }
+
+    /// A key of 32 bytes for another purpose, one per sealing key and named like it, the primary's
+    /// first (HKDF, RFC 5869, with `purpose` as info). Whoever rotates the sealing key so rotates
+    /// these, too, and what was made with the former ones is still recognised.
+    pub fn derived_keys(&self, purpose: &str) -> Vec<(String, SecretBytes)> {
+        self.keys
+            .iter()
+            .map(|key| {
+                let mut derived = SecretBytes::from(vec![0; KEY_LEN]);
+                key.root
+                    .expand(&[purpose.as_bytes()], HKDF_SHA256)
+                    .and_then(|okm| okm.fill(derived.expose_secret_mut()))
+                    // Refused only for more than 255 hashes' length (RFC 5869 section 2.3).
+                    .expect("HKDF gives 32 bytes");
+                (key.id.clone(), derived)
+            })
+            .collect()
     }
 
     /// Encrypts for one place: `context` names it (`project:<id>:api_key`) and must be given again
@@ -241,6 +262,7 @@ impl ScheduledKey {
         let mut head = vec![VERSION, id_len];
         head.extend_from_slice(key.id.as_bytes());
         Ok(Self {
+            root: Salt::new(HKDF_SHA256, b"insforge").extract(key.key.as_slice()),
             id: key.id,
             head,
             cipher: LessSafeKey::new(cipher),
@@ -283,6 +305,29 @@ impl<'a> Parts<'a> {
             ciphertext,
             tag,
         })
+    }
+}
+
+#[cfg(test)]
+mod derived_key_tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_key_belongs_to_its_sealing_key_and_purpose() {
+        let key = |id| SealingKey::new(id, [7; KEY_LEN]).unwrap();
+        let sealer = Sealer::new(key("b"), vec![SealingKey::generate()]).unwrap();
+        let exposed = |purpose| -> Vec<(String, Vec<u8>)> {
+            let keys = sealer.derived_keys(purpose).into_iter();
+            keys.map(|(id, key)| (id, key.expose_secret().to_vec()))
+                .collect()
+        };
+        let tokens = exposed("tokens");
+        assert_eq!(tokens.len(), 2);
+        assert_eq!(tokens[0].0, "b");
+        assert_eq!(tokens, exposed("tokens"));
+        assert_ne!(tokens[0].1, exposed("cookies")[0].1);
+        assert_ne!(tokens[0].1, tokens[1].1);
+        assert_ne!(tokens[0].1, vec![7; KEY_LEN]);
     }
 }
 

@@ -7,12 +7,11 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use crate::{TokenError, jwt};
+use crate::{SecretBytes, TokenError, jwt};
 
 /// RFC 7518 section 3.2: a key for HS256 has at least 256 bits.
 pub const MIN_SECRET_LEN: usize = 32;
@@ -37,7 +36,7 @@ pub struct IssueError(#[from] jsonwebtoken::errors::Error);
 /// A secret and the `kid` by which tokens name it.
 pub struct SessionSecret {
     pub kid: String,
-    pub secret: SecretString,
+    pub secret: SecretBytes,
 }
 
 /// The claims of a verified token; `claims` are the caller's own beside the registered ones.
@@ -50,7 +49,7 @@ pub struct Session<C> {
     pub iat: i64,
     /// Seconds since the epoch.
     pub exp: i64,
-    pub jti: Uuid,
+    pub jti: String,
     #[serde(flatten)]
     pub claims: C,
 }
@@ -81,24 +80,26 @@ impl SessionTokens {
             if decoding.iter().any(|(known, _)| known == kid) {
                 return Err(SessionSecretError::DuplicateKid(kid.clone()));
             }
-            let key = DecodingKey::from_secret(secret.expose_secret().as_bytes());
+            let key = DecodingKey::from_secret(secret.expose_secret());
             decoding.push((kid.clone(), key));
         }
         Ok(Self {
             issuer: issuer.to_owned(),
             audience: audience.to_owned(),
             primary_kid: primary.kid.clone(),
-            encoding: EncodingKey::from_secret(primary.secret.expose_secret().as_bytes()),
+            encoding: EncodingKey::from_secret(primary.secret.expose_secret()),
             decoding,
         })
     }
 
-    /// A token of type `typ` about `sub`, good from `now` for `lifetime`. `claims` must serialize
-    /// to an object, without the fields of [`Session`].
+    /// A token of type `typ` about `sub`, good from `now` for `lifetime`. `jti` must be unique
+    /// (RFC 7519 section 4.1.7). `claims` must serialize to an object, without the fields of
+    /// [`Session`].
     pub fn issue<C: Serialize>(
         &self,
         typ: &str,
         sub: &str,
+        jti: &str,
         claims: C,
         lifetime: TimeDelta,
         now: DateTime<Utc>,
@@ -112,7 +113,7 @@ impl SessionTokens {
             sub: sub.to_owned(),
             iat: now.timestamp(),
             exp: now.timestamp() + lifetime.num_seconds(),
-            jti: Uuid::new_v4(),
+            jti: jti.to_owned(),
             claims,
         };
         Ok(jsonwebtoken::encode(&header, &session, &self.encoding)?)
@@ -164,7 +165,7 @@ mod tests {
     fn secret(kid: &str, letter: &str) -> SessionSecret {
         SessionSecret {
             kid: kid.into(),
-            secret: SecretString::from(letter.repeat(32)),
+            secret: SecretBytes::from(letter.repeat(32).into_bytes()),
         }
     }
 
@@ -185,7 +186,14 @@ mod tests {
             scope: "user:read".into(),
         };
         tokens
-            .issue(ACCESS_TOKEN, "user-1", claims, TimeDelta::hours(1), noon())
+            .issue(
+                ACCESS_TOKEN,
+                "user-1",
+                "token-1",
+                claims,
+                TimeDelta::hours(1),
+                noon(),
+            )
             .unwrap()
     }
 
@@ -238,6 +246,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_from_the_future_is_refused() {
+        let (tokens, token) = (tokens(), issue(&tokens()));
+        let before = |seconds| {
+            let now = noon() - TimeDelta::seconds(seconds);
+            tokens.verify::<Scope>(ACCESS_TOKEN, &token, now).err()
+        };
+        assert_eq!(before(60), None, "another process's clock may be ahead");
+        assert_eq!(before(61), Some(TokenError::NotYet));
+    }
+
+    #[test]
     fn a_token_for_another_purpose_is_refused() {
         let token = issue(&tokens());
         let other_type = tokens().verify::<Scope>("login+jwt", &token, noon());
@@ -254,7 +273,7 @@ mod tests {
         let mut parts: Vec<&str> = token.split('.').collect();
         let forged = URL_SAFE_NO_PAD.encode(
             json!({"iss": "insforge", "aud": "insforge-api", "sub": "admin", "exp": 9_999_999_999_i64,
-                   "iat": 0, "jti": Uuid::nil(), "scope": "all"})
+                   "iat": 0, "jti": "x", "scope": "all"})
             .to_string(),
         );
         parts[1] = &forged;
@@ -299,7 +318,7 @@ mod tests {
     #[test]
     fn claims_may_be_empty() {
         let token = tokens()
-            .issue("t", "s", (), TimeDelta::minutes(1), noon())
+            .issue("t", "s", "j", (), TimeDelta::minutes(1), noon())
             .unwrap();
         assert!(tokens().verify::<()>("t", &token, noon()).is_ok());
     }
@@ -308,7 +327,7 @@ mod tests {
     fn weak_or_ambiguous_secrets_are_refused() {
         let short = SessionSecret {
             kid: "s1".into(),
-            secret: SecretString::from("short"),
+            secret: SecretBytes::from(b"short".to_vec()),
         };
         let error = SessionTokens::new("i", "a", &short, &[]).err().unwrap();
         assert_eq!(error, SessionSecretError::TooShort("s1".into()));

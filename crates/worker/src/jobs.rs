@@ -3,9 +3,20 @@
 
 use std::time::Duration;
 
+use cp_domain::DomainResult;
+use cp_domain::people::Mail;
+use cp_model::MailId;
+use futures::stream::{self, StreamExt as _};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
+use crate::mail::Mailer;
+
+/// How often mails are looked for whose next attempt has come.
+const MAIL_SWEEP: Duration = Duration::from_secs(5);
+/// Mails taken, and sent, at once.
+const MAIL_BATCH: i64 = 20;
 
 /// The beat of a job: true every `period`, false once at shutdown.
 pub(crate) struct Ticks {
@@ -16,7 +27,7 @@ pub(crate) struct Ticks {
 impl Ticks {
     pub(crate) fn every(period: Duration, shutdown: CancellationToken) -> Self {
         let mut interval = tokio::time::interval(period);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { interval, shutdown }
     }
 
@@ -66,5 +77,68 @@ pub(crate) async fn keep_house(worker: Worker, shutdown: CancellationToken) {
     let mut ticks = Ticks::every(Duration::from_mins(1), shutdown);
     while ticks.next().await {
         log_failure("keep_house", worker.control_plane().keep_house().await);
+    }
+}
+
+/// Sends mails: each as soon as it is queued, and again, when its server did not take it, at a sweep
+/// after its pause. Without a mailer they stay queued.
+pub(crate) async fn send_mails(worker: Worker, shutdown: CancellationToken) {
+    let Some(mailer) = worker.config().mailer.clone() else {
+        return;
+    };
+    let mut queued = worker.control_plane().subscribe_mails();
+    let mut sweep = tokio::time::interval(MAIL_SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            Ok(()) = queued.changed() => {}
+            _ = sweep.tick() => {}
+        }
+        let round = worker.send_due_mails(&mailer);
+        tokio::select! {
+            result = round => log_failure("send_mails", result),
+            // What is cut off here is due again later; its Message-ID tells the copy.
+            () = over(&shutdown, worker.config().grace) => return,
+        }
+    }
+}
+
+/// Ends `grace` after the shutdown began.
+async fn over(shutdown: &CancellationToken, grace: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(grace).await;
+}
+
+impl Worker {
+    /// Until none is due. Taking a mail moves its next attempt ahead, so this ends.
+    async fn send_due_mails(&self, mailer: &Mailer) -> DomainResult<()> {
+        loop {
+            let mails = self.control_plane().take_due_mails(MAIL_BATCH).await?;
+            if mails.is_empty() {
+                return Ok(());
+            }
+            stream::iter(mails)
+                .for_each_concurrent(None, async |(id, mail)| {
+                    log_failure("send_mails", self.send_mail(mailer, id, &mail).await);
+                })
+                .await;
+        }
+    }
+
+    async fn send_mail(&self, mailer: &Mailer, id: MailId, mail: &Mail) -> DomainResult<()> {
+        let control_plane = self.control_plane();
+        match mailer.send(id, mail, control_plane.clock().now()).await {
+            Ok(()) => {
+                metrics::counter!("mails_sent_total").increment(1);
+                control_plane.mark_mail_sent(id).await
+            }
+            Err(error) => {
+                tracing::warn!(mail = %id, %error, "a mail was not sent; it will be tried again");
+                metrics::counter!("mails_failed_total").increment(1);
+                control_plane.mark_mail_failed(id, &error.to_string()).await
+            }
+        }
     }
 }

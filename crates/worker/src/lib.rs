@@ -12,6 +12,7 @@ mod engine;
 mod jobs;
 mod launch;
 mod lost;
+pub mod mail;
 mod pause_project;
 mod pool;
 mod probe;
@@ -67,6 +68,8 @@ pub struct WorkerConfig {
     /// How long machines take to boot, for the size of the pool.
     pub boot_time: Duration,
     pub pool: Vec<PoolTarget>,
+    /// Who brings mails to people; without one they stay queued.
+    pub mailer: Option<mail::Mailer>,
     /// How long running steps are waited for on shutdown.
     pub grace: Duration,
     /// Called at every crash point; for tests.
@@ -90,6 +93,7 @@ impl Default for WorkerConfig {
             boot_deadline: Duration::from_mins(15),
             boot_time: Duration::from_mins(2),
             pool: Vec::new(),
+            mailer: None,
             grace: Duration::from_secs(10),
             crash_hook: None,
         }
@@ -140,6 +144,7 @@ impl Worker {
         tasks.spawn(jobs::sweep(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::rotate_keys(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::keep_house(self.clone(), shutdown.clone()));
+        tasks.spawn(jobs::send_mails(self.clone(), shutdown.clone()));
         tasks.spawn(reconcile::reconcile_machines(
             self.clone(),
             shutdown.clone(),

@@ -26,7 +26,7 @@ const PRIVATE: [&str; 9] = [
 ];
 
 /// By what each is called, so that a failure need not show it.
-type Secrets = BTreeMap<String, String>;
+pub(super) type Secrets = BTreeMap<String, String>;
 
 #[tokio::test]
 async fn no_secret_of_a_run_is_found_in_logs_database_or_job_payloads() {
@@ -184,19 +184,19 @@ fn gather(dev: &Dev, project: &Backend, secrets: &mut Secrets) {
 }
 
 #[track_caller]
-fn note(secrets: &mut Secrets, name: &str, value: &Value) {
+pub(super) fn note(secrets: &mut Secrets, name: &str, value: &Value) {
     let text = value.as_str().unwrap_or_default();
     assert!(text.len() >= 16, "{name} is no secret: {value}");
     secrets.insert(name.to_owned(), text.to_owned());
 }
 
-fn is_private(path: &Path) -> bool {
+pub(super) fn is_private(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     PRIVATE.contains(&&*name)
 }
 
 /// Its pages. Of our own database a dump is looked at; a project's database is its owner's.
-fn is_data_of_postgres(path: &Path) -> bool {
+pub(super) fn is_data_of_postgres(path: &Path) -> bool {
     let inside = |name: &str| path.components().any(|part| part.as_os_str() == name);
     !is_log(path) && (inside("pgdata") || inside("postgres") || inside("template-pg15"))
 }
@@ -205,7 +205,7 @@ fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "log")
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found = Vec::new();
     for path in entries.map(|entry| entry.path()) {
@@ -218,13 +218,13 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn read(path: &Path) -> String {
+pub(super) fn read(path: &Path) -> String {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// All schemas of our database, as text. Bytes are hexadecimal there, so those are told, too.
-async fn dump(dev: &Dev) -> String {
+pub(super) async fn dump(dev: &Dev) -> String {
     let binaries = Binaries::find().await.expect("Postgres is installed");
     let output = Command::new(binaries.program("pg_dump"))
         .args(["--inserts", "--dbname", &dev.database_url()])
@@ -249,7 +249,7 @@ async fn dump(dev: &Dev) -> String {
         .skip(1)
         .filter_map(|rest| rest.split('\'').next());
     let bytes: Vec<u8> = bytes.flat_map(from_hex).collect();
-    text + &String::from_utf8_lossy(&bytes)
+    format!("{text}{}", String::from_utf8_lossy(&bytes))
 }
 
 fn from_hex(text: &str) -> Vec<u8> {

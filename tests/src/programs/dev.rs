@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Backend, Home, Program, quiet_port};
-use crate::{PartnerClient, eventually};
+use super::{Backend, Home, Program, mailbox, quiet_port};
+use crate::{PartnerClient, ReceivedMail, RelyingParty, SCOPE, Visitor, eventually};
 
 /// For stories that need no warm machine: each project's is made when it is created.
 pub const NO_POOL: (&str, &str) = (
@@ -99,6 +99,87 @@ impl Dev {
         url.trim_end_matches('"').to_owned()
     }
 
+    /// What `demo.json` says.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn demo(&self) -> Value {
+        demo(&self.home)
+    }
+
+    /// The e-mail address and the password of its demo user.
+    ///
+    /// # Panics
+    /// When demo.json has none.
+    pub fn demo_user(&self) -> (String, String) {
+        let user = &self.demo()["user"];
+        let text = |name: &str| {
+            user[name]
+                .as_str()
+                .expect("demo.json holds texts")
+                .to_owned()
+        };
+        (text("email"), text("password"))
+    }
+
+    /// A browser without scripts in which the demo user is signed in.
+    pub async fn signed_in(&self) -> Visitor {
+        let visitor = self.visitor();
+        let (email, password) = self.demo_user();
+        visitor.sign_in(&email, &password).await;
+        visitor
+    }
+
+    pub fn base_url(&self) -> &str {
+        &self.partner.base_url
+    }
+
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(self.base_url())
+    }
+
+    /// Where its mails are.
+    pub fn mail_folder(&self) -> PathBuf {
+        self.data().join("mail")
+    }
+
+    /// The newest mail to this address whose subject has this part. Waits for it: mails are sent
+    /// after the request that asked for them.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub async fn mail(&self, to: &str, subject: &str) -> ReceivedMail {
+        let what = format!("a mail to {to} about {subject:?}");
+        eventually(&what, Duration::from_secs(10), async || {
+            let mails = mailbox::mails(&self.mail_folder(), to);
+            mails
+                .into_iter()
+                .rfind(|mail| mail.subject.contains(subject))
+        })
+        .await
+    }
+
+    /// An application that an operator registers with these options.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn relying_party(&self, redirect_uri: &str, options: &[&str]) -> RelyingParty {
+        let create = ["oauth-client", "create", "--json", "--name", "Acme Notes"];
+        let redirect = ["--redirect-uri", redirect_uri];
+        let args = [&create[..], &redirect, options].concat();
+        let made = self.home.operator(&args).await.json();
+        RelyingParty {
+            http: self.partner.http.clone(),
+            base_url: self.base_url().to_owned(),
+            client_id: made["id"].as_str().expect("an id").to_owned(),
+            client_secret: made["secret"].as_str().map(str::to_owned),
+            redirect_uri: redirect_uri.to_owned(),
+            scope: SCOPE.to_owned(),
+            state: "af0ifjsldkj".to_owned(),
+            code_verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned(),
+        }
+    }
+
     /// A project whose machine serves.
     ///
     /// # Panics
@@ -147,9 +228,13 @@ impl Dev {
     }
 }
 
-fn demo_partner(home: &Home) -> PartnerClient {
+fn demo(home: &Home) -> Value {
     let demo = std::fs::read_to_string(home.data().join("demo.json")).expect("demo.json is there");
-    let demo: Value = serde_json::from_str(&demo).expect("demo.json is JSON");
+    serde_json::from_str(&demo).expect("demo.json is JSON")
+}
+
+fn demo_partner(home: &Home) -> PartnerClient {
+    let demo = demo(home);
     let text = |value: &Value| value.as_str().expect("demo.json holds texts").to_owned();
     PartnerClient {
         http: reqwest::Client::builder()

@@ -21,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ApiState;
+use crate::bearer::bearer_token;
 use crate::body::{JsonBody, RequestBody};
 use crate::docs::errors::{AgentBodyErrors, AgentErrors};
 use crate::params::{self, QueryText};
@@ -63,14 +64,6 @@ impl FromRequestParts<ApiState> for CallingMachine {
         let machine = state.control_plane.authenticate_agent(token).await?;
         Ok(Self(machine))
     }
-}
-
-/// `Bearer <token>`; the scheme in any case (RFC 9110 section 11.1).
-fn bearer_token(credentials: &str) -> Option<&str> {
-    let (scheme, token) = credentials.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
 }
 
 /// Register an agent
@@ -192,14 +185,6 @@ mod tests {
     use cp_model::agent_protocol::ObservedState;
 
     use super::*;
-
-    #[test]
-    fn the_scheme_is_read_in_any_case() {
-        assert_eq!(bearer_token("Bearer iat_x"), Some("iat_x"));
-        assert_eq!(bearer_token("bearer iat_x"), Some("iat_x"));
-        assert_eq!(bearer_token("Basic iat_x"), None);
-        assert_eq!(bearer_token("iat_x"), None);
-    }
 
     #[test]
     fn an_agents_words_are_tidied_and_not_refused() {

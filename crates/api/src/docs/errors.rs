@@ -10,6 +10,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 
 const PARTNERSHIP: &str = "PartnershipError";
 const PLATFORM: &str = "PlatformError";
+const OAUTH: &str = "OAuthError";
 
 const UNAVAILABLE: &str = "The service cannot work at the moment (`unavailable`)";
 const INTERNAL: &str = "Something went wrong on our side (`internal_error`)";
@@ -106,4 +107,65 @@ refusal_group!(
     AgentBodyErrors: PLATFORM,
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
     415 => "The body is not `application/json` (`unsupported_media_type`)",
+);
+refusal_group!(
+    /// What every OAuth route that an application calls can answer.
+    OAuthErrors: OAUTH,
+    400 => "The request is refused; `error` says why, in a code of RFC 6749 section 5.2 or RFC 8628 section 3.5",
+    401 => "The client is unknown, or its secret is missing or wrong (`invalid_client`)",
+    413 => "The body is larger than 64 KiB (`invalid_request`)",
+    500 => "Something went wrong on our side (`server_error`)",
+    503 => "The service cannot work at the moment (`temporarily_unavailable`)",
+);
+refusal_group!(
+    OAuthRateLimitError: OAUTH,
+    429 => "Over the client's rate limit (`temporarily_unavailable`). A device that polls is told `slow_down` with 400 instead",
+);
+refusal_group!(
+    /// What every route can answer that people call by an access token or an API key.
+    BearerErrors: PLATFORM,
+    401 => "The access token or API key is missing, wrong, expired or revoked (`unauthorized`); `WWW-Authenticate` says which",
+    403 => "It was not given the scope that this asks for (`insufficient_scope`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    RateLimitError: PLATFORM,
+    429 => "Over the rate limit (`rate_limited`)",
+);
+refusal_group!(
+    LoginErrors: PLATFORM,
+    400 => "The input breaks a rule; `error` names the field and the rule (`invalid_input`)",
+    401 => "The e-mail address or the password is wrong (`unauthorized`)",
+    403 => "The address is not verified, and a new code is on its way (`email_not_verified`); or a page of another site asks (`cross_site_request`)",
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+    429 => "Too many wrong passwords (`rate_limited`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    SignupErrors: PLATFORM,
+    400 => "The input breaks a rule; `error` names the field and the rule (`invalid_input`)",
+    403 => "A page of another site asks (`cross_site_request`)",
+    409 => "There is an account with this address (`email_taken`)",
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+    429 => "Too many sign-ups from this address (`rate_limited`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    RefreshErrors: PLATFORM,
+    401 => "The cookie is missing, or its token has expired or was revoked (`unauthorized`)",
+    403 => "A page of another site asks (`cross_site_request`)",
+    429 => "Over the rate limit (`rate_limited`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    LogoutErrors: PLATFORM,
+    403 => "A page of another site asks (`cross_site_request`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
 );

@@ -13,17 +13,21 @@ use serde_json::json;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{OpenApi as _, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::ApiState;
+use crate::oauth::authorize::AuthorizeDocument;
+use crate::oauth::error::OAuthErrorBody;
 use crate::partner_auth::SECRET_HEADER;
 use crate::problem::{PartnershipError, PlatformError};
 
 /// The names under which the document knows the ways to authenticate.
 const PARTNERSHIP_SECRET: &str = "partnership_secret";
 const AGENT_TOKEN: &str = "agent_token";
+const BEARER: &str = "bearer";
+const CLIENT_SECRET: &str = "client_secret";
 
 const DESCRIPTION: &str = "\
 Create and run backends for your users.
@@ -31,14 +35,20 @@ Create and run backends for your users.
 Partners authenticate with the header `X-Partnership-Secret`. Every answer tells in \
 `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds) what is left of the \
 rate limit, and in `X-Request-Id` the name of the request in our logs. Send `Idempotency-Key` with \
-a POST or DELETE to make it safe to repeat.";
+a POST or DELETE of theirs to make it safe to repeat.
+
+Applications sign people in with OAuth 2.0 (authorization code with PKCE, or the device flow); \
+client libraries find everything at `/.well-known/oauth-authorization-server`. What they get is an \
+access token for `Authorization: Bearer`.";
 
 /// The OpenAPI 3.1 document of the public interface.
 pub fn openapi() -> OpenApi {
-    OpenApiRouter::with_openapi(skeleton())
+    let mut document = OpenApiRouter::with_openapi(skeleton())
         .merge(crate::open_routes())
         .merge(crate::partnership::routes())
-        .into_openapi()
+        .into_openapi();
+    document.merge(AuthorizeDocument::openapi());
+    document
 }
 
 /// All of the document that no handler owns.
@@ -49,6 +59,10 @@ fn skeleton() -> OpenApi {
             PartnershipError::schema(),
         ),
         (PlatformError::name().into_owned(), PlatformError::schema()),
+        (
+            OAuthErrorBody::name().into_owned(),
+            OAuthErrorBody::schema(),
+        ),
     ];
     PartnershipError::schemas(&mut schemas);
     let secret = ApiKeyValue::with_description(
@@ -58,6 +72,18 @@ fn skeleton() -> OpenApi {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("The token that the machine's agent registered."))
+        .build();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "An access token from the token endpoint, or an API key that begins with `uak_`.",
+        ))
+        .build();
+    let client_secret = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Basic)
+        .description(Some(
+            "Client id and client secret. May be sent in the body instead; public clients send their id there alone.",
+        ))
         .build();
     let tag = |name: &str, text: &str| TagBuilder::new().name(name).description(Some(text)).build();
     OpenApiBuilder::new()
@@ -83,6 +109,8 @@ fn skeleton() -> OpenApi {
                 "Your partnership owns the projects; your users never see InsForge.",
             ),
             tag("Both models", "Reading what your partnership has."),
+            tag("OAuth", "Sign in with InsForge."),
+            tag("Accounts", "People: who they are, and how they log in."),
             tag("Keys", "Public keys that verify our tokens."),
             tag("Agents", "For the agent on each machine. Not for partners."),
         ]))
@@ -94,6 +122,8 @@ fn skeleton() -> OpenApi {
                     SecurityScheme::ApiKey(ApiKey::Header(secret)),
                 )
                 .security_scheme(AGENT_TOKEN, SecurityScheme::Http(token))
+                .security_scheme(BEARER, SecurityScheme::Http(bearer))
+                .security_scheme(CLIENT_SECRET, SecurityScheme::Http(client_secret))
                 .build(),
         ))
         .build()

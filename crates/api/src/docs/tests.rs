@@ -45,6 +45,17 @@ fn the_contracts_endpoints_are_all_there() {
         format!("GET {partner}/projects"),
         format!("GET {partner}/operations/{{operationId}}"),
         "GET /.well-known/jwks.json".into(),
+        "GET /.well-known/oauth-authorization-server".into(),
+        "GET /api/oauth/v1/authorize".into(),
+        "POST /api/oauth/v1/token".into(),
+        "POST /api/oauth/v1/revoke".into(),
+        "POST /api/oauth/v1/introspect".into(),
+        "POST /api/oauth/v1/device_authorization".into(),
+        "GET /auth/v1/profile".into(),
+        "POST /auth/v1/login".into(),
+        "POST /auth/v1/signup".into(),
+        "POST /auth/v1/refresh".into(),
+        "POST /auth/v1/logout".into(),
         "POST /agent/v1/register".into(),
         "GET /agent/v1/desired".into(),
         "POST /agent/v1/report".into(),
@@ -84,6 +95,25 @@ fn every_partnership_route_asks_for_the_secret_and_documents_its_refusals() {
             );
         }
     }
+}
+
+#[test]
+fn applications_may_send_forms_and_json_and_are_refused_in_oauths_form() {
+    let mut seen = 0;
+    for (method, path, operation) in operations(&document()) {
+        if method != "POST" || !path.starts_with("/api/oauth/") {
+            continue;
+        }
+        seen += 1;
+        let bodies = operation["requestBody"]["content"].as_object().unwrap();
+        let kinds: BTreeSet<&str> = bodies.keys().map(String::as_str).collect();
+        let expected = ["application/json", "application/x-www-form-urlencoded"];
+        assert_eq!(kinds, expected.into(), "{path}");
+        let refusal = &operation["responses"]["401"]["content"]["application/json"];
+        let schema = "#/components/schemas/OAuthError";
+        assert_eq!(refusal["schema"]["$ref"], schema, "{path}");
+    }
+    assert_eq!(seen, 4);
 }
 
 #[test]

@@ -20,6 +20,12 @@ fn app(options: &ApiOptions) -> Router {
             "/agent/v1/refused",
             get(async || Problem::invalid_input("wait must be a number")),
         )
+        .route("/api/oauth/v1/token", post(async || "fine"))
+        .route("/auth/v1/profile", get(async || "fine"))
+        .route(
+            "/login",
+            get(async || (StatusCode::BAD_REQUEST, axum::Extension(Page), "<p>no")),
+        )
         .route("/agent/v1/desired", get(async || "fine"))
         .route("/agent/v1/register", post(async || "fine"))
         .layer(from_fn_with_state(Arc::new(FrontDoor::new(options)), pass))
@@ -50,6 +56,8 @@ async fn every_answer_has_the_request_id_and_secrets_are_not_stored() {
         (Method::POST, "/partnership/v1/x/panics", 500),
         (Method::GET, "/partnership/v1/nowhere", 404),
         (Method::GET, "/agent/v1/refused", 400),
+        (Method::POST, "/api/oauth/v1/token", 200),
+        (Method::GET, "/auth/v1/profile", 200),
     ] {
         let response = call(&options, method, path).await;
         assert_eq!(response.status(), status, "{path}");
@@ -84,6 +92,67 @@ async fn the_routers_own_refusals_have_the_form_of_their_interface() {
     let refused = json(response).await;
     assert_eq!(refused["code"], "method_not_allowed");
     assert!(refused["error"].is_string());
+}
+
+#[tokio::test]
+async fn oauth_is_refused_in_its_own_form() {
+    let options = ApiOptions::default();
+    for (method, path, status) in [
+        (Method::GET, "/api/oauth/v1/nowhere", 404),
+        (Method::GET, "/api/oauth/v1/token", 405),
+    ] {
+        let response = call(&options, method, path).await;
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()[PRAGMA], "no-cache");
+        let body = json(response).await;
+        assert_eq!(body["error"], "invalid_request");
+        assert!(body["error_description"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_refuses_stays_a_page() {
+    let response = call(&ApiOptions::default(), Method::GET, "/login").await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    assert_eq!(body, "<p>no");
+}
+
+#[tokio::test]
+async fn pages_of_any_origin_may_call_what_takes_no_cookie() {
+    let preflight = async |path: &str| {
+        let request = Request::options(path)
+            .header("origin", "https://app.example")
+            .header("access-control-request-method", "POST")
+            .body(Body::empty())
+            .unwrap();
+        app(&ApiOptions::default()).oneshot(request).await.unwrap()
+    };
+    for path in ["/api/oauth/v1/token", "/auth/v1/profile"] {
+        let response = preflight(path).await;
+        assert_eq!(response.status(), StatusCode::NO_CONTENT, "{path}");
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        let allowed = response.headers()["access-control-allow-headers"]
+            .to_str()
+            .unwrap();
+        assert!(allowed.contains("Authorization") && allowed.contains("Content-Type"));
+        assert!(
+            !response
+                .headers()
+                .contains_key("access-control-allow-credentials")
+        );
+    }
+    for path in ["/auth/v1/login", "/login", "/partnership/v1/x/ok"] {
+        let response = preflight(path).await;
+        assert!(
+            !response
+                .headers()
+                .contains_key("access-control-allow-origin"),
+            "{path}"
+        );
+    }
+    let refused = call(&ApiOptions::default(), Method::PUT, "/api/oauth/v1/token").await;
+    assert_eq!(refused.headers()["access-control-allow-origin"], "*");
 }
 
 #[tokio::test]

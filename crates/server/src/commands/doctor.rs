@@ -70,6 +70,7 @@ pub async fn run(config: &Config, origins: &Origins, output: Output) -> anyhow::
     check_database(config, &mut checks).await;
     check_addresses(config, &mut checks).await;
     check_machines(config, &mut checks).await;
+    checks.push(check_mail(config).await);
     let failed = checks.iter().any(|c| c.verdict == Verdict::Failed);
 
     let entries = config.entries(origins);
@@ -213,6 +214,25 @@ async fn check_base_url(name: &'static str, url: &str) -> Check {
             name,
             &format!("{keys} cannot be reached from here; it must be once `serve` runs"),
         ),
+    }
+}
+
+/// Sends nothing.
+async fn check_mail(config: &Config) -> Check {
+    let name = "mail";
+    match config.mailer(None) {
+        Ok(Some(mailer)) => Check::of(
+            name,
+            mailer
+                .check()
+                .await
+                .map_err(|e| format!("{e}; mails wait until that is mended")),
+        ),
+        Ok(None) => Check::warning(
+            name,
+            "nothing brings mails to people: codes and links wait in the queue; set mail.smtp_url",
+        ),
+        Err(error) => Check::of(name, Err(error.to_string())),
     }
 }
 

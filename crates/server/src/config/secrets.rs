@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use cp_tokens::sealing::{Sealer, SealingKey};
+use cp_worker::mail::{Announce, Mailer};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::environment::variable;
@@ -58,6 +59,33 @@ impl Config {
             .collect::<Result<_, _>>()?;
         Sealer::new(parse("secrets.sealing_key", &primary)?, older)
             .map_err(|e| ConfigError::invalid("secrets", format!("cannot be used: {e}")))
+    }
+
+    pub(super) fn names_mail_server(&self) -> bool {
+        self.mail.smtp_url.is_some() || self.mail.smtp_url_file.is_some()
+    }
+
+    /// Whether mails go anywhere.
+    pub fn names_mail(&self) -> bool {
+        self.mail.folder.is_some() || self.names_mail_server()
+    }
+
+    /// Who brings mails to people; none: they stay queued. `announce` is told of mails that go into
+    /// a folder.
+    pub fn mailer(&self, announce: Option<Announce>) -> Result<Option<Mailer>, ConfigError> {
+        let from = self.mail.from.clone();
+        if let Some(folder) = &self.mail.folder {
+            return Ok(Some(Mailer::folder(from, folder.clone(), announce)));
+        }
+        let url = value_or_file(
+            "mail.smtp_url",
+            self.mail.smtp_url.as_ref(),
+            self.mail.smtp_url_file.as_ref(),
+        )?;
+        url.map(|url| {
+            Mailer::smtp(from, &url).map_err(|rule| ConfigError::invalid("mail.smtp_url", rule))
+        })
+        .transpose()
     }
 
     /// Our public URL, without a trailing slash.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use cp_model::{InstanceType, Region};
 use cp_tokens::keyring::RotationPolicy;
+use cp_worker::mail::Sender;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -275,6 +276,36 @@ impl Default for Local {
     }
 }
 
+/// Mail to people: codes, links, notices. The worker sends it, by exactly one of `smtp_url` and
+/// `folder`; with neither, mails stay queued.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mail {
+    /// Whom mails are from: `InsForge <no-reply@example.com>`. The server must accept it.
+    #[serde(deserialize_with = "scalar")]
+    pub from: Sender,
+    /// `smtps://user:password@host:465`, or `smtp://user:password@host:587` for STARTTLS.
+    #[serde(deserialize_with = "optional_secret", serialize_with = "mask_url")]
+    pub smtp_url: Option<SecretString>,
+    /// A file with the URL.
+    #[serde(deserialize_with = "optional_scalar")]
+    pub smtp_url_file: Option<PathBuf>,
+    /// Instead of sending: a folder that gets one `.eml` file per mail. For trying things out.
+    #[serde(deserialize_with = "optional_scalar")]
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            from: Sender::insforge(),
+            smtp_url: None,
+            smtp_url_file: None,
+            folder: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -354,6 +385,12 @@ impl Config {
             if !holds {
                 return Err(ConfigError::invalid(key, rule));
             }
+        }
+        if self.mail.folder.is_some() && self.names_mail_server() {
+            return Err(ConfigError::invalid(
+                "mail.folder",
+                "may not be set beside mail.smtp_url; keep one of them",
+            ));
         }
         self.signing
             .policy()

@@ -178,6 +178,34 @@ fn a_secret_comes_from_a_value_or_a_file_but_not_both() {
 }
 
 #[test]
+fn mail_goes_one_way_or_waits() {
+    let mailer = |text: &str| load(text, &[]).and_then(|loaded| loaded.config.mailer(None));
+    let refusal = |text: &str| mailer(text).err().unwrap().to_string();
+    assert!(mailer("").ok().unwrap().is_none());
+    assert!(
+        mailer("[mail]\nfolder = \"mail\"\n")
+            .ok()
+            .unwrap()
+            .is_some()
+    );
+    let server = "[mail]\nsmtp_url = \"smtps://me:hunter2@mail.example\"\n";
+    assert!(mailer(server).ok().unwrap().is_some());
+
+    let error = refusal(&format!("{server}folder = \"mail\"\n"));
+    assert!(error.contains("mail.folder may not"), "{error}");
+    let error = refusal(&format!("{server}smtp_url_file = \"x\"\n"));
+    assert!(error.contains("both set"), "{error}");
+    let error = refusal("[mail]\nsmtp_url = \"https://me:hunter2@mail.example\"\n");
+    assert!(
+        error.contains("mail.smtp_url must be like smtps://"),
+        "{error}"
+    );
+    assert!(!error.contains("hunter2"), "{error}");
+    let error = refusal("[mail]\nfrom = \"nobody\"\n");
+    assert!(error.contains("mail.from in "), "{error}");
+}
+
+#[test]
 fn a_password_of_digits_stays_text() {
     let config = load("", &[("INSFORGE_DATABASE_URL", "12345")])
         .ok()
@@ -191,6 +219,7 @@ fn what_is_shown_holds_no_secret() {
     let older = KEY.replace("k1:AA", "k0:AB");
     let text = format!(
         "[database]\nurl = \"postgres://me:hunter2@db.example/cloud?sslpassword=hunter3\"\n\
+         [mail]\nsmtp_url = \"smtps://me:hunter4@mail.example\"\n\
          [secrets]\nsealing_key = \"{KEY}\"\nolder_sealing_keys = [\"{older}\"]\n"
     );
     let loaded = load(&text, &[]).ok().unwrap();
@@ -199,7 +228,7 @@ fn what_is_shown_holds_no_secret() {
         shown.contains("postgres://me:****@db.example/cloud"),
         "{shown}"
     );
-    for secret in ["hunter2", "hunter3", "AAECAw", "ABECAw"] {
+    for secret in ["hunter2", "hunter3", "hunter4", "AAECAw", "ABECAw"] {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
 }

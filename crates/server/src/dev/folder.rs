@@ -4,9 +4,10 @@
 //! .insforge/
 //!     dev.lock       held as long as a dev runs here; names its process
 //!     config.toml    for operators' commands (0600)
-//!     demo.json      the demo partner and user (0600)
+//!     demo.json      the demo partner, user and OAuth clients (0600)
 //!     sealing-key    made once; without it nothing sealed opens again (0600)
 //!     postgres/      our own database, with postgres-password (0600) and postgres-port beside it
+//!     mail/          the mails that people would get, as .eml files
 //!     machines/ …    see `cp_provider::local`
 //! ```
 
@@ -74,6 +75,10 @@ impl DevFolder {
         self.file("postgres")
     }
 
+    pub(super) fn mail(&self) -> PathBuf {
+        self.file("mail")
+    }
+
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, FolderError> {
         let path = self.file(name);
         read_if_there(&path).map_err(at("read", &path))
@@ -129,6 +134,17 @@ impl DevFolder {
         }
         let mut admin = Table::new();
         admin.insert("listen".to_owned(), text(&config.admin.listen.to_string()));
+        let mut mail = Table::new();
+        mail.insert("from".to_owned(), text(&config.mail.from.to_string()));
+        if let Some(url) = &config.mail.smtp_url {
+            mail.insert("smtp_url".to_owned(), text(url.expose_secret()));
+        }
+        if let Some(file) = &config.mail.smtp_url_file {
+            mail.insert("smtp_url_file".to_owned(), path(file));
+        }
+        if let Some(folder) = &config.mail.folder {
+            mail.insert("folder".to_owned(), path(folder));
+        }
         let mut local = Table::new();
         local.insert("data_dir".to_owned(), path(&self.path));
         let sections = [
@@ -137,6 +153,7 @@ impl DevFolder {
             ("database", database),
             ("secrets", secrets),
             ("local", local),
+            ("mail", mail),
         ];
         let table: Table = sections
             .into_iter()
@@ -243,6 +260,7 @@ mod tests {
         config.database.url = Some("postgres://postgres:p\"w@127.0.0.1:1/x".into());
         config.secrets.sealing_key_file = Some(folder.sealing_key_file(false).unwrap());
         config.http.base_url = Some("http://127.0.0.1:8080".to_owned());
+        config.mail.folder = Some(folder.mail());
         folder.write_config(&config).unwrap();
         let read = Config::load(Some(&folder.file("config.toml")), [])
             .ok()
@@ -253,6 +271,8 @@ mod tests {
             "postgres://postgres:p\"w@127.0.0.1:1/x"
         );
         assert!(read.sealer().is_ok());
+        assert_eq!(read.mail.folder, Some(folder.mail()));
+        assert_eq!(read.mail.from, config.mail.from);
         assert_eq!(read.local.data_dir, folder.path());
     }
 }

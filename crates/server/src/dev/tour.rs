@@ -1,6 +1,21 @@
-//! The lines that `dev` prints to be pasted: a project's whole life, for any POSIX shell with curl.
+//! What `dev` prints to be tried: how a person signs in, and lines to be pasted: a project's whole
+//! life, for any POSIX shell with curl.
 
 use std::path::Path;
+
+/// From a person's side, and from that of an application which they sign in to. The password stays
+/// in its file, for the same reason as the partner's secret below.
+pub(super) fn sign_in(base_url: &str, demo_file: &Path) -> String {
+    let demo_file = demo_file.display();
+    format!(
+        "Sign in as the demo user, whose e-mail address and password are in {demo_file}:
+  {base_url}/login
+Or from an application's side: run the sample app, and open http://localhost:3000
+  npm --prefix examples/sign-in-with-insforge install
+  npm --prefix examples/sign-in-with-insforge start
+"
+    )
+}
 
 /// Each step is a title and lines to paste. `take` picks one value out of an answer. The demo
 /// partner's secret is read from its file, so that it is in no terminal's scrollback and no log.
@@ -58,7 +73,26 @@ mod tests {
                 email: String::new(),
                 password: String::new(),
             },
+            oauth: None,
         }
+    }
+
+    #[test]
+    fn whoever_signs_in_is_told_where_and_as_whom() {
+        let said = sign_in("http://127.0.0.1:9", Path::new("x/demo.json"));
+        for expected in [
+            "http://127.0.0.1:9/login",
+            "x/demo.json",
+            " install\n",
+            " start\n",
+        ] {
+            assert!(said.contains(expected), "{expected} not in:\n{said}");
+        }
+        // Both commands do something in this repository.
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let package = root.join("examples/sign-in-with-insforge/package.json");
+        let package = std::fs::read_to_string(package).unwrap();
+        assert!(package.contains("\"start\""), "{package}");
     }
 
     /// Runs the tour with a curl that only repeats what it was given.

@@ -1,6 +1,5 @@
 //! Requests per second, against what the machine itself can do.
 
-use std::io::Write as _;
 use std::process::Command;
 
 use crate::at_least;
@@ -35,14 +34,9 @@ pub async fn authorization(dev: &Dev) -> Vec<Row> {
 pub async fn metadata(dev: &Dev) -> Vec<Row> {
     let project = dev.partner.create_active_project("bench-metadata").await;
     let url = dev.database_url();
-    pgbench(&url, &["-i", "-q", "-s", "10"]);
+    prepare_pgbench(&url);
     let ours = wrk(dev, "GET", &format!("/{project}/metadata"));
-    let base = pgbench_rate(&pgbench(
-        &url,
-        &[
-            "-n", "-S", "-M", "prepared", "-c", "16", "-j", "2", "-T", "6",
-        ],
-    ));
+    let base = pgbench_selects(&url);
     let again = wrk(dev, "GET", &format!("/{project}/metadata"));
     let ours = f64::midpoint(ours, again);
     dev.partner.delete_project(&project).await.expect(200);
@@ -57,23 +51,24 @@ pub async fn metadata(dev: &Dev) -> Vec<Row> {
     )]
 }
 
-/// Requests per second by `wrk` with 32 connections. Any answer but 200 ends the bench.
 fn wrk(dev: &Dev, method: &str, path: &str) -> f64 {
-    let script = dev.home().path().join("wrk.lua");
-    let mut file = std::fs::File::create(&script).expect("the script can be written");
-    write!(
-        file,
+    let script = format!(
         "wrk.method = \"{method}\"\nwrk.headers[\"X-Partnership-Secret\"] = \"{}\"\n",
         dev.partner.secret
-    )
-    .expect("the script can be written");
-    let url = format!(
-        "{}/partnership/v1/{}{path}",
-        dev.partner.base_url, dev.partner.id
     );
+    let path = format!("/partnership/v1/{}{path}", dev.partner.id);
+    wrk_with(dev, &script, &path)
+}
+
+/// Requests per second by `wrk` with 32 connections, as this Lua script makes them. Any answer but
+/// 200 ends the bench.
+pub fn wrk_with(dev: &Dev, script: &str, path: &str) -> f64 {
+    let file = dev.home().path().join("wrk.lua");
+    std::fs::write(&file, script).expect("the script can be written");
+    let url = format!("{}{path}", dev.partner.base_url);
     let output = run(Command::new("wrk")
         .args(["-t1", "-c32", &format!("-d{SECONDS}s"), "-s"])
-        .arg(&script)
+        .arg(&file)
         .arg(&url));
     assert!(
         !output.contains("Non-2xx"),
@@ -95,6 +90,21 @@ fn openssl_signatures() -> f64 {
         .filter_map(|w| w.parse().ok())
         .collect();
     numbers[numbers.len() - 2]
+}
+
+/// Makes the tables that [`pgbench_selects`] reads.
+pub fn prepare_pgbench(url: &str) {
+    pgbench(url, &["-i", "-q", "-s", "10"]);
+}
+
+/// Transactions per second of `pgbench -S`, prepared.
+pub fn pgbench_selects(url: &str) -> f64 {
+    pgbench_rate(&pgbench(
+        url,
+        &[
+            "-n", "-S", "-M", "prepared", "-c", "16", "-j", "2", "-T", "6",
+        ],
+    ))
 }
 
 fn pgbench(url: &str, arguments: &[&str]) -> String {

@@ -8,6 +8,7 @@ mod load;
 mod machines;
 mod memory;
 mod report;
+mod sign_in;
 mod thousand;
 
 use std::path::Path;
@@ -18,30 +19,46 @@ use report::{Report, Row};
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
-    match arguments.first().map(String::as_str) {
+    let report = match arguments.first().map(String::as_str) {
         // This program again, as a process of its own whose memory can be told.
-        Some("--thousand") => runtime.block_on(thousand::child(&arguments[1..])),
+        Some("--thousand") => return runtime.block_on(thousand::child(&arguments[1..])),
+        // A part by itself, for who works on it.
+        Some("--sign-in") => runtime.block_on(sign_in_alone()),
         Some(unknown) => {
-            eprintln!("bench takes no argument; got {unknown}");
+            eprintln!("bench takes nothing or --sign-in; got {unknown}");
             std::process::exit(2);
         }
         None => {
             let report = runtime.block_on(run());
-            report.print();
             report.write(Path::new("target/bench"));
-            if report.rows.iter().any(|row| !row.holds()) {
-                std::process::exit(1);
-            }
+            report
         }
+    };
+    report.print();
+    if report.rows.iter().any(|row| !row.holds()) {
+        std::process::exit(1);
     }
+}
+
+async fn start() -> Dev {
+    Dev::start_with(&[("INSFORGE_LOG", "warn")]).await
+}
+
+async fn sign_in_alone() -> Report {
+    let mut report = Report::default();
+    let dev = start().await;
+    report.extend(sign_in::measure(&dev).await);
+    drop(dev.interrupt().await);
+    report
 }
 
 async fn run() -> Report {
     let mut report = Report::default();
-    let dev = Dev::start_with(&[("INSFORGE_LOG", "warn")]).await;
+    let dev = start().await;
     report.extend(memory::idle(&dev).await);
     report.extend(load::authorization(&dev).await);
     report.extend(load::metadata(&dev).await);
+    report.extend(sign_in::measure(&dev).await);
     report.extend(machines::warm(&dev).await);
     report.extend(machines::cold(&dev).await);
     drop(dev.interrupt().await);

@@ -1,0 +1,262 @@
+//! The pages with sample data, written to a folder so that somebody can look at them:
+//! `INSFORGE_PREVIEW=/some/folder cargo test -p cp-api preview -- --ignored`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{TimeDelta, Utc};
+use cp_domain::oauth::{AuthorizationRequest, ConnectedApp, DeviceRequest, Prompt};
+use cp_domain::people::{ApiKeySummary, BrowserSessionSummary};
+use cp_domain::{Caller, Credential, DomainError, Profile, UserCaller};
+use cp_model::{
+    ApiKeyId, BrowserSessionId, ClientId, ClientKind, FieldError, OAuthClient, RequestId, Scope,
+    Scopes, UserId,
+};
+use maud::Markup;
+use secrecy::SecretString;
+
+use super::error_page::Failure;
+use super::fields::Fields;
+use super::forms::Errors;
+use super::layout::{Layout, Width};
+use super::return_to::ReturnTo;
+use super::session::Visitor;
+use super::settings::{Done, Holdings, Settings, api_keys};
+use super::{
+    assets, consent, device, forgot_password, login, reset_password, signup, verify_email,
+};
+
+fn ada() -> UserCaller {
+    UserCaller {
+        user: Profile {
+            id: UserId::generate(),
+            email: "ada.moreno@example.com".into(),
+            name: "Ada Moreno".into(),
+            avatar_url: None,
+            email_verified: true,
+            created_at: Utc::now() - TimeDelta::days(90),
+        },
+        credential: Credential::Browser(BrowserSessionId::generate()),
+        caller: Caller {
+            request_id: RequestId::generate(),
+            address: None,
+        },
+    }
+}
+
+fn app() -> Arc<OAuthClient> {
+    Arc::new(OAuthClient {
+        id: ClientId::generate(),
+        name: "Harbour Notes".into(),
+        kind: ClientKind::Confidential,
+        redirect_uris: vec![],
+        scopes: Scopes::all(),
+        first_party: false,
+        device_grant: true,
+        rate_limit: 50,
+        logo_url: None,
+        color: Some("#f2b705".into()),
+        homepage_url: Some("https://harbour.example/".into()),
+        disabled_at: None,
+        created_at: Utc::now(),
+    })
+}
+
+fn request(client: &Arc<OAuthClient>) -> AuthorizationRequest {
+    AuthorizationRequest {
+        client: Arc::clone(client),
+        redirect_uri: "https://app.harbour.example/callback".into(),
+        scopes: [
+            Scope::UserRead,
+            Scope::OrganizationsRead,
+            Scope::ProjectsWrite,
+        ]
+        .into_iter()
+        .collect(),
+        state: "s".into(),
+        code_challenge: "c".into(),
+        prompt: Prompt {
+            login: false,
+            consent: false,
+            none: false,
+        },
+    }
+}
+
+fn holdings(client: &Arc<OAuthClient>) -> Holdings {
+    let now = Utc::now();
+    let session = |user_agent: &str, is_this_one| BrowserSessionSummary {
+        id: BrowserSessionId::generate(),
+        address: Some("203.0.113.7".into()),
+        user_agent: Some(user_agent.into()),
+        created_at: now - TimeDelta::days(3),
+        last_seen_at: now,
+        is_this_one,
+    };
+    let key = |name: &str, scopes| ApiKeySummary {
+        id: ApiKeyId::generate(),
+        name: name.into(),
+        hint: "x7Qa".into(),
+        scopes,
+        created_at: now - TimeDelta::days(9),
+        expires_at: Some(now + TimeDelta::days(81)),
+        last_used_at: None,
+    };
+    Holdings {
+        has_password: true,
+        sessions: vec![
+            session("Mozilla/5.0 (X11; Linux) Firefox/140.0", true),
+            session("Mozilla/5.0 (iPhone) Version/18.0 Safari/604.1", false),
+        ],
+        apps: vec![ConnectedApp {
+            client: (**client).clone(),
+            scopes: [Scope::UserRead].into_iter().collect(),
+            since: now,
+            last_used_at: Some(now),
+        }],
+        keys: vec![
+            key("backup script", None),
+            key(
+                "dashboard",
+                Some([Scope::ProjectsRead].into_iter().collect()),
+            ),
+        ],
+    }
+}
+
+#[test]
+#[ignore = "writes files to look at"]
+fn preview() {
+    let folder = std::env::var_os("INSFORGE_PREVIEW").map_or_else(
+        || std::env::temp_dir().join("insforge-pages"),
+        PathBuf::from,
+    );
+    fs::create_dir_all(folder.join("assets")).unwrap();
+    fs::write(
+        folder.join(&assets::STYLE_PATH[1..]),
+        include_str!("style.css"),
+    )
+    .unwrap();
+    fs::write(
+        folder.join(&assets::ICON_PATH[1..]),
+        include_str!("icon.svg"),
+    )
+    .unwrap();
+
+    let stranger = Visitor::sample(None);
+    let by = ada();
+    let person = Visitor::sample(Some(by.clone()));
+    let client = app();
+    let wrong = || Errors::whole("The e-mail address or the password is wrong. Check both.");
+    let show = |name: &str, visitor: &Visitor, width: Width, content: &Markup| {
+        let layout = Layout {
+            title: name,
+            visitor: Some(visitor),
+            width,
+        };
+        // Opened from the disk, paths begin at the page.
+        let page = layout
+            .document(content)
+            .into_string()
+            .replace("\"/assets/", "\"assets/");
+        fs::write(folder.join(format!("{name}.html")), page).unwrap();
+    };
+    let narrow = |name: &str, visitor: &Visitor, content: &Markup| {
+        show(name, visitor, Width::Narrow, content);
+    };
+
+    let login = |email, errors, notice| login::Form {
+        to: ReturnTo::default(),
+        email,
+        notice,
+        errors,
+    };
+    narrow(
+        "login",
+        &stranger,
+        &login("", Errors::none(), None).render(&stranger, Some(&client)),
+    );
+    narrow(
+        "login-wrong",
+        &stranger,
+        &login("ada@example.com", wrong(), None).render(&stranger, None),
+    );
+    let taken = FieldError::new("password", "must have at least 8 characters, has 3");
+    let signup = signup::Form {
+        to: ReturnTo::default(),
+        name: "Ada Moreno",
+        email: "ada@example.com",
+        errors: Errors::broken(&taken, &[("password", "password", "The password")]),
+    };
+    narrow("signup-wrong", &stranger, &signup.render(&stranger, None));
+    let code = verify_email::CodeForm {
+        to: ReturnTo::default(),
+        challenge: "x",
+        errors: Errors::none(),
+    };
+    narrow("verify-email", &stranger, &code.render(&stranger));
+    narrow(
+        "verify-email-link",
+        &stranger,
+        &verify_email::link_content(&stranger, "x", "ada@example.com"),
+    );
+    narrow(
+        "forgot-password",
+        &stranger,
+        &forgot_password::form(&stranger, &ReturnTo::default(), "", &Errors::none()),
+    );
+    narrow(
+        "forgot-password-sent",
+        &stranger,
+        &forgot_password::sent(&stranger, &ReturnTo::default()),
+    );
+    narrow(
+        "reset-password",
+        &stranger,
+        &reset_password::form(&stranger, "x", &Errors::none()),
+    );
+    narrow(
+        "consent",
+        &person,
+        &consent::question(&person, &by, &request(&client), &Fields::default()),
+    );
+    narrow(
+        "device",
+        &person,
+        &device::form(&person, "BCDF-GHJK", &Errors::none()),
+    );
+    let waiting = DeviceRequest {
+        client: Arc::clone(&client),
+        scopes: Scopes::all(),
+        address: Some("203.0.113.7".into()),
+        user_agent: Some("insforge-cli/0.2.8 node/22 Linux".into()),
+        created_at: Utc::now(),
+        user_code: "BCDF-GHJK".into(),
+    };
+    narrow(
+        "device-question",
+        &person,
+        &device::question(&person, &waiting, &by.user.email),
+    );
+    narrow("device-done", &person, &device::decided(true).1);
+    let settings = Settings {
+        holdings: holdings(&client),
+        done: Some(Done::EmailVerified),
+        password_errors: Errors::none(),
+        key_form: api_keys::Form::default(),
+    };
+    show(
+        "settings",
+        &person,
+        Width::Wide,
+        &settings.render(&person, &by),
+    );
+    let key = holdings(&client).keys.remove(0);
+    let secret = SecretString::from("uak_sample0000000000000000000000000000000000x7Qa");
+    narrow("api-key-made", &person, &api_keys::made(&key, &secret));
+    let id = RequestId::generate();
+    let failure = Failure::from(DomainError::Unavailable);
+    narrow("error", &stranger, &failure.content(Some(&id)));
+    println!("written to {}", folder.display());
+}
