@@ -55,10 +55,12 @@ impl Worker {
         let last_seen = rows.iter().filter_map(|row| row.last_seen_at).max();
         let tolerated = tolerated_silence(last_seen, rounds.watching_since, self.now());
         for row in &rows {
-            if let Err(error) = self
-                .reconcile_machine(row.id, owned.get(&row.id).copied(), tolerated)
-                .await
-            {
+            let found = owned.get(&row.id).copied();
+            // Nearly always; so a round costs two reads, however many machines there are.
+            if self.agree(row, found, tolerated) {
+                continue;
+            }
+            if let Err(error) = self.reconcile_machine(row.id, found, tolerated).await {
                 tracing::warn!(machine = %row.id, %error, "a machine could not be reconciled; the next round tries again");
             }
         }
@@ -81,6 +83,24 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Whether row and provider say the same, so that there is nothing to do.
+    fn agree(&self, row: &Machine, found: Option<&Found>, tolerated_silence: TimeDelta) -> bool {
+        let Some(power) = found.map(|m| m.power) else {
+            return false;
+        };
+        let runs = !matches!(power, Power::Stopped | Power::Terminated);
+        let fits = match row.state {
+            MachineState::Booting => runs && !self.boots_too_long(row),
+            MachineState::Ready => runs && !self.is_useless(row, tolerated_silence),
+            MachineState::Stopped => !matches!(power, Power::Running | Power::Terminated),
+            MachineState::Launching
+            | MachineState::Terminating
+            | MachineState::Terminated
+            | MachineState::Lost => false,
+        };
+        fits && row.missing_since.is_none()
     }
 
     async fn reconcile_machine(
