@@ -23,6 +23,7 @@ mod partner_auth;
 mod partnership;
 mod places;
 mod problem;
+mod same_site;
 mod serve;
 mod wire;
 
