@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::origin::FromOurs;
-use super::{command_line_client, refresh_cookie};
+use super::refresh_cookie;
 use crate::caller::Calling;
 use crate::docs::errors::LogoutErrors;
 use crate::problem::Problem;
@@ -41,9 +41,8 @@ pub async fn log_out(
     headers: HeaderMap,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<LogoutResponse>), Problem> {
     if let Some(token) = refresh_cookie::read(&headers) {
-        let client = command_line_client(&control_plane, &caller).await?;
         control_plane
-            .revoke_token(&client, token.expose_secret(), &caller)
+            .log_out(token.expose_secret(), &caller)
             .await?;
     }
     let gone = refresh_cookie::clear(&control_plane.settings().base_url)?;

@@ -36,9 +36,13 @@ pub async fn get_profile(
     Bearer(by): Bearer,
 ) -> Result<Response, Problem> {
     let limit = control_plane.take_profile_request(&by).await?;
-    by.require(Scope::UserRead)?;
-    let user = User::from(&by.user);
-    let mut response = Json(ProfileResponse { user }).into_response();
+    let mut response = match by.require(Scope::UserRead) {
+        Ok(()) => {
+            let user = User::from(&by.user);
+            Json(ProfileResponse { user }).into_response()
+        }
+        Err(error) => Problem::from(error).into_response(),
+    };
     set_rate_limit(response.headers_mut(), limit);
     Ok(response)
 }

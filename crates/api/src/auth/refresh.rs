@@ -4,17 +4,17 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cp_domain::oauth::{OAuthError, OAuthErrorCode, TokenPair};
-use cp_domain::{Caller, ControlPlane, DomainError, DomainResult};
+use cp_domain::{ControlPlane, DomainError, DomainResult};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use super::origin::FromOurs;
 use super::user::{SessionResponse, answer_session};
 use super::{command_line_client, refresh_cookie};
 use crate::caller::Calling;
 use crate::docs::errors::RefreshErrors;
-use crate::problem::Problem;
+use crate::problem::{Problem, set_rate_limit};
 
 /// Refresh the session
 ///
@@ -37,7 +37,20 @@ pub async fn refresh_session(
 ) -> Result<Response, Problem> {
     let token = refresh_cookie::read(&headers).ok_or_else(Problem::unauthorized)?;
     let base_url = &control_plane.settings().base_url;
-    match refresh(&control_plane, &token, &caller).await {
+    let client = command_line_client(&control_plane, &caller).await?;
+    let limit = control_plane
+        .take_token_request(&client, caller.address)
+        .await?;
+    let refreshed = control_plane
+        .refresh(&client, token.expose_secret(), None, &caller)
+        .await;
+    let mut response = answer(refreshed, base_url).unwrap_or_else(IntoResponse::into_response);
+    set_rate_limit(response.headers_mut(), limit);
+    Ok(response)
+}
+
+fn answer(refreshed: DomainResult<TokenPair>, base_url: &str) -> Result<Response, Problem> {
+    match refreshed {
         Ok(tokens) => answer_session(StatusCode::OK, &tokens, base_url),
         Err(DomainError::OAuth(OAuthError {
             code: OAuthErrorCode::InvalidGrant,
@@ -48,18 +61,4 @@ pub async fn refresh_session(
         }
         Err(error) => Err(error.into()),
     }
-}
-
-async fn refresh(
-    control_plane: &ControlPlane,
-    token: &SecretString,
-    caller: &Caller,
-) -> DomainResult<TokenPair> {
-    let client = command_line_client(control_plane, caller).await?;
-    control_plane
-        .take_token_request(&client, caller.address)
-        .await?;
-    control_plane
-        .refresh(&client, token.expose_secret(), None, caller)
-        .await
 }

@@ -4,8 +4,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cp_domain::ControlPlane;
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
+use cp_domain::{ControlPlane, DomainResult};
+use cp_model::OAuthClient;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -71,10 +72,22 @@ pub async fn authorize_device(
     request: ClientRequest,
 ) -> Result<Response, Problem> {
     let client = request.client(&control_plane).await?;
-    // Each makes a row, and a public client is anybody: it shares the token endpoint's minute.
+    // Each makes a row, and a public client is anybody: counted with the polls of devices.
     let limit = control_plane
         .take_device_request(&client, request.caller.address)
         .await?;
+    let mut response = begin(&control_plane, &client, &request)
+        .await
+        .unwrap_or_else(|error| Problem::from(error).into_response());
+    set_rate_limit(response.headers_mut(), limit);
+    Ok(response)
+}
+
+async fn begin(
+    control_plane: &ControlPlane,
+    client: &OAuthClient,
+    request: &ClientRequest,
+) -> DomainResult<Response> {
     let scope = request.parameters.get("scope").ok_or_else(|| {
         OAuthError::new(
             OAuthErrorCode::InvalidScope,
@@ -83,14 +96,14 @@ pub async fn authorize_device(
     })?;
     let started = control_plane
         .begin_device(
-            &client,
+            client,
             scope,
             &request.caller,
             request.user_agent.as_deref(),
         )
         .await?;
     let page = format!("{}/device", control_plane.settings().base_url);
-    let mut response = Json(DeviceAuthorizationResponse {
+    Ok(Json(DeviceAuthorizationResponse {
         device_code: started.device_code.expose_secret(),
         user_code: &started.user_code,
         verification_uri: &page,
@@ -99,7 +112,5 @@ pub async fn authorize_device(
         expires_in: started.expires_in,
         interval: started.interval,
     })
-    .into_response();
-    set_rate_limit(response.headers_mut(), limit);
-    Ok(response)
+    .into_response())
 }

@@ -2,11 +2,15 @@
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
+use cp_domain::ControlPlane;
+use cp_model::OAuthClient;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use maud::{DOCTYPE, Markup, html};
 
 use super::assets::{ICON_PATH, STYLE_PATH};
+use super::return_to::ReturnTo;
+use super::security_headers::allow_form_to;
 use super::session::Visitor;
 
 /// How wide the content may get.
@@ -81,6 +85,25 @@ pub fn page(visitor: &Visitor, status: StatusCode, title: &str, content: &Markup
         width: Width::Narrow,
     };
     layout.answer(status, content)
+}
+
+/// A narrow page on the way to an application, if `to` leads to one: its content may say to which,
+/// and its form may end there.
+pub async fn page_on_the_way(
+    control_plane: &ControlPlane,
+    visitor: &Visitor,
+    status: StatusCode,
+    title: &str,
+    to: &ReturnTo,
+    content: impl FnOnce(Option<&OAuthClient>) -> Markup,
+) -> Response {
+    let request = to.authorization(control_plane).await;
+    let content = content(request.as_ref().map(|request| &*request.client));
+    let mut response = page(visitor, status, title, &content);
+    if let Some(request) = &request {
+        allow_form_to(&mut response, &request.redirect_uri);
+    }
+    response
 }
 
 /// A time to the minute. Without a script we do not know the person's clock, so it says which.

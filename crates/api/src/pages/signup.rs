@@ -16,11 +16,10 @@ use super::csrf::Submitted;
 use super::error_page::{Failure, too_many};
 use super::fields::Fields;
 use super::forms::{Errors, Field, csrf_field, return_field};
-use super::layout;
+use super::layout::page_on_the_way;
 use super::login::enter_code;
 use super::redirects::see_other;
 use super::return_to::ReturnTo;
-use super::security_headers::allow_form_to;
 use super::session::Visitor;
 use crate::ApiState;
 
@@ -112,14 +111,9 @@ impl Form<'_> {
         visitor: &Visitor,
         status: StatusCode,
     ) -> Response {
-        let request = self.to.authorization(control_plane).await;
-        let client = request.as_ref().map(|request| &*request.client);
         let title = self.errors.title("Create an account");
-        let mut response = layout::page(visitor, status, &title, &self.render(visitor, client));
-        if let Some(request) = &request {
-            allow_form_to(&mut response, &request.redirect_uri);
-        }
-        response
+        let content = |client: Option<&OAuthClient>| self.render(visitor, client);
+        page_on_the_way(control_plane, visitor, status, &title, &self.to, content).await
     }
 
     pub fn render(&self, visitor: &Visitor, client: Option<&OAuthClient>) -> Markup {

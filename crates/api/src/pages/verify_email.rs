@@ -18,7 +18,6 @@ use super::layout;
 use super::login::{begin_verification, enter_code, to_verification};
 use super::redirects::see_other;
 use super::return_to::ReturnTo;
-use super::security_headers::allow_form_to;
 use super::session::Visitor;
 use crate::ApiState;
 
@@ -153,11 +152,8 @@ impl CodeForm<'_> {
         status: StatusCode,
     ) -> Response {
         let title = self.errors.title("Confirm your address");
-        let mut response = layout::page(visitor, status, &title, &self.render(visitor));
-        if let Some(request) = self.to.authorization(control_plane).await {
-            allow_form_to(&mut response, &request.redirect_uri);
-        }
-        response
+        let content = |_: Option<&_>| self.render(visitor);
+        layout::page_on_the_way(control_plane, visitor, status, &title, &self.to, content).await
     }
 
     pub fn render(&self, visitor: &Visitor) -> Markup {

@@ -226,9 +226,6 @@ impl ControlPlane {
         if client.kind == ClientKind::Public || request.prompt.consent {
             return Ok(false);
         }
-        if client.first_party {
-            return Ok(true);
-        }
         let mut conn = self.db().acquire().await?;
         let allowed = oauth_consents::find_consent(&mut conn, user, &client.id).await?;
         Ok(allowed.is_some_and(|allowed| request.scopes.is_subset(&allowed)))

@@ -462,6 +462,19 @@ impl ControlPlane {
         Ok(tokens)
     }
 
+    /// Ends a sign-in that began with a password, by its refresh token. Also while operators have
+    /// disabled the command-line client: who leaves must stay out when it is enabled again.
+    pub async fn log_out(&self, refresh_token: &str, caller: &Caller) -> DomainResult<()> {
+        let id: ClientId = CLI_CLIENT_ID.parse().map_err(DomainError::internal)?;
+        match self.known_client(&id).await? {
+            Some(known) => {
+                self.revoke_token(&known.client, refresh_token, caller)
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Ends the sign-in that the token belongs to, whichever of its tokens it is (RFC 7009 section
     /// 2.1). A token that is unknown, over, or another client's is none to speak of (section 2.2).
     pub async fn revoke_token(
