@@ -170,6 +170,18 @@ async fn a_vanished_warm_machine_is_replaced() {
     app.assert_truth().await;
 }
 
+#[tokio::test]
+async fn a_machine_that_vanishes_before_it_is_assigned_is_replaced() {
+    let (app, partner) = with_pool(1).await;
+    let before = warm(&app, 1).await;
+    app.sim.vanish(before[0]);
+    // Most likely claims the one that is no more: the reconciler has not missed it yet.
+    let project = active(&partner).await;
+    let machine = app.machine_of(project).await.expect("a machine");
+    assert_ne!(machine.id, before[0]);
+    app.assert_truth().await;
+}
+
 /// Launches a machine that none of our rows names.
 async fn launch_stray(app: &App, id: MachineId) {
     let spec = LaunchSpec {

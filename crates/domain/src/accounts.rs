@@ -27,7 +27,7 @@ impl ControlPlane {
         self.take_key(&mut tx, &by.partner.id, key).await?;
         let (user, is_new) = self.ensure_account(&mut tx, &name, &email).await?;
         if !is_new {
-            self.end_what_a_stranger_began(&mut tx, user).await?;
+            self.end_what_a_stranger_began(&mut tx, user, &name).await?;
         }
         partners::connect_user(&mut tx, &by.partner.id, user, self.now()).await?;
         let target = user.to_string();

@@ -277,6 +277,22 @@ pub async fn delete_unproven_password(
     Ok(had_password)
 }
 
+/// Gives the person and the organization that is theirs alone this name.
+pub async fn rename_user(conn: &mut PgConnection, user: UserId, name: &str) -> StorageResult<()> {
+    sqlx::query!("update users set name = $2 where id = $1", user.0, name)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!(
+        "update organizations o set name = $2 from organization_members m
+         where m.organization_id = o.id and m.user_id = $1 and o.kind = 'personal'",
+        user.0,
+        name
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Whether the person still has this password, which then stays until the transaction ends.
 pub async fn lock_password(
     conn: &mut PgConnection,

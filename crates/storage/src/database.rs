@@ -17,7 +17,7 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
 pub struct DatabaseConfig {
     pub url: SecretString,
-    /// The most connections that this process holds, listeners aside.
+    /// The most connections that this process holds, its listening one included.
     pub max_connections: u32,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
@@ -33,8 +33,14 @@ pub struct Database {
     _watch: Arc<Watch>,
 }
 
-/// A process that takes no more connections than this in a second is quiet.
-const QUIET: u64 = 100;
+/// How often it is told whether the process is quiet.
+const LOOK: Duration = Duration::from_millis(250);
+/// A process that takes no more connections than this between two looks is quiet.
+const QUIET: u64 = 25;
+/// Connections of the pool that never come back: that of [`Notifications`].
+const LISTENING: usize = 1;
+/// Looks until quiet is believed.
+const QUIET_LOOKS: u32 = 12;
 
 /// Closes what a quiet process does not need, all idle connections but one: the pool hands them
 /// out in turn, so with a query now and then none would ever be idle for long.
@@ -60,21 +66,27 @@ impl Shedding {
     fn is_surplus(&self) -> bool {
         let is_the_last_of_several = |pool: PgPool| {
             let idle = pool.num_idle();
-            idle > 0 && pool.size() as usize <= idle + 1
+            idle > 0 && pool.size() as usize <= idle + LISTENING + 1
         };
         self.is_quiet.load(Ordering::Relaxed) && self.pool().is_some_and(is_the_last_of_several)
     }
 
-    /// Tells quiet from busy, and closes what a busy time has left.
+    /// Tells quiet from busy, and closes what a busy time has left, or two connections that came
+    /// back at once, each taking the other for one at work.
     async fn watch(self: Arc<Self>) {
-        let mut quiet_seconds = 0;
+        let mut quiet_looks = 0_u32;
         loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(LOOK).await;
             let busy = self.taken.swap(0, Ordering::Relaxed) > QUIET;
-            quiet_seconds = if busy { 0 } else { quiet_seconds + 1 };
-            self.is_quiet.store(quiet_seconds >= 3, Ordering::Relaxed);
+            quiet_looks = if busy {
+                0
+            } else {
+                quiet_looks.saturating_add(1)
+            };
+            let is_quiet = quiet_looks >= QUIET_LOOKS;
+            self.is_quiet.store(is_quiet, Ordering::Relaxed);
             let Some(pool) = self.pool() else { return };
-            if quiet_seconds >= 3 {
+            if is_quiet {
                 for _ in 1..pool.num_idle() {
                     if let Some(connection) = pool.try_acquire() {
                         let _ = connection.close().await;

@@ -13,24 +13,41 @@ pub struct ClaimedMail {
     pub id: MailId,
     pub recipient: String,
     pub content_sealed: Option<Vec<u8>>,
+    /// When what it offers ends; none: never.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A mail to queue.
+pub struct NewMail<'a> {
+    pub id: MailId,
+    pub recipient: &'a str,
+    /// Which mail it is, for operators.
+    pub kind: &'a str,
+    pub content_sealed: &'a [u8],
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What decides whether a mail is tried again.
+pub struct MailAttempts {
+    pub attempts: i32,
+    pub queued_at: DateTime<Utc>,
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 pub async fn insert_mail(
     conn: &mut PgConnection,
-    id: MailId,
-    recipient: &str,
-    kind: &str,
-    content_sealed: &[u8],
+    new: &NewMail<'_>,
     now: DateTime<Utc>,
 ) -> StorageResult<()> {
     sqlx::query!(
-        "insert into mails (id, recipient, kind, content_sealed, state, next_attempt_at, created_at)
-         values ($1, $2, $3, $4, 'queued', $5, $5)",
-        id.0,
-        recipient,
-        kind,
-        content_sealed,
-        now
+        "insert into mails (id, recipient, kind, content_sealed, state, next_attempt_at, created_at, expires_at)
+         values ($1, $2, $3, $4, 'queued', $5, $5, $6)",
+        new.id.0,
+        new.recipient,
+        new.kind,
+        new.content_sealed,
+        now,
+        new.expires_at
     )
     .execute(&mut *conn)
     .await?;
@@ -49,7 +66,7 @@ pub async fn claim_due(
         "update mails set attempts = attempts + 1, next_attempt_at = $3
          where id in (select id from mails where state = 'queued' and next_attempt_at <= $2
                       order by next_attempt_at limit $1 for update skip locked)
-         returning id, recipient, content_sealed",
+         returning id, recipient, content_sealed, expires_at",
         limit,
         now,
         until
@@ -62,6 +79,7 @@ pub async fn claim_due(
             id: MailId(row.id),
             recipient: row.recipient,
             content_sealed: row.content_sealed,
+            expires_at: row.expires_at,
         })
         .collect())
 }
@@ -83,18 +101,22 @@ pub async fn mark_sent(
     Ok(done.rows_affected() == 1)
 }
 
-/// How often a queued mail was tried, and since when.
+/// None: it is no longer queued.
 pub async fn find_attempts(
     conn: &mut PgConnection,
     id: MailId,
-) -> StorageResult<Option<(i32, DateTime<Utc>)>> {
+) -> StorageResult<Option<MailAttempts>> {
     let row = sqlx::query!(
-        "select attempts, created_at from mails where id = $1 and state = 'queued'",
+        "select attempts, created_at, expires_at from mails where id = $1 and state = 'queued'",
         id.0
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| (row.attempts, row.created_at)))
+    Ok(row.map(|row| MailAttempts {
+        attempts: row.attempts,
+        queued_at: row.created_at,
+        expires_at: row.expires_at,
+    }))
 }
 
 pub async fn mark_retry(

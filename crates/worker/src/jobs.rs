@@ -7,7 +7,8 @@ use cp_domain::DomainResult;
 use cp_domain::people::Mail;
 use cp_model::MailId;
 use futures::stream::{self, StreamExt as _};
-use tokio::time::MissedTickBehavior;
+use rand::Rng as _;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
@@ -18,24 +19,36 @@ const MAIL_SWEEP: Duration = Duration::from_secs(5);
 /// Mails taken, and sent, at once.
 const MAIL_BATCH: i64 = 20;
 
-/// The beat of a job: true every `period`, false once at shutdown.
+/// The beat of a job: true at once and then every `period`, false once at shutdown.
+///
+/// The second beat comes after a random part of the period: jobs that all began when the process
+/// did would else meet at the database for ever, and so would all processes of a release.
 pub(crate) struct Ticks {
-    interval: tokio::time::Interval,
+    interval: Option<Interval>,
+    period: Duration,
     shutdown: CancellationToken,
 }
 
 impl Ticks {
     pub(crate) fn every(period: Duration, shutdown: CancellationToken) -> Self {
-        let mut interval = tokio::time::interval(period);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { interval, shutdown }
+        Self {
+            interval: None,
+            period,
+            shutdown,
+        }
     }
 
     pub(crate) async fn next(&mut self) -> bool {
+        let Some(interval) = &mut self.interval else {
+            let second = Instant::now() + self.period.mul_f64(rand::rng().random());
+            let interval = self.interval.insert(interval_at(second, self.period));
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            return !self.shutdown.is_cancelled();
+        };
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => false,
-            _ = self.interval.tick() => true,
+            _ = interval.tick() => true,
         }
     }
 }
@@ -87,14 +100,14 @@ pub(crate) async fn send_mails(worker: Worker, shutdown: CancellationToken) {
         return;
     };
     let mut queued = worker.control_plane().subscribe_mails();
-    let mut sweep = tokio::time::interval(MAIL_SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = Ticks::every(MAIL_SWEEP, shutdown.clone());
     loop {
         tokio::select! {
             biased;
-            () = shutdown.cancelled() => return,
+            goes_on = sweep.next() => if !goes_on {
+                return;
+            },
             Ok(()) = queued.changed() => {}
-            _ = sweep.tick() => {}
         }
         let round = worker.send_due_mails(&mailer);
         tokio::select! {

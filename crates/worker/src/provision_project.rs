@@ -6,6 +6,7 @@ use std::time::Duration;
 use cp_domain::machines::Launched;
 
 use crate::await_backend::await_backend;
+use crate::lost::{note_seen, wait_or_lose};
 use crate::step::{Outcome, StepContext, StepResult, steps};
 
 steps!(
@@ -63,9 +64,13 @@ async fn launch_machine(cx: &StepContext<'_>) -> StepResult {
 async fn assign_machine(cx: &StepContext<'_>) -> StepResult {
     let machine = cx.machine()?;
     let Some(found) = cx.compute().find(machine.id).await? else {
-        // The provider's list may lag behind its launches; the backend's deadline bounds this.
-        return Ok(Outcome::Wait(Duration::from_secs(1)));
+        return Ok(match wait_or_lose(cx, machine).await? {
+            // The provider's list may lag behind its launches, though seldom by much.
+            Some(_) => Outcome::Wait(Duration::from_secs(1)),
+            None => Outcome::Next(Step::AllocateMachine.as_str()),
+        });
     };
+    note_seen(cx, machine).await?;
     let project = cx.project();
     let Some(access_host) = cx
         .compute()

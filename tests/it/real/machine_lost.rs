@@ -14,7 +14,12 @@ async fn a_deleted_machine_is_found_and_an_operator_decides() {
     shop.write("before").await;
     let machine = dev.home().machine_at(&shop.host);
 
-    std::fs::remove_dir_all(&machine).expect("the folder can be deleted");
+    // Its Postgres writes files while we delete them.
+    eventually("the folder is gone", Duration::from_secs(5), async || {
+        let _ = std::fs::remove_dir_all(&machine);
+        (!machine.exists()).then_some(())
+    })
+    .await;
 
     eventually("its processes end", Duration::from_secs(20), async || {
         dev.home().processes_of(&machine).is_empty().then_some(())

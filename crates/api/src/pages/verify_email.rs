@@ -116,12 +116,17 @@ pub async fn resend(
     if let Some(by) = visitor.by() {
         return begin_verification(control_plane, &visitor, &by.user, &to).await;
     }
-    if let Ok(former) = fields.text("challenge").parse::<ChallengeRef>() {
-        let challenge = control_plane
-            .resend_verification(former, visitor.caller())
-            .await?;
-        let email = visitor.mailed_address().unwrap_or_default();
-        return Ok(enter_code(&visitor, challenge, email, &to));
+    let former = fields.text("challenge").parse::<ChallengeRef>().ok();
+    if let (Some(former), Some(email)) = (former, visitor.mailed_address()) {
+        match control_plane
+            .resend_verification(former, email, visitor.caller())
+            .await
+        {
+            Ok(challenge) => return Ok(enter_code(&visitor, challenge, email, &to)),
+            // Not what we have remembered: ask for the address.
+            Err(DomainError::InvalidField(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let email = fields.text("email").trim();
     if let Err(error) = cp_model::field::email("email", email) {

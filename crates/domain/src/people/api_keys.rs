@@ -109,7 +109,7 @@ impl ControlPlane {
         }
         api_keys::insert_key(&mut tx, user.id, &key, secret.hash().as_bytes()).await?;
         let mail = mail_texts::api_key_created(&user.name, &key.name, &self.settings().base_url);
-        self.queue_mail(&mut tx, &user.email, mail).await?;
+        self.queue_mail(&mut tx, &user.email, mail, None).await?;
         let target = key.id.to_string();
         let details = json!({
             "scopes": key.scopes.as_ref().map(Scopes::to_texts),

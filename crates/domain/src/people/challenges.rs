@@ -150,10 +150,9 @@ impl ControlPlane {
             return Ok(ChallengeRef::dead());
         };
         let mut tx = self.db().begin().await?;
-        let has_proven_password = user.email_verified_at.is_some() && user.password_hash.is_some();
-        let challenge = if has_proven_password {
+        let challenge = if has_proven_password(&user) {
             let mail = mail_texts::account_exists(&self.settings().base_url);
-            self.queue_mail(&mut tx, &user.email, mail).await?;
+            self.queue_mail(&mut tx, &user.email, mail, None).await?;
             ChallengeRef::dead()
         } else {
             self.open_challenge(&mut tx, &user, Purpose::FirstLogin)
@@ -172,53 +171,12 @@ impl ControlPlane {
         caller: &Caller,
     ) -> DomainResult<ChallengeRef> {
         let mut conn = self.db().acquire().await?;
-        let user = accounts::find_user(&mut conn, user).await?;
-        drop(conn);
-        self.verify_again(user, caller).await
-    }
-
-    /// Mails a new code for the same purpose, for the browser that holds the former challenge. A
-    /// dead reference gives another one.
-    pub async fn resend_verification(
-        &self,
-        challenge: ChallengeRef,
-        caller: &Caller,
-    ) -> DomainResult<ChallengeRef> {
-        evenly(self.send_again(challenge, caller)).await
-    }
-
-    async fn send_again(
-        &self,
-        challenge: ChallengeRef,
-        caller: &Caller,
-    ) -> DomainResult<ChallengeRef> {
-        let since = self.now() - SENT_AGAIN_FOR;
-        let mut conn = self.db().acquire().await?;
-        let Some(former) = email_challenges::find_unused(&mut conn, challenge.0, since).await?
-        else {
-            let throttle: Vec<_> = Throttle::mail_address(caller.address).into_iter().collect();
-            self.take_throttles(&mut conn, &throttle).await?;
+        let user = accounts::find_user(&mut conn, user)
+            .await?
+            .filter(|u| u.disabled_at.is_none() && u.email_verified_at.is_none());
+        let Some(user) = user else {
             return Ok(ChallengeRef::dead());
         };
-        let user = accounts::find_user(&mut conn, former.user).await?;
-        drop(conn);
-        match (Purpose::parse(&former.purpose)?, user) {
-            (Purpose::VerifyEmail, user) => self.verify_again(user, caller).await,
-            (Purpose::FirstLogin, Some(user)) => self.send_to_stranger(&user.email, caller).await,
-            (Purpose::ResetPassword, _) | (_, None) => Ok(ChallengeRef::dead()),
-        }
-    }
-
-    async fn verify_again(
-        &self,
-        user: Option<UserRecord>,
-        caller: &Caller,
-    ) -> DomainResult<ChallengeRef> {
-        let Some(user) = user.filter(|u| u.disabled_at.is_none() && u.email_verified_at.is_none())
-        else {
-            return Ok(ChallengeRef::dead());
-        };
-        let mut conn = self.db().acquire().await?;
         let account = AccountKey::of(Some(&user), &user.email);
         let throttles = mail_throttles(Throttle::mail_account(&account), caller);
         self.take_throttles(&mut conn, &throttles).await?;
@@ -227,6 +185,48 @@ impl ControlPlane {
         let challenge = self
             .open_challenge(&mut tx, &user, Purpose::VerifyEmail)
             .await?;
+        tx.commit().await.map_err(StorageError::from)?;
+        Ok(challenge)
+    }
+
+    /// Mails a new code for the same purpose, for the browser that holds the former challenge and
+    /// remembers which address it was mailed to. A dead reference gives another one, after the same
+    /// counting: how often one may ask must not tell whether there is an account.
+    pub async fn resend_verification(
+        &self,
+        challenge: ChallengeRef,
+        email: &str,
+        caller: &Caller,
+    ) -> DomainResult<ChallengeRef> {
+        let email = field::email("email", email)?;
+        evenly(self.send_again(challenge, &email, caller)).await
+    }
+
+    async fn send_again(
+        &self,
+        challenge: ChallengeRef,
+        email: &str,
+        caller: &Caller,
+    ) -> DomainResult<ChallengeRef> {
+        let asked = self
+            .take_mail_request(email, Throttle::mail_account, caller)
+            .await?;
+        let since = self.now() - SENT_AGAIN_FOR;
+        let mut tx = self.db().begin().await?;
+        let former = email_challenges::find_unused(&mut tx, challenge.0, since).await?;
+        let (Some(former), Some(user)) = (former, asked) else {
+            return Ok(ChallengeRef::dead());
+        };
+        let purpose = Purpose::parse(&former.purpose)?;
+        let is_met = match purpose {
+            Purpose::VerifyEmail => user.email_verified_at.is_some(),
+            Purpose::FirstLogin => has_proven_password(&user),
+            Purpose::ResetPassword => true,
+        };
+        if former.user != user.id || is_met {
+            return Ok(ChallengeRef::dead());
+        }
+        let challenge = self.open_challenge(&mut tx, &user, purpose).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(challenge)
     }
@@ -312,7 +312,8 @@ impl ControlPlane {
             }
             Purpose::ResetPassword => mail_texts::reset_password(link.expose(), base_url),
         };
-        self.queue_mail(conn, &user.email, mail).await?;
+        self.queue_mail(conn, &user.email, mail, Some(new.expires_at))
+            .await?;
         Ok(ChallengeRef(id))
     }
 
@@ -426,7 +427,9 @@ impl ControlPlane {
         }
         let purpose = Purpose::parse(&challenge.purpose)?;
         if purpose == Purpose::FirstLogin && user.email_verified_at.is_none() {
-            self.end_what_a_stranger_began(&mut tx, user.id).await?;
+            let (name, _) = user.email.split_once('@').unwrap_or((&user.email, ""));
+            self.end_what_a_stranger_began(&mut tx, user.id, name)
+                .await?;
         }
         email_challenges::mark_all_used(&mut tx, user.id, now).await?;
         let is_new = accounts::mark_verified(&mut tx, user.id, now).await?;
@@ -445,11 +448,13 @@ impl ControlPlane {
     }
 
     /// Ends what was set up on an account before its address was proven: whoever did that may be a
-    /// stranger who waits for the address's owner (account pre-hijacking).
+    /// stranger who waits for the address's owner (account pre-hijacking). The account is called
+    /// `name` from now on, since applications show its owner by the stranger's words otherwise.
     pub(crate) async fn end_what_a_stranger_began(
         &self,
         conn: &mut PgConnection,
         user: UserId,
+        name: &str,
     ) -> DomainResult<()> {
         let Some(had_password) = accounts::delete_unproven_password(conn, user).await? else {
             return Ok(());
@@ -460,6 +465,7 @@ impl ControlPlane {
         if !had_password && ended.is_nothing() {
             return Ok(());
         }
+        accounts::rename_user(conn, user, name).await?;
         accounts::delete_consents(conn, user).await?;
         // The stranger's browser waits for a code that the owner gets by mail.
         email_challenges::mark_all_used(conn, user, self.now()).await?;
@@ -478,6 +484,11 @@ impl ControlPlane {
         .await?;
         Ok(())
     }
+}
+
+/// Its owner signs in with it; no mail does.
+fn has_proven_password(user: &UserRecord) -> bool {
+    user.email_verified_at.is_some() && user.password_hash.is_some()
 }
 
 fn mail_throttles(of_account: Throttle, caller: &Caller) -> Vec<Throttle> {

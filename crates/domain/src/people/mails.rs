@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cp_model::MailId;
+use cp_storage::PgConnection;
+use cp_storage::mails::{self, MailAttempts, NewMail};
 use cp_storage::notifications::{Subscription, Topic};
-use cp_storage::{PgConnection, mails};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -43,15 +44,15 @@ fn context(id: MailId) -> String {
 }
 
 impl ControlPlane {
-    /// Queues a mail in the caller's transaction.
+    /// Queues a mail in the caller's transaction. It is not sent once what it offers has ended.
     pub(super) async fn queue_mail(
         &self,
         conn: &mut PgConnection,
         to: &str,
         mail: MailText,
+        expires_at: Option<DateTime<Utc>>,
     ) -> DomainResult<()> {
         let id = MailId::generate();
-        let kind = mail.kind;
         let content = Content {
             subject: mail.subject.to_owned(),
             text: mail.text,
@@ -59,7 +60,14 @@ impl ControlPlane {
         };
         let content = serde_json::to_vec(&content).map_err(DomainError::internal)?;
         let sealed = self.sealer().seal(&content, &context(id));
-        mails::insert_mail(conn, id, to, kind, &sealed, self.now()).await?;
+        let new = NewMail {
+            id,
+            recipient: to,
+            kind: mail.kind,
+            content_sealed: &sealed,
+            expires_at,
+        };
+        mails::insert_mail(conn, &new, self.now()).await?;
         Ok(())
     }
 
@@ -73,6 +81,12 @@ impl ControlPlane {
         claimed.sort_by_key(|mail| mail.id);
         let mut due = Vec::with_capacity(claimed.len());
         for mail in claimed {
+            if mail.expires_at.is_some_and(|ends| ends <= now) {
+                // No worker was there, or the mail server was not, while it was worth reading.
+                self.mark_mail_failed(mail.id, "what it offers has expired")
+                    .await?;
+                continue;
+            }
             match self.open_mail(mail.id, mail.recipient, mail.content_sealed.as_deref()) {
                 Ok(opened) => due.push((mail.id, opened)),
                 Err(error) => {
@@ -112,7 +126,8 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Tries again after a while, doubling from half a minute to an hour, for a day.
+    /// Tries again after a while, doubling from half a minute to an hour, for a day or until what
+    /// the mail offers has ended.
     pub async fn mark_mail_failed(&self, id: MailId, error: &str) -> DomainResult<()> {
         let now = self.now();
         let error: String = error
@@ -121,12 +136,12 @@ impl ControlPlane {
             .take(LONGEST_ERROR)
             .collect();
         let mut conn = self.db().acquire().await?;
-        let Some((attempts, queued_at)) = mails::find_attempts(&mut conn, id).await? else {
+        let Some(so_far) = mails::find_attempts(&mut conn, id).await? else {
             return Ok(());
         };
         // Eight random bytes of a version 4 UUID; its fixed bits are not among the low ones.
         let (_, random) = Uuid::new_v4().as_u64_pair();
-        match next_attempt(attempts, queued_at, now, random) {
+        match next_attempt(&so_far, now, random) {
             Some(at) => mails::mark_retry(&mut conn, id, &error, at).await?,
             None => mails::mark_failed(&mut conn, id, &error).await?,
         };
@@ -141,19 +156,18 @@ impl ControlPlane {
 
 /// When to try again; none: not any more. A quarter of the pause is random, so that what failed
 /// together does not come back together.
-fn next_attempt(
-    attempts: i32,
-    queued_at: DateTime<Utc>,
-    now: DateTime<Utc>,
-    random: u64,
-) -> Option<DateTime<Utc>> {
-    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(10);
+fn next_attempt(so_far: &MailAttempts, now: DateTime<Utc>, random: u64) -> Option<DateTime<Utc>> {
+    let doublings = u32::try_from(so_far.attempts - 1).unwrap_or(0).min(10);
     let pause = FIRST_PAUSE
         .saturating_mul(1 << doublings)
         .min(LONGEST_PAUSE);
     let jitter = pause / 4 * u32::try_from(random % 1000).unwrap_or(0) / 1000;
     let at = now + TimeDelta::from_std((pause + jitter).min(LONGEST_PAUSE)).ok()?;
-    (at < queued_at + GIVE_UP_AFTER).then_some(at)
+    let given_up = so_far.queued_at + GIVE_UP_AFTER;
+    let end = so_far
+        .expires_at
+        .map_or(given_up, |ends| ends.min(given_up));
+    (at < end).then_some(at)
 }
 
 #[cfg(test)]
@@ -164,15 +178,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pauses_grow_to_an_hour_and_end_after_a_day(attempts in 0..100i32, age in 0..90_000i64, random: u64) {
+        fn pauses_grow_to_an_hour_and_end_after_a_day(
+            attempts in 0..100i32, age in 0..90_000i64, life in proptest::option::of(0..90_000i64), random: u64
+        ) {
             let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
             let queued_at = now - TimeDelta::seconds(age);
-            match next_attempt(attempts, queued_at, now, random) {
+            let expires_at = life.map(|life| queued_at + TimeDelta::seconds(life));
+            let so_far = MailAttempts { attempts, queued_at, expires_at };
+            let ends = life.unwrap_or(24 * 3600).min(24 * 3600);
+            match next_attempt(&so_far, now, random) {
                 Some(at) => {
                     prop_assert!(at - now >= TimeDelta::seconds(30) && at - now <= TimeDelta::hours(1));
-                    prop_assert!(at - queued_at < GIVE_UP_AFTER);
+                    prop_assert!(at - queued_at < TimeDelta::seconds(ends));
                 }
-                None => prop_assert!(age >= 23 * 3600),
+                None => prop_assert!(age >= ends - 3600),
             }
         }
     }
@@ -180,7 +199,14 @@ mod tests {
     #[test]
     fn pauses_double() {
         let now = DateTime::UNIX_EPOCH;
-        let pause = |attempts| next_attempt(attempts, now, now, 0).unwrap() - now;
+        let pause = |attempts| {
+            let so_far = MailAttempts {
+                attempts,
+                queued_at: now,
+                expires_at: None,
+            };
+            next_attempt(&so_far, now, 0).unwrap() - now
+        };
         assert_eq!(pause(1), TimeDelta::seconds(30));
         assert_eq!(pause(2), TimeDelta::seconds(60));
         assert_eq!(pause(5), TimeDelta::seconds(480));

@@ -99,7 +99,7 @@ impl ControlPlane {
             .is_some()
             .then_some(user.name.as_str());
         let mail = mail_texts::password_changed(name, &self.settings().base_url);
-        self.queue_mail(&mut tx, &user.email, mail).await?;
+        self.queue_mail(&mut tx, &user.email, mail, None).await?;
         let target = user.id.to_string();
         let details = json!({
             "sessions": ended.sessions, "grants": ended.grants, "api_keys": ended.keys,
@@ -184,7 +184,7 @@ impl ControlPlane {
             .is_some()
             .then_some(user.name.as_str());
         let mail = mail_texts::password_changed(name, &self.settings().base_url);
-        self.queue_mail(&mut tx, &user.email, mail).await?;
+        self.queue_mail(&mut tx, &user.email, mail, None).await?;
         let target = user.id.to_string();
         self.audit_by_user(
             &mut tx,

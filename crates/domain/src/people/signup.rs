@@ -93,8 +93,13 @@ impl ControlPlane {
         let user = accounts::find_user(&mut tx, id)
             .await?
             .ok_or_else(|| DomainError::internal("an account vanished while it was made"))?;
+        // Counted for both, so that how often a mail can be asked for does not tell them apart.
+        let may_be_told = self.may_mail_once_more(&mut tx, &user).await?;
         if !is_new {
-            self.tell_owner(&mut tx, &user).await?;
+            if may_be_told && user.disabled_at.is_none() {
+                let mail = mail_texts::account_exists(&self.settings().base_url);
+                self.queue_mail(&mut tx, &user.email, mail, None).await?;
+            }
             tx.commit().await.map_err(StorageError::from)?;
             return Ok((SignUp::Taken, hash));
         }
@@ -116,23 +121,20 @@ impl ControlPlane {
         Ok((SignUp::Created { user, challenge }, hash))
     }
 
-    /// Tells the owner that somebody signs up with their address, unless they were told often
-    /// enough.
-    pub(super) async fn tell_owner(
+    /// Counts a mail to the account; false: it had enough of them lately.
+    async fn may_mail_once_more(
         &self,
         conn: &mut PgConnection,
         user: &UserRecord,
-    ) -> DomainResult<()> {
+    ) -> DomainResult<bool> {
         let account = AccountKey::of(Some(user), &user.email);
-        let throttle = [Throttle::mail_account(&account)];
-        match self.take_throttles(conn, &throttle).await {
-            Err(DomainError::RateLimited { .. }) => return Ok(()),
-            taken => taken?,
+        match self
+            .take_throttles(conn, &[Throttle::mail_account(&account)])
+            .await
+        {
+            Ok(()) => Ok(true),
+            Err(DomainError::RateLimited { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        if user.disabled_at.is_some() {
-            return Ok(());
-        }
-        let mail = mail_texts::account_exists(&self.settings().base_url);
-        self.queue_mail(conn, &user.email, mail).await
     }
 }
