@@ -226,8 +226,8 @@ pub async fn set_password(
     user: UserId,
     password_hash: &str,
     verified_at: Option<DateTime<Utc>>,
-) -> StorageResult<bool> {
-    let done = sqlx::query!(
+) -> StorageResult<()> {
+    sqlx::query!(
         "update users set password_hash = $2, email_verified_at = coalesce(email_verified_at, $3) where id = $1",
         user.0,
         password_hash,
@@ -235,7 +235,7 @@ pub async fn set_password(
     )
     .execute(conn)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
 }
 
 /// Sets a new password in place of the one that the person has just proven. False: it was changed

@@ -40,12 +40,25 @@ impl Errors {
 
     /// A rule of the business that was broken. `labels` says under which name and label this form
     /// asks for the business's fields.
-    pub fn broken(error: &FieldError, labels: &[(&'static str, &'static str, &str)]) -> Self {
+    pub fn broken(error: &FieldError, labels: &[(&str, &'static str, &str)]) -> Self {
+        let mut errors = Self::none();
+        errors.add_broken(error, labels);
+        errors
+    }
+
+    /// One more of those.
+    pub fn add_broken(&mut self, error: &FieldError, labels: &[(&str, &'static str, &str)]) {
         let known = labels.iter().find(|(field, ..)| *field == error.field);
-        match known {
-            Some((_, name, label)) => Self::of(name, format!("{label} {}.", error.rule)),
-            None => Self::whole(format!("{error}.")),
-        }
+        self.0.push(match known {
+            Some((_, name, label)) => Wrong {
+                field: Some(name),
+                text: format!("{label} {}.", error.rule),
+            },
+            None => Wrong {
+                field: None,
+                text: format!("{error}."),
+            },
+        });
     }
 
     pub fn add(&mut self, field: &'static str, text: impl Into<String>) {

@@ -27,6 +27,13 @@ use crate::ApiState;
 pub const PASSWORD_HINT: &str =
     "At least 8 characters. A few words that only you would put together are good.";
 
+/// The form's names and labels of what the business calls by the first.
+const LABELS: &[(&str, &str, &str)] = &[
+    ("name", "name", "Your name"),
+    ("email", "email", "The e-mail address"),
+    ("password", "password", "The password"),
+];
+
 pub async fn show(
     State(state): State<ApiState>,
     visitor: Visitor,
@@ -73,15 +80,10 @@ pub async fn submit(
             };
             return Ok(enter_code(&visitor, challenge, form.email, &form.to));
         }
-        Err(DomainError::InvalidField(error)) => {
-            form.errors = Errors::broken(
-                &error,
-                &[
-                    ("name", "name", "Your name"),
-                    ("email", "email", "The e-mail address"),
-                    ("password", "password", "The password"),
-                ],
-            );
+        Err(DomainError::InvalidField(_)) => {
+            for error in new.broken_rules() {
+                form.errors.add_broken(&error, LABELS);
+            }
         }
         Err(DomainError::RateLimited { retry_after, .. }) => {
             status = StatusCode::TOO_MANY_REQUESTS;

@@ -1,6 +1,6 @@
 //! Making an account oneself.
 
-use cp_model::field;
+use cp_model::{FieldError, field};
 use cp_storage::accounts::{self, UserRecord};
 use cp_storage::{PgConnection, StorageError};
 use secrecy::SecretString;
@@ -18,6 +18,20 @@ pub struct NewAccount {
     /// 1 to 100 characters.
     pub name: String,
     pub password: SecretString,
+}
+
+impl NewAccount {
+    /// All that is wrong with it, for forms; in the order of its fields.
+    pub fn broken_rules(&self) -> Vec<FieldError> {
+        let email = field::email("email", &self.email);
+        let address = email.as_ref().map_or("", String::as_str);
+        let password = passwords::check(&self.password, address);
+        let name = field::person_name("name", &self.name);
+        [name.err(), email.err(), password.err()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
 }
 
 /// What came of it. Pages must look the same for both.
@@ -64,9 +78,11 @@ impl ControlPlane {
         new: &NewAccount,
         caller: &Caller,
     ) -> DomainResult<(SignUp, String)> {
+        if let Some(error) = new.broken_rules().into_iter().next() {
+            return Err(error.into());
+        }
         let email = field::email("email", &new.email)?;
         let name = field::person_name("name", &new.name)?;
-        passwords::check(&new.password, &email)?;
         let mut conn = self.db().acquire().await?;
         let throttle: Vec<Throttle> = Throttle::signup_address(caller.address)
             .into_iter()

@@ -141,8 +141,8 @@ pub fn made(key: &ApiKeySummary, secret: &SecretString) -> Markup {
         p.warning { strong { "Copy it now." } " We keep no copy and cannot show it again." }
         div.field {
             label for="key" { "Key “" (key.name) "”" }
-            input.code #key type="text" readonly value=(secret.expose_secret())
-                autocomplete="off" spellcheck="false" autofocus aria-describedby="key-hint";
+            textarea.code #key rows="2" readonly autocomplete="off" spellcheck="false" autofocus
+                aria-describedby="key-hint" { (secret.expose_secret()) }
             p.hint #key-hint {
                 "It is "
                 @match key.expires_at {
