@@ -126,13 +126,43 @@ impl Person {
     }
 
     pub async fn log_in_with(&self, password: &str) -> Page {
-        let page = self.visitor.open("/login").await;
-        self.visitor
-            .submit(
-                &page,
-                "/login",
-                &[("email", &self.email), ("password", password)],
-            )
+        self.visitor.log_in(&self.email, password).await
+    }
+}
+
+/// What somebody who is not signed in does on our pages.
+impl Visitor {
+    pub async fn sign_up(&self, name: &str, email: &str, password: &str) -> Page {
+        let page = self.open("/signup").await;
+        let to = [("name", name), ("email", email), ("password", password)];
+        self.submit(&page, "/signup", &to).await
+    }
+
+    pub async fn log_in(&self, email: &str, password: &str) -> Page {
+        let page = self.open("/login").await;
+        let to = [("email", email), ("password", password)];
+        self.submit(&page, "/login", &to).await
+    }
+
+    /// Asks for a code in place of a password.
+    pub async fn ask_for_code(&self, email: &str) -> Page {
+        let page = self.open("/login").await;
+        let token = page.csrf_token("/login");
+        self.post("/login/code", &[("csrf_token", &token), ("email", email)])
+            .await
+    }
+
+    /// Asks for a link that sets a new password.
+    pub async fn forget_password(&self, email: &str) -> Page {
+        let page = self.open("/forgot-password").await;
+        self.submit(&page, "/forgot-password", &[("email", email)])
+            .await
+    }
+
+    /// Opens that link and sets it.
+    pub async fn reset_password(&self, link: &str, password: &str) -> Page {
+        let page = self.open(link).await;
+        self.submit(&page, "/reset-password", &[("password", password)])
             .await
     }
 }

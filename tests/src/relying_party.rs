@@ -163,6 +163,17 @@ impl RelyingParty {
             .await
     }
 
+    /// Begins a device sign-in; gives the answer.
+    pub async fn start_device(&self) -> Value {
+        let mut body = json!({ "client_id": self.client_id, "scope": self.scope });
+        if let Some(secret) = &self.client_secret {
+            body["client_secret"] = json!(secret);
+        }
+        self.post("/api/oauth/v1/device_authorization", &body)
+            .await
+            .expect(200)
+    }
+
     /// Signs the person in; gives the token answer.
     pub async fn tokens_for(&self, visitor: &Visitor) -> Value {
         let code = self.code_for(visitor).await;

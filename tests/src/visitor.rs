@@ -250,6 +250,17 @@ impl Page {
             .clone()
     }
 
+    /// The token against foreign forms, as the form that goes there has it.
+    ///
+    /// # Panics
+    /// When there is no such form.
+    #[track_caller]
+    pub fn csrf_token(&self, action: &str) -> String {
+        let fields = self.form(action).fields;
+        let token = fields.into_iter().find(|(name, _)| name == "csrf_token");
+        token.expect("every form has a token").1
+    }
+
     pub fn forms(&self) -> Vec<Form> {
         let mut forms: Vec<Form> = Vec::new();
         let mut open: Option<Form> = None;

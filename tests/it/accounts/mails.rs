@@ -7,7 +7,7 @@ use cp_model::MailId;
 use cp_tests::{App, MovingClock, Person};
 use serde_json::json;
 
-use super::{EVE, GOOD};
+use super::{EVE, GOOD, sign_up};
 use crate::stage::{installation, json_call};
 
 async fn due(app: &App) -> BTreeSet<MailId> {
@@ -20,16 +20,13 @@ async fn due(app: &App) -> BTreeSet<MailId> {
         .collect()
 }
 
+/// To people who asked for a code and have a password: mails that stay worth reading.
 async fn three_mails() -> (App, std::sync::Arc<MovingClock>, Vec<Person>) {
     let (app, clock) = installation().await;
     let mut people = Vec::new();
     for name in ["Ada", "Bob", "Cleo"] {
         let person = app.stranger(name).await;
-        let page = person.visitor.open("/forgot-password").await;
-        person
-            .visitor
-            .submit(&page, "/forgot-password", &[("email", &person.email)])
-            .await;
+        person.visitor.ask_for_code(&person.email).await;
         people.push(person);
     }
     (app, clock, people)
@@ -154,4 +151,60 @@ async fn a_mail_exists_if_and_only_if_what_it_is_about_does() {
         .unwrap();
     let text = String::from_utf8_lossy(&content);
     assert!(!text.contains("imt_") && !text.contains("verify"), "sealed");
+}
+
+/// The state of the only mail, and whether what it says is kept.
+async fn only_mail(app: &App) -> (String, bool) {
+    sqlx::query_as("select state, content_sealed is not null from mails")
+        .fetch_one(&mut app.database.connect().await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_mail_whose_code_has_expired_is_not_sent() {
+    // It would only mislead: the code works for 15 minutes, and no sender was there.
+    let (app, clock) = installation().await;
+    sign_up(&app.visitor()).await;
+    clock.advance(TimeDelta::minutes(16));
+    assert!(due(&app).await.is_empty());
+    assert_eq!(only_mail(&app).await, ("failed".into(), false));
+}
+
+#[tokio::test]
+async fn a_mail_is_not_tried_again_after_its_code_has_expired() {
+    let (app, clock) = installation().await;
+    sign_up(&app.visitor()).await;
+    for minutes in [1, 13] {
+        clock.advance(TimeDelta::minutes(minutes));
+        let taken = due(&app).await;
+        assert_eq!(taken.len(), 1, "while it is of use");
+        assert_eq!(only_mail(&app).await, ("queued".into(), true));
+        for id in taken {
+            app.control_plane
+                .mark_mail_failed(id, "connection refused")
+                .await
+                .unwrap();
+        }
+    }
+    clock.advance(TimeDelta::minutes(2));
+    assert!(due(&app).await.is_empty());
+    assert_eq!(only_mail(&app).await, ("failed".into(), false));
+}
+
+#[tokio::test]
+async fn a_mail_that_offers_nothing_is_worth_reading_later() {
+    let (app, clock) = installation().await;
+    let ada = app.person("Ada").await;
+    let page = ada.visitor.open("/settings").await;
+    let fields = [
+        ("current_password", ada.password.as_str()),
+        ("new_password", GOOD),
+    ];
+    ada.visitor
+        .submit(&page, "/settings/password", &fields)
+        .await;
+    clock.advance(TimeDelta::minutes(61));
+    let told = app.newest_mail(&ada.email).await;
+    assert!(told.subject.contains("changed"), "{}", told.subject);
 }

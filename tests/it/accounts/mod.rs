@@ -20,30 +20,7 @@ const EVE: &str = "eve@example.com";
 const GOOD: &str = "a long and new one";
 
 async fn sign_up(visitor: &Visitor) -> Page {
-    let page = visitor.open("/signup").await;
-    let to = [("name", "Eve Moreno"), ("email", EVE), ("password", GOOD)];
-    visitor.submit(&page, "/signup", &to).await
-}
-
-async fn log_in(visitor: &Visitor, email: &str, password: &str) -> Page {
-    let page = visitor.open("/login").await;
-    let to = [("email", email), ("password", password)];
-    visitor.submit(&page, "/login", &to).await
-}
-
-fn csrf(page: &Page, action: &str) -> String {
-    let form = page.form(action);
-    let field = form.fields.iter().find(|(name, _)| name == "csrf_token");
-    field.expect("a token").1.clone()
-}
-
-/// Asks for a code on the login page.
-async fn ask_for_code(visitor: &Visitor, email: &str) -> Page {
-    let page = visitor.open("/login").await;
-    let token = csrf(&page, "/login");
-    visitor
-        .post("/login/code", &[("csrf_token", &token), ("email", email)])
-        .await
+    visitor.sign_up("Eve Moreno", EVE, GOOD).await
 }
 
 /// Who is signed in in this browser.

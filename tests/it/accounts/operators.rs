@@ -1,6 +1,6 @@
 //! What operators do about people.
 
-use super::{EVE, GOOD, ask_for_code, log_in, new_key, sign_up, who};
+use super::{EVE, GOOD, new_key, sign_up, who};
 use crate::stage::{Stage, audited, get_profile, installation, is_signed_in, json_login, refused};
 
 #[tokio::test]
@@ -31,9 +31,12 @@ async fn an_operator_disables_and_enables_an_account() {
         .await
         .expect(401);
     get_profile(app, &key).await.expect(401);
-    let page = log_in(&app.visitor(), &stage.ada.email, &stage.ada.password).await;
+    let page = app
+        .visitor()
+        .log_in(&stage.ada.email, &stage.ada.password)
+        .await;
     assert_eq!(page.status, 400);
-    let page = ask_for_code(&app.visitor(), &stage.ada.email).await;
+    let page = app.visitor().ask_for_code(&stage.ada.email).await;
     assert_eq!(page.url.path(), "/verify-email");
     app.mails()
         .await
@@ -73,6 +76,27 @@ async fn an_operator_ends_a_persons_sessions() {
     );
     assert!(is_signed_in(&bob.visitor).await);
     json_login(&stage.app, &stage.ada.email, &stage.ada.password)
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn a_password_that_an_operator_sets_ends_what_there_was() {
+    let stage = Stage::new().await;
+    let tokens = stage.tokens().await;
+    let password = GOOD.into();
+    stage
+        .app
+        .control_plane
+        .create_user("Ada", &stage.ada.email, &password)
+        .await
+        .unwrap();
+    assert!(!is_signed_in(&stage.ada.visitor).await);
+    get_profile(&stage.app, &tokens.access).await.expect(401);
+    json_login(&stage.app, &stage.ada.email, &stage.ada.password)
+        .await
+        .expect(401);
+    json_login(&stage.app, &stage.ada.email, GOOD)
         .await
         .expect(200);
 }

@@ -11,16 +11,10 @@ async fn a_forgotten_password_is_replaced_by_the_mailed_link() {
     let (app, _) = installation().await;
     let ada = app.stranger("Ada").await;
     let visitor = app.visitor();
-    let page = visitor.open("/forgot-password").await;
-    let page = visitor
-        .submit(&page, "/forgot-password", &[("email", "ADA@example.com")])
-        .await;
+    let page = visitor.forget_password("ADA@example.com").await;
     assert_eq!(page.status, 200);
     let mail = app.newest_mail(&ada.email).await;
-    let page = visitor.open(&mail.link()).await;
-    let weak = visitor
-        .submit(&page, "/reset-password", &[("password", "short")])
-        .await;
+    let weak = visitor.reset_password(&mail.link(), "short").await;
     assert_eq!(weak.status, 400, "and the link is still good");
     let page = visitor
         .submit(&weak, "/reset-password", &[("password", GOOD)])

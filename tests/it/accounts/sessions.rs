@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::{log_in, who};
+use super::who;
 use crate::stage::{installation, is_signed_in};
 
 #[tokio::test]
@@ -10,9 +10,9 @@ async fn a_person_sees_and_ends_their_sessions() {
     let (app, _) = installation().await;
     let ada = app.person("Ada").await;
     let phone = app.visitor();
-    log_in(&phone, &ada.email, &ada.password).await;
+    phone.log_in(&ada.email, &ada.password).await;
     let tablet = app.visitor();
-    log_in(&tablet, &ada.email, &ada.password).await;
+    tablet.log_in(&ada.email, &ada.password).await;
     let by = who(&app, &ada.visitor).await;
     let cp = &app.control_plane;
     let sessions = cp.list_browser_sessions(&by).await.unwrap();

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use cp_tests::fields;
 use serde_json::{Value, json};
 
-use super::{EVE, GOOD, ask_for_code, csrf, log_in, sign_up, who};
+use super::{EVE, GOOD, sign_up, who};
 use crate::stage::{
     a_while, get_profile, installation, is_signed_in, json_call, json_login, refresh_cookie,
 };
@@ -112,9 +112,7 @@ async fn what_is_wrong_with_a_sign_up_is_said() {
         assert!(text.contains(name), "{name} {value}: {text}");
     }
     let visitor = app.visitor();
-    let page = visitor.open("/signup").await;
-    let to = [("name", "Eve"), ("email", EVE), ("password", "short")];
-    let page = visitor.submit(&page, "/signup", &to).await;
+    let page = visitor.sign_up("Eve", EVE, "short").await;
     assert_eq!(page.status, 400);
     page.expect_text("must have 8 to 256 characters");
     let form = page.form("/signup");
@@ -126,6 +124,21 @@ async fn what_is_wrong_with_a_sign_up_is_said() {
         !page.html.contains("value=\"short\""),
         "but never a password"
     );
+    assert_eq!(app.database.count("users").await, 0);
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_with_a_sign_up_is_said_at_once() {
+    let (app, _) = installation().await;
+    let page = app.visitor().sign_up("", "nonsense", "short").await;
+    assert_eq!(page.status, 400);
+    for text in [
+        "Your name must",
+        "The e-mail address must",
+        "The password must have 8 to 256 characters",
+    ] {
+        page.expect_text(text);
+    }
     assert_eq!(app.database.count("users").await, 0);
 }
 
@@ -186,7 +199,7 @@ async fn a_code_works_once() {
     let second = app.visitor();
     let login = second.open("/login").await;
     let challenge = page.param("challenge").unwrap();
-    let csrf = csrf(&login, "/login");
+    let csrf = login.csrf_token("/login");
     let fields = [
         ("csrf_token", csrf.as_str()),
         ("challenge", &challenge),
@@ -243,7 +256,7 @@ async fn an_unproven_account_signs_in_on_the_page_and_is_asked_for_the_code() {
     app.mails().await;
     clock.advance(a_while());
     let visitor = app.visitor();
-    let page = log_in(&visitor, EVE, GOOD).await;
+    let page = visitor.log_in(EVE, GOOD).await;
     assert_eq!(page.url.path(), "/verify-email");
     let code = app.newest_mail(EVE).await.code();
     visitor
@@ -267,7 +280,7 @@ async fn an_unproven_account_is_told_so_by_json_and_gets_a_code() {
     json_login(&app, EVE, "wrong password").await.expect(401);
     // Its link, opened where they sign in, proves the address, and the password stays.
     let visitor = app.visitor();
-    log_in(&visitor, EVE, GOOD).await;
+    visitor.log_in(EVE, GOOD).await;
     let page = visitor.open(&mail.link()).await;
     visitor.submit(&page, "/verify-email/link", &[]).await;
     json_login(&app, EVE, GOOD).await.expect(200);
@@ -279,7 +292,7 @@ async fn an_account_of_a_partner_begins_with_a_mailed_code() {
     let partner = app.partner().await;
     let id = partner.connect_user("Cleo@example.com").await;
     let visitor = app.visitor();
-    let page = ask_for_code(&visitor, "cleo@example.com").await;
+    let page = visitor.ask_for_code("cleo@example.com").await;
     assert_eq!(page.url.path(), "/verify-email");
     let mails = app.mails().await;
     let mail = mails.last().expect("a mail");
@@ -303,7 +316,7 @@ async fn an_account_of_a_partner_begins_with_a_mailed_code() {
 async fn an_account_of_a_partner_can_begin_with_the_link() {
     let (app, _) = installation().await;
     app.partner().await.connect_user("cleo@example.com").await;
-    ask_for_code(&app.visitor(), "cleo@example.com").await;
+    app.visitor().ask_for_code("cleo@example.com").await;
     let link = app.newest_mail("cleo@example.com").await.link();
     let visitor = app.visitor();
     let page = visitor.open(&link).await;
@@ -328,7 +341,7 @@ async fn a_person_with_a_password_is_mailed_how_to_use_it_and_no_code() {
     // A code by mail alone would make the password idle.
     let (app, _) = installation().await;
     let ada = app.stranger("Ada").await;
-    let page = ask_for_code(&ada.visitor, &ada.email).await;
+    let page = ada.visitor.ask_for_code(&ada.email).await;
     assert_eq!(page.url.path(), "/verify-email");
     let mail = app.newest_mail(&ada.email).await;
     assert_eq!(mail.link(), format!("{}/login", app.base_url));

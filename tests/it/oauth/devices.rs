@@ -5,19 +5,8 @@ use cp_tests::{Answer, Page, RelyingParty, Visitor};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::{DEVICE_GRANT, command_line};
+use super::{DEVICE, DEVICE_GRANT, command_line};
 use crate::stage::{TOKEN, Tokens, installation, refused};
-
-const DEVICE: &str = "/api/oauth/v1/device_authorization";
-
-async fn start_device(by: &RelyingParty) -> Value {
-    by.post(
-        DEVICE,
-        &json!({"client_id": by.client_id, "scope": by.scope}),
-    )
-    .await
-    .expect(200)
-}
 
 async fn poll(by: &RelyingParty, device: &Value) -> Answer {
     by.post(
@@ -42,7 +31,7 @@ async fn a_device_signs_in() {
     let (app, clock) = installation().await;
     let ada = app.person("Ada").await;
     let cli = command_line(&app).await;
-    let device = start_device(&cli).await;
+    let device = cli.start_device().await;
     assert_eq!(device["expires_in"], 900);
     assert_eq!(device["interval"], 5);
     assert_eq!(
@@ -90,7 +79,7 @@ async fn a_device_that_polls_too_often_is_told_to_slow_down() {
     let (app, clock) = installation().await;
     let ada = app.person("Ada").await;
     let cli = command_line(&app).await;
-    let device = start_device(&cli).await;
+    let device = cli.start_device().await;
     refused(poll(&cli, &device).await, 400, "authorization_pending");
     clock.advance(TimeDelta::seconds(2));
     refused(poll(&cli, &device).await, 400, "slow_down");
@@ -113,7 +102,7 @@ async fn a_device_that_was_denied_is_told_so() {
     let (app, clock) = installation().await;
     let ada = app.person("Ada").await;
     let cli = command_line(&app).await;
-    let device = start_device(&cli).await;
+    let device = cli.start_device().await;
     answer_device(
         &ada.visitor,
         device["user_code"].as_str().unwrap(),
@@ -135,11 +124,11 @@ async fn an_approval_waits_for_a_device_that_comes_back_later() {
     let (app, clock) = installation().await;
     let ada = app.person("Ada").await;
     let cli = command_line(&app).await;
-    let device = start_device(&cli).await;
+    let device = cli.start_device().await;
     answer_device(&ada.visitor, device["user_code"].as_str().unwrap(), "Allow").await;
     clock.advance(TimeDelta::minutes(14));
     poll(&cli, &device).await.expect(200);
-    let late = start_device(&cli).await;
+    let late = cli.start_device().await;
     answer_device(&ada.visitor, late["user_code"].as_str().unwrap(), "Allow").await;
     clock.advance(TimeDelta::minutes(15) + TimeDelta::seconds(1));
     refused(poll(&cli, &late).await, 400, "expired_token");
@@ -158,7 +147,7 @@ async fn dead_device_codes_are_expired_tokens() {
             "expired_token",
         );
     }
-    let old = start_device(&cli).await;
+    let old = cli.start_device().await;
     clock.advance(TimeDelta::minutes(16));
     refused(poll(&cli, &old).await, 400, "expired_token");
     let page = ada.visitor.open("/device").await;
@@ -171,7 +160,7 @@ async fn dead_device_codes_are_expired_tokens() {
         )
         .await;
     assert_eq!(page.status, 400);
-    let device = start_device(&cli).await;
+    let device = cli.start_device().await;
     answer_device(&ada.visitor, device["user_code"].as_str().unwrap(), "Allow").await;
     poll(&cli, &device).await.expect(200);
     refused(poll(&cli, &device).await, 400, "expired_token");
@@ -188,7 +177,7 @@ async fn a_user_code_is_read_as_people_type_it() {
         |code: &str| code.replace('-', ""),
         |code: &str| format!(" {} ", code.replace('-', " ")),
     ] {
-        let device = start_device(&cli).await;
+        let device = cli.start_device().await;
         let typed = spell(device["user_code"].as_str().unwrap());
         answer_device(&ada.visitor, &typed, "Allow").await;
         poll(&cli, &device).await.expect(200);
@@ -201,7 +190,7 @@ async fn many_polls_at_once_get_one_sign_in() {
     let (app, clock) = installation().await;
     let ada = app.person("Ada").await;
     let cli = app.public_relying_party().await;
-    let device = start_device(&cli).await;
+    let device = cli.start_device().await;
     answer_device(&ada.visitor, device["user_code"].as_str().unwrap(), "Allow").await;
     clock.advance(TimeDelta::seconds(10));
     let answers = join_all((0..30).map(|_| poll(&cli, &device))).await;

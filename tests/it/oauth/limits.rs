@@ -4,8 +4,9 @@ use chrono::TimeDelta;
 use cp_model::{CLI_CLIENT_ID, ClientKind};
 use cp_tests::{Answer, RelyingParty};
 use futures::future::join_all;
+use serde_json::json;
 
-use super::command_line;
+use super::{DEVICE, DEVICE_GRANT, command_line};
 use crate::stage::{Stage, installation, refused, wire};
 
 /// Limit, remaining and reset, as the answer's headers tell.
@@ -146,4 +147,57 @@ async fn the_profile_is_read_a_hundred_times_a_minute_with_one_token() {
     let answer = stage.notes.profile(&tokens.access).await;
     assert_eq!(told(&answer.headers)[0], 100);
     answer.expect(200);
+}
+
+#[tokio::test]
+async fn devices_are_counted_apart_from_refreshes() {
+    // Devices that wait must not use up what refreshes need, nor the reverse.
+    let (app, _) = installation().await;
+    let client = async || {
+        app.relying_party_with(ClientKind::Public, |new| new.rate_limit = 10)
+            .await
+    };
+    let poll = json!({"grant_type": DEVICE_GRANT, "device_code": "idc_x"});
+    let waiting = client().await;
+    for _ in 0..5 {
+        waiting.start_device().await;
+        refused(waiting.token(poll.clone()).await, 400, "expired_token");
+    }
+    let body = json!({"client_id": waiting.client_id, "scope": waiting.scope});
+    let answer = waiting.post(DEVICE, &body).await;
+    refused(answer, 429, "temporarily_unavailable");
+    refused(waiting.token(poll).await, 400, "slow_down");
+    let answer = waiting.refresh("irt_x").await;
+    assert_eq!(told(&answer.headers)[..2], [10, 9]);
+    refused(answer, 400, "invalid_grant");
+
+    let refreshing = client().await;
+    for _ in 0..10 {
+        refused(refreshing.refresh("irt_x").await, 400, "invalid_grant");
+    }
+    let answer = refreshing.refresh("irt_x").await;
+    refused(answer, 429, "temporarily_unavailable");
+    refreshing.start_device().await;
+}
+
+#[tokio::test]
+async fn limits_are_told_with_refusals_too() {
+    // seeds/oauth-server.md, Rate Limits: on every answer.
+    let mut stage = Stage::new().await;
+    stage.notes.scope = "projects:read".into();
+    let token = stage.tokens().await.access;
+    let answer = stage.notes.profile(&token).await;
+    assert_eq!(told(&answer.headers)[..2], [100, 99]);
+    answer.expect_code(403, "insufficient_scope");
+
+    let url = format!("{}/auth/v1/refresh", stage.app.base_url);
+    let refresh = stage.app.http.post(url);
+    let answer = Answer::to(refresh.header("cookie", "refreshToken=irt_x")).await;
+    assert_eq!(told(&answer.headers)[..2], [50, 49]);
+    answer.expect(401);
+
+    let body = json!({"client_id": CLI_CLIENT_ID, "scope": "everything"});
+    let answer = stage.notes.post(DEVICE, &body).await;
+    assert_eq!(told(&answer.headers)[..2], [50, 49]);
+    refused(answer, 400, "invalid_scope");
 }

@@ -11,6 +11,7 @@ mod limits;
 use cp_model::CLI_CLIENT_ID;
 use cp_tests::{App, RelyingParty};
 
+const DEVICE: &str = "/api/oauth/v1/device_authorization";
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// The command-line client (platform-api.md, 5).

@@ -310,19 +310,9 @@ async fn a_code_from_before_a_password_reset_is_worthless() {
     let stage = Stage::new().await;
     let code = stage.code().await;
     let visitor = stage.app.visitor();
-    let page = visitor.open("/forgot-password").await;
-    visitor
-        .submit(&page, "/forgot-password", &[("email", &stage.ada.email)])
-        .await;
+    visitor.forget_password(&stage.ada.email).await;
     let link = stage.app.newest_mail(&stage.ada.email).await.link();
-    let page = visitor.open(&link).await;
-    visitor
-        .submit(
-            &page,
-            "/reset-password",
-            &[("password", "a new and long one")],
-        )
-        .await;
+    visitor.reset_password(&link, "a new and long one").await;
     refused(stage.notes.exchange(&code).await, 400, "invalid_grant");
 }
 

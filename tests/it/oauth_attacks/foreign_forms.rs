@@ -35,7 +35,7 @@ async fn foreign(
     own: &str,
 ) -> Vec<(&'static str, Option<String>, Vec<(&'static str, String)>)> {
     let other = app.visitor();
-    let others = token_on(&other.open("/login").await, "/login");
+    let others = other.open("/login").await.csrf_token("/login");
     let here = ("origin", app.base_url.clone());
     let mut changed = own.to_owned();
     let last = if changed.ends_with('A') { "B" } else { "A" };
@@ -78,10 +78,6 @@ async fn foreign(
             ],
         ),
     ]
-}
-
-fn token_on(page: &Page, action: &str) -> String {
-    field_of(&page.form(action), "csrf_token")
 }
 
 fn field_of(form: &Form, name: &str) -> String {
@@ -143,7 +139,7 @@ async fn no_form_is_taken_from_another_site() {
     // RFC 9700 section 4.7, RFC 6819 section 4.4.1.8: none was forgotten.
     let stage = Stage::new().await;
     let page = stage.ada.visitor.open("/logout").await;
-    let token = token_on(&page, "/logout");
+    let token = page.csrf_token("/logout");
     let cookies = stage.ada.visitor.cookies();
     for action in ACTIONS {
         all_are_refused(&stage.app, &cookies, action, &token, &[]).await;
@@ -157,7 +153,7 @@ async fn nobody_is_signed_in_by_another_site() {
     let (app, _) = installation().await;
     let mallory = app.stranger("Mallory").await;
     let victim = app.visitor();
-    let token = token_on(&victim.open("/login").await, "/login");
+    let token = victim.open("/login").await.csrf_token("/login");
     let cookies = victim.cookies();
     let fields = [
         ("email", mallory.email.as_str()),
@@ -179,7 +175,7 @@ async fn a_form_of_the_attackers_own_session_does_not_fit_the_victim() {
     let (app, _) = installation().await;
     let mallory = app.person("Mallory").await;
     let ada = app.person("Ada").await;
-    let token = token_on(&mallory.visitor.open("/logout").await, "/logout");
+    let token = mallory.visitor.open("/logout").await.csrf_token("/logout");
     let headers = [("origin", app.base_url.as_str())];
     let fields = [("csrf_token", token.as_str())];
     let answer = send_form(
@@ -293,11 +289,7 @@ async fn a_consent_form_that_was_changed_is_checked_anew() {
 
 async fn device(stage: &Stage) -> (String, String) {
     let cli = stage.app.public_relying_party().await;
-    let body = json!({"client_id": cli.client_id, "scope": "user:read"});
-    let started = cli
-        .post("/api/oauth/v1/device_authorization", &body)
-        .await
-        .expect(200);
+    let started = cli.start_device().await;
     let text = |name: &str| started[name].as_str().unwrap().to_owned();
     (text("device_code"), text("user_code"))
 }
@@ -312,7 +304,7 @@ async fn no_device_is_approved_by_another_site() {
     let page = visitor
         .submit(&page, "/device", &[("user_code", &user_code)])
         .await;
-    let token = token_on(&page, "/device/decision");
+    let token = page.csrf_token("/device/decision");
     let fields = [("user_code", user_code.as_str()), ("decision", "approve")];
     all_are_refused(
         &stage.app,
@@ -367,7 +359,7 @@ async fn settings_are_not_changed_by_another_site() {
     let visitor = &stage.ada.visitor;
     let page = visitor.open("/settings").await;
     let cookies = visitor.cookies();
-    let token = token_on(&page, "/settings/api-keys");
+    let token = page.csrf_token("/settings/api-keys");
     for (action, fields) in [
         (
             "/settings/api-keys",
@@ -419,7 +411,7 @@ async fn a_form_in_another_encoding_is_refused() {
     // RFC 9700 section 4.7: `text/plain` and JSON can be sent across sites without a preflight.
     let stage = Stage::new().await;
     let page = stage.ada.visitor.open("/logout").await;
-    let token = token_on(&page, "/logout");
+    let token = page.csrf_token("/logout");
     let cookie = stage.ada.visitor.cookie(SESSION).unwrap();
     for (kind, body) in [
         ("text/plain", format!("csrf_token={token}")),

@@ -144,15 +144,14 @@ async fn a_browsers_name_is_text() {
 async fn visitor_named(app: &App, agent: &str, email: &str, password: &str) -> u16 {
     let visitor: Visitor = app.visitor();
     let page = visitor.open("/login").await;
-    let form = page.form("/login");
-    let token = form.fields.iter().find(|(n, _)| n == "csrf_token").unwrap();
+    let token = page.csrf_token("/login");
     crate::stage::send_form(
         &app.base_url,
         "/login",
         &visitor.cookies(),
         &[("user-agent", agent)],
         &[
-            ("csrf_token", &token.1),
+            ("csrf_token", &token),
             ("email", email),
             ("password", password),
         ],

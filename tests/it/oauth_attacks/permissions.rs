@@ -141,6 +141,30 @@ async fn a_public_client_is_asked_about_each_time() {
 }
 
 #[tokio::test]
+async fn a_program_of_ours_is_asked_about_like_any_other() {
+    // RFC 8252 section 8.6, RFC 6749 section 10.2: whoever made it, nothing is allowed in silence.
+    let stage = Stage::new().await;
+    let visitor = &stage.ada.visitor;
+    for (kind, asks_again) in [
+        (ClientKind::Confidential, false),
+        (ClientKind::Public, true),
+    ] {
+        let ours = stage
+            .app
+            .relying_party_with(kind, |new| new.first_party = true)
+            .await;
+        let silent = ours.authorize_url_with(&[("prompt", "none")]);
+        let page = visitor.open(&silent).await;
+        assert_refused_elsewhere(&page, &ours, "consent_required");
+        let page = visitor.open(&ours.authorize_url()).await;
+        assert!(asks(&page), "{kind:?}: {}", page.url);
+        visitor.press(&page, "/consent", "Allow", &[]).await;
+        let page = visitor.open(&ours.authorize_url()).await;
+        assert_eq!(asks(&page), asks_again, "{kind:?}: {}", page.url);
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_tells_the_application_and_gives_nothing() {
     // RFC 6749 section 4.1.2.1.
     let stage = Stage::new().await;
@@ -230,6 +254,66 @@ async fn prompt_login_and_consent_ask_again() {
 }
 
 #[tokio::test]
+async fn prompt_login_cannot_be_gone_round() {
+    // OpenID Connect Core section 3.1.2.1: only a sign-in after the request came will do.
+    let stage = Stage::new().await;
+    stage.code().await;
+    let visitor = &stage.ada.visitor;
+    let url = stage.notes.authorize_url_with(&[("prompt", "login")]);
+    let page = visitor.open(&url).await;
+    assert_eq!(page.url.path(), "/login", "{}", page.url);
+    // Where the login page leads, without signing in there.
+    let back = page.param("return_to").unwrap();
+    let page = visitor.open(&back).await;
+    assert_eq!(page.url.path(), "/login", "{}", page.url);
+    let to = [
+        ("email", stage.ada.email.as_str()),
+        ("password", &stage.ada.password),
+    ];
+    let page = visitor.submit(&page, "/login", &to).await;
+    assert!(page.param("code").is_some(), "{}", page.url);
+    // The next request needs a sign-in of its own.
+    let page = visitor.open(&url).await;
+    assert_eq!(page.url.path(), "/login", "{}", page.url);
+}
+
+#[tokio::test]
+async fn prompt_login_asks_once_and_then_for_consent() {
+    // OpenID Connect Core section 3.1.2.1: also for who is not signed in, or has allowed nothing.
+    let stage = Stage::new().await;
+    let url = stage.notes.authorize_url_with(&[("prompt", "login")]);
+    for visitor in [&stage.app.visitor(), &stage.ada.visitor] {
+        let page = visitor.open(&url).await;
+        assert_eq!(page.url.path(), "/login", "{}", page.url);
+        let to = [
+            ("email", stage.ada.email.as_str()),
+            ("password", &stage.ada.password),
+        ];
+        let page = visitor.submit(&page, "/login", &to).await;
+        assert!(asks(&page), "{}", page.url);
+    }
+    let page = stage.ada.visitor.open(&url).await;
+    let page = stage
+        .ada
+        .visitor
+        .submit(
+            &page,
+            "/login",
+            &[
+                ("email", &stage.ada.email),
+                ("password", &stage.ada.password),
+            ],
+        )
+        .await;
+    let page = stage
+        .ada
+        .visitor
+        .press(&page, "/consent", "Allow", &[])
+        .await;
+    assert!(page.param("code").is_some(), "{}", page.url);
+}
+
+#[tokio::test]
 async fn the_consent_page_says_who_asks_for_what() {
     // RFC 6749 section 10.2, RFC 8252 section 8.6: name, scopes, and where one will be sent.
     let stage = Stage::new().await;
@@ -279,24 +363,11 @@ async fn a_code_from_before_a_withdrawal_is_worthless() {
     refused(stage.notes.exchange(&code).await, 400, "invalid_grant");
 }
 
-async fn device_of(stage: &Stage) -> serde_json::Value {
-    let body = json!({
-        "client_id": stage.notes.client_id,
-        "client_secret": stage.notes.client_secret,
-        "scope": "user:read",
-    });
-    stage
-        .notes
-        .post("/api/oauth/v1/device_authorization", &body)
-        .await
-        .expect(200)
-}
-
 #[tokio::test]
 async fn a_device_code_is_of_use_to_its_own_client_and_once() {
     // RFC 8628 section 3.4 and 5.2.
     let stage = Stage::new().await;
-    let device = device_of(&stage).await;
+    let device = stage.notes.start_device().await;
     let device_code = device["device_code"].as_str().unwrap();
     let visitor = &stage.ada.visitor;
     let page = visitor.open("/device").await;
@@ -323,7 +394,7 @@ async fn a_device_code_is_of_use_to_its_own_client_and_once() {
     }
     stage.clock.advance(TimeDelta::seconds(6));
     let tokens = stage.notes.token(poll.clone()).await.expect(200);
-    assert_eq!(tokens["scope"], "user:read");
+    assert_eq!(tokens["scope"], stage.notes.scope);
     stage.clock.advance(TimeDelta::seconds(6));
     refused(stage.notes.token(poll).await, 400, "expired_token");
     // A decision is made once.
@@ -335,7 +406,7 @@ async fn a_device_code_is_of_use_to_its_own_client_and_once() {
 async fn one_person_cannot_decide_for_another() {
     // RFC 8628 section 3.3: whoever decided first, decided.
     let stage = Stage::new().await;
-    let device = device_of(&stage).await;
+    let device = stage.notes.start_device().await;
     let user_code = device["user_code"].as_str().unwrap();
     let bob = stage.app.person("Bob").await;
     let question = async |visitor: &cp_tests::Visitor| {

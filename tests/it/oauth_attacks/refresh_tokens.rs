@@ -344,10 +344,7 @@ async fn nothing_that_opens_a_door_is_stored_as_it_is() {
         .await
         .expect(200);
     let visitor = stage.app.visitor();
-    let page = visitor.open("/forgot-password").await;
-    visitor
-        .submit(&page, "/forgot-password", &[("email", &stage.ada.email)])
-        .await;
+    visitor.forget_password(&stage.ada.email).await;
     let secrets = [
         code,
         tokens.access,

@@ -1,6 +1,7 @@
 //! Browser sessions: planted, kept too long, or not ended.
 
 use chrono::TimeDelta;
+use cp_model::CLI_CLIENT_ID;
 use cp_tests::{Answer, App, Page, Visitor};
 use serde_json::json;
 
@@ -34,9 +35,7 @@ async fn a_planted_cookie_never_becomes_a_session() {
     for planted in ["ibs_planted", "x", &"a".repeat(400)] {
         let visitor = app.visitor();
         visitor.set_cookie(SESSION, planted);
-        let page = visitor.open("/login").await;
-        let to = [("email", ada.email.as_str()), ("password", &ada.password)];
-        visitor.submit(&page, "/login", &to).await;
+        visitor.log_in(&ada.email, &ada.password).await;
         assert!(is_signed_in(&visitor).await);
         assert_ne!(visitor.cookie(SESSION).as_deref(), Some(planted));
         let planter = app.visitor();
@@ -129,15 +128,9 @@ async fn a_session_lasts_over_a_month_of_use() {
 
 async fn reset(app: &App, email: &str, password: &str) -> (Visitor, Page) {
     let visitor = app.visitor();
-    let page = visitor.open("/forgot-password").await;
-    visitor
-        .submit(&page, "/forgot-password", &[("email", email)])
-        .await;
+    visitor.forget_password(email).await;
     let link = app.newest_mail(email).await.link();
-    let page = visitor.open(&link).await;
-    let page = visitor
-        .submit(&page, "/reset-password", &[("password", password)])
-        .await;
+    let page = visitor.reset_password(&link, password).await;
     (visitor, page)
 }
 
@@ -170,9 +163,8 @@ async fn a_password_reset_throws_everybody_out() {
         400,
         "invalid_grant",
     );
-    let body = json!({"grant_type": "refresh_token", "refresh_token": cli_refresh, "client_id": cp_model::CLI_CLIENT_ID});
     refused(
-        stage.notes.post(crate::stage::TOKEN, &body).await,
+        super::refresh_as_cli(&stage.app, &cli_refresh).await,
         400,
         "invalid_grant",
     );
@@ -207,9 +199,7 @@ async fn a_changed_password_ends_the_other_browsers() {
     let (app, _) = installation().await;
     let ada = app.person("Ada").await;
     let other = app.visitor();
-    let page = other.open("/login").await;
-    let to = [("email", ada.email.as_str()), ("password", &ada.password)];
-    other.submit(&page, "/login", &to).await;
+    other.log_in(&ada.email, &ada.password).await;
     assert!(is_signed_in(&other).await);
     let page = ada.visitor.open("/settings").await;
     let wrong = [
@@ -235,6 +225,51 @@ async fn a_changed_password_ends_the_other_browsers() {
     json_login(&app, &ada.email, "another good one")
         .await
         .expect(200);
+}
+
+#[tokio::test]
+async fn a_changed_password_ends_what_began_with_the_former_one() {
+    // RFC 6819 section 5.2.2.4: whoever knew it is out; applications that she allowed go on.
+    let stage = Stage::new().await;
+    let tokens = stage.tokens().await;
+    let login = json_login(&stage.app, &stage.ada.email, &stage.ada.password).await;
+    let cookie = refresh_cookie(&login).unwrap();
+    let access = login.expect(200)["token"].as_str().unwrap().to_owned();
+    let page = stage.ada.visitor.open("/settings").await;
+    let fields = [
+        ("current_password", stage.ada.password.as_str()),
+        ("new_password", "another good one"),
+    ];
+    stage
+        .ada
+        .visitor
+        .submit(&page, "/settings/password", &fields)
+        .await;
+    get_profile(&stage.app, &access).await.expect(401);
+    let answer = super::refresh_as_cli(&stage.app, &cookie).await;
+    refused(answer, 400, "invalid_grant");
+    get_profile(&stage.app, &tokens.access).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_device_approved_before_a_password_reset_is_not_signed_in() {
+    // RFC 8628 section 5.4, RFC 6819 section 5.2.2.4: what was on its way comes to nothing.
+    let stage = Stage::new().await;
+    let device = stage.notes.start_device().await;
+    let visitor = &stage.ada.visitor;
+    let page = visitor.open("/device").await;
+    let user_code = device["user_code"].as_str().unwrap();
+    let page = visitor
+        .submit(&page, "/device", &[("user_code", user_code)])
+        .await;
+    visitor.press(&page, "/device/decision", "Allow", &[]).await;
+    reset(&stage.app, &stage.ada.email, "another good one").await;
+    let poll = json!({
+        "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+        "device_code": device["device_code"],
+    });
+    refused(stage.notes.token(poll).await, 400, "access_denied");
+    assert_eq!(stage.app.database.count("oauth_grants").await, 0);
 }
 
 #[tokio::test]
@@ -285,6 +320,32 @@ async fn logging_out_by_json_ends_the_tokens() {
 }
 
 #[tokio::test]
+async fn logging_out_works_while_the_command_line_client_is_disabled() {
+    // RFC 7009 section 1: who leaves in that time stays out when it is enabled again.
+    let (app, _) = installation().await;
+    let ada = app.stranger("Ada").await;
+    let login = json_login(&app, &ada.email, &ada.password).await;
+    let cookie = refresh_cookie(&login).unwrap();
+    let access = login.expect(200)["token"].as_str().unwrap().to_owned();
+    let with_cookie = async |path: &str| {
+        let request = app.http.post(format!("{}{path}", app.base_url));
+        Answer::to(request.header("cookie", format!("refreshToken={cookie}"))).await
+    };
+    let cp = &app.control_plane;
+    let cli = CLI_CLIENT_ID.parse().unwrap();
+    cp.disable_oauth_client(&cli, true).await.unwrap();
+    let answer = with_cookie("/auth/v1/logout").await;
+    assert!(answer.header("set-cookie").unwrap().contains("Max-Age=0"));
+    answer.expect(200);
+    cp.disable_oauth_client(&cli, false).await.unwrap();
+    json_login(&app, &ada.email, &ada.password)
+        .await
+        .expect(200);
+    with_cookie("/auth/v1/refresh").await.expect(401);
+    get_profile(&app, &access).await.expect(401);
+}
+
+#[tokio::test]
 async fn one_person_cannot_end_anothers_session_or_key() {
     // design.md, invariant 7: another person's things are missing, not forbidden.
     let stage = Stage::new().await;
@@ -307,14 +368,7 @@ async fn one_person_cannot_end_anothers_session_or_key() {
         .await
         .unwrap();
     let page = bob.visitor.open("/logout").await;
-    let token = page
-        .form("/logout")
-        .fields
-        .iter()
-        .find(|(n, _)| n == "csrf_token")
-        .unwrap()
-        .1
-        .clone();
+    let token = page.csrf_token("/logout");
     for (path, id) in [
         ("/settings/sessions/end", session),
         ("/settings/api-keys/revoke", key),
