@@ -51,9 +51,9 @@ impl Visitor {
             .await;
         let (_, shown) = page
             .html
-            .split_once("value=\"uak_")
+            .split_once(">uak_")
             .unwrap_or_else(|| panic!("no key on {}:\n{}", page.url, page.text()));
-        format!("uak_{}", shown.split('"').next().unwrap_or_default())
+        format!("uak_{}", shown.split('<').next().unwrap_or_default())
     }
 
     /// Revokes the first key of the settings.
