@@ -22,11 +22,10 @@ impl ControlPlane {
         by: &PartnerCaller,
         id: ProjectId,
     ) -> DomainResult<Authorization> {
-        let mut conn = self.db().acquire().await?;
-        let project = projects::find_partner_project(&mut conn, &by.partner.id, id)
-            .await?
-            .ok_or(DomainError::NotFound(Thing::Project))?;
-        drop(conn);
+        let mut conn = self.db().acquire_for_one().await?;
+        let project = projects::find_partner_project(&mut conn, &by.partner.id, id).await?;
+        conn.done();
+        let project = project.ok_or(DomainError::NotFound(Thing::Project))?;
         if project.status != ProjectStatus::Active {
             return Err(DomainError::ProjectNotActive {
                 status: project.status,

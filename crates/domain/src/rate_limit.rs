@@ -192,8 +192,9 @@ impl ControlPlane {
         let share = self.inner.limiter.share(key);
         let mut share = share.lock().await;
         if let Some(size) = share.wants(window, limit) {
-            let mut conn = self.db().acquire().await?;
+            let mut conn = self.db().acquire_for_one().await?;
             let before = rate_limits::take(&mut conn, key, window, i64::from(size)).await?;
+            conn.done();
             let before = u32::try_from(before).unwrap_or(u32::MAX);
             share.refill(window, limit, size, before);
         }

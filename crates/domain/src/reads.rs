@@ -62,11 +62,10 @@ impl ControlPlane {
         partner: &Partner,
         id: ProjectId,
     ) -> DomainResult<ProjectView> {
-        let mut conn = self.db().acquire().await?;
-        let view = projects::find_partner_project_view(&mut conn, &partner.id, id)
-            .await?
-            .ok_or(DomainError::NotFound(Thing::Project))?;
-        drop(conn);
+        let mut conn = self.db().acquire_for_one().await?;
+        let view = projects::find_partner_project_view(&mut conn, &partner.id, id).await?;
+        conn.done();
+        let view = view.ok_or(DomainError::NotFound(Thing::Project))?;
         let sealed = view
             .api_key_sealed
             .ok_or_else(|| DomainError::internal(format!("project {id} has no API key")))?;

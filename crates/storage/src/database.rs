@@ -1,11 +1,15 @@
 //! The connection pool, migrations and transactions.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgConnection;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use crate::error::{StorageError, StorageResult};
@@ -29,8 +33,9 @@ pub struct DatabaseConfig {
 #[derive(Clone)]
 pub struct Database {
     pool: PgPool,
+    kept: Arc<Kept>,
     notifications: Notifications,
-    _watch: Arc<Watch>,
+    watch: Arc<Watch>,
 }
 
 /// How often it is told whether the process is quiet.
@@ -73,7 +78,7 @@ impl Shedding {
 
     /// Tells quiet from busy, and closes what a busy time has left, or two connections that came
     /// back at once, each taking the other for one at work.
-    async fn watch(self: Arc<Self>) {
+    async fn watch(self: Arc<Self>, kept: Weak<Kept>) {
         let mut quiet_looks = 0_u32;
         loop {
             tokio::time::sleep(LOOK).await;
@@ -87,6 +92,9 @@ impl Shedding {
             self.is_quiet.store(is_quiet, Ordering::Relaxed);
             let Some(pool) = self.pool() else { return };
             if is_quiet {
+                if let Some(kept) = kept.upgrade() {
+                    kept.release();
+                }
                 for _ in 1..pool.num_idle() {
                     if let Some(connection) = pool.try_acquire() {
                         let _ = connection.close().await;
@@ -94,6 +102,86 @@ impl Shedding {
                 }
             }
         }
+    }
+}
+
+/// Connections kept out of the pool between single statements: the pool asks the server for a sign
+/// of life each time that one is given back, which costs as much as the statement did.
+struct Kept {
+    idle: Mutex<Vec<PoolConnection<Postgres>>>,
+    /// So many at most; the others of the pool are for transactions.
+    most: u32,
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Kept {
+    /// Of a small pool none: it could not spare them.
+    fn of(config: &DatabaseConfig) -> Self {
+        let most = match config.max_connections {
+            0..8 => 0,
+            many => many / 2,
+        };
+        Self {
+            idle: Mutex::default(),
+            most,
+            places: Arc::new(Semaphore::new(most as usize)),
+            patience: config.acquire_timeout,
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Back to the pool with those that nobody needs.
+    fn release(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        if tokio::runtime::Handle::try_current().is_ok() {
+            drop(idle);
+        } else {
+            // The process ends: the pool cannot take them back without a runtime.
+            idle.into_iter().for_each(std::mem::forget);
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// A connection for one statement outside of any transaction; see [`Database::acquire_for_one`].
+pub struct OneStatement {
+    connection: PoolConnection<Postgres>,
+    kept: Arc<Kept>,
+    /// None: of a pool that keeps none.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl OneStatement {
+    /// Gives the connection back after its statement has ended well and all of its rows were read.
+    /// One that is dropped instead, for an error or because its caller has gone, is looked at by
+    /// the pool.
+    pub fn done(self) {
+        if self.place.is_some() {
+            self.kept.idle().push(self.connection);
+        }
+    }
+}
+
+impl Deref for OneStatement {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for OneStatement {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
     }
 }
 
@@ -143,11 +231,14 @@ impl Database {
             .connect_lazy_with(options);
         let notifications = Notifications::listen(pool.clone());
         *shedding.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
-        let task = tokio::spawn(shedding.clone().watch()).abort_handle();
+        let kept = Arc::new(Kept::of(config));
+        let watch = shedding.clone().watch(Arc::downgrade(&kept));
+        let task = tokio::spawn(watch).abort_handle();
         Ok(Self {
             pool,
+            kept,
             notifications,
-            _watch: Arc::new(Watch { shedding, task }),
+            watch: Arc::new(Watch { shedding, task }),
         })
     }
 
@@ -155,8 +246,36 @@ impl Database {
         Ok(self.pool.begin().await?)
     }
 
-    pub async fn acquire(&self) -> StorageResult<sqlx::pool::PoolConnection<Postgres>> {
+    pub async fn acquire(&self) -> StorageResult<PoolConnection<Postgres>> {
         Ok(self.pool.acquire().await?)
+    }
+
+    /// A connection for one statement outside of any transaction, without the round trip that the
+    /// pool makes when one is given back: for the hot paths. Say [`OneStatement::done`] after it.
+    pub async fn acquire_for_one(&self) -> StorageResult<OneStatement> {
+        let kept = self.kept.clone();
+        let place = if kept.most == 0 {
+            None
+        } else {
+            let place = kept.places.clone().acquire_owned();
+            match tokio::time::timeout(kept.patience, place).await {
+                Ok(Ok(place)) => Some(place),
+                Ok(Err(_)) => return Err(sqlx::Error::PoolClosed.into()),
+                Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
+            }
+        };
+        let idle = kept.idle().pop();
+        let connection = if let Some(connection) = idle {
+            self.watch.shedding.taken.fetch_add(1, Ordering::Relaxed);
+            connection
+        } else {
+            self.pool.acquire().await?
+        };
+        Ok(OneStatement {
+            connection,
+            kept,
+            place,
+        })
     }
 
     /// For the queue's own library, which brings its own SQL.
@@ -202,6 +321,8 @@ impl Database {
 
     pub async fn close(&self) {
         self.notifications.stop();
+        self.kept.places.close();
+        self.kept.release();
         self.pool.close().await;
     }
 }

@@ -28,12 +28,12 @@ impl ControlPlane {
             .oauth
             .read_access_token(token, now)
             .ok_or(DomainError::Unauthorized)?;
-        let mut conn = self.db().acquire().await?;
+        let mut conn = self.db().acquire_for_one().await?;
         let bearer =
             oauth_grants::find_bearer(&mut conn, token.user, token.grant, &token.client, now)
-                .await?
-                .ok_or(DomainError::Unauthorized)?;
-        drop(conn);
+                .await?;
+        conn.done();
+        let bearer = bearer.ok_or(DomainError::Unauthorized)?;
         Ok(UserCaller {
             user: profile(bearer.account),
             credential: Credential::AccessToken {

@@ -339,9 +339,9 @@ impl ControlPlane {
                 seen_before: now - SEEN,
                 now,
             };
-            let mut conn = self.db().acquire().await?;
+            let mut conn = self.db().acquire_for_one().await?;
             let rotated = oauth_grants::rotate_refresh_token(&mut conn, &rotation).await?;
-            drop(conn);
+            conn.done();
             if let Some(grant) = rotated {
                 return self.token_pair(&client.id, grant, wanted, successor, now);
             }

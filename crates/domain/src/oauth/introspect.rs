@@ -53,10 +53,11 @@ impl ControlPlane {
         token: AccessToken,
         now: DateTime<Utc>,
     ) -> DomainResult<Option<Introspection>> {
-        let mut conn = self.db().acquire().await?;
+        let mut conn = self.db().acquire_for_one().await?;
         let bearer =
             oauth_grants::find_bearer(&mut conn, token.user, token.grant, &token.client, now)
                 .await?;
+        conn.done();
         Ok(bearer.map(|bearer| Introspection {
             scopes: token.scopes,
             client_id: token.client,
@@ -77,9 +78,10 @@ impl ControlPlane {
         token: &OpaqueSecret,
         now: DateTime<Utc>,
     ) -> DomainResult<Option<Introspection>> {
-        let mut conn = self.db().acquire().await?;
+        let mut conn = self.db().acquire_for_one().await?;
         let hash = token.hash();
         let known = oauth_grants::find_refresh_token(&mut conn, hash.as_bytes(), &[], now).await?;
+        conn.done();
         let live = known.filter(|known| {
             known.client == client.id
                 && !known.is_over
