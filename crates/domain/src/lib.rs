@@ -91,6 +91,7 @@ struct Inner {
     limiter: rate_limit::Limiter,
     auth_failures: rate_limit::FailureLimiter,
     oauth: oauth::Provider,
+    bearer_lookups: oauth::BearerLookups,
     background: std::sync::Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
@@ -109,10 +110,12 @@ impl Drop for Inner {
 impl ControlPlane {
     /// Starts the business. Signing keys and caches follow the database from here on.
     pub fn new(db: Database, clock: SharedClock, sealer: Sealer, settings: Settings) -> Self {
+        let (bearer_lookups, questions) = oauth::BearerLookups::new();
         let inner = Arc::new(Inner {
             limiter: rate_limit::Limiter::default(),
             auth_failures: rate_limit::FailureLimiter::new(settings.auth_failures_per_minute),
             oauth: oauth::Provider::new(&sealer),
+            bearer_lookups,
             partners: partners::cache(),
             lately_right: partners::lately_right(),
             keys: keys::LoadedKeys::default(),
@@ -128,6 +131,8 @@ impl ControlPlane {
         this.follow(keys::follow(Arc::downgrade(&this.inner)));
         this.follow(partners::follow(Arc::downgrade(&this.inner)));
         this.follow(oauth::follow(Arc::downgrade(&this.inner)));
+        let weak = Arc::downgrade(&this.inner);
+        this.follow(oauth::answer_bearer_lookups(weak, questions));
         this
     }
 

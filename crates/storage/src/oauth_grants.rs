@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use cp_model::{ClientId, GrantId, Scopes, UserId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::error::{StorageResult, parse};
 
@@ -237,35 +238,51 @@ pub struct Bearer {
     pub first_party: bool,
 }
 
-/// The account behind an access token of this sign-in, if nothing has ended it since: not the
-/// person, not the client, not an operator.
-pub async fn find_bearer(
+/// Which sign-in an access token says that it belongs to.
+#[derive(Debug, Clone)]
+pub struct BearerKey {
+    pub user: UserId,
+    pub grant: GrantId,
+    pub client: ClientId,
+}
+
+/// The accounts behind access tokens of these sign-ins, in their order; none where something has
+/// ended it since: the person, the client, an operator.
+pub async fn find_bearers(
     conn: &mut PgConnection,
-    user: UserId,
-    grant: GrantId,
-    client: &ClientId,
+    keys: &[BearerKey],
     now: DateTime<Utc>,
-) -> StorageResult<Option<Bearer>> {
-    let row = sqlx::query!(
-        "select u.id as user_id, u.email, u.name, u.avatar_url, u.email_verified_at, u.created_at as user_created_at,
-                g.scopes, c.first_party
-         from oauth_grants g
-         join users u on u.id = g.user_id
-         join oauth_clients c on c.id = g.client_id
-         where g.user_id = $1 and g.id = $2 and g.client_id = $3 and g.revoked_at is null and g.expires_at > $4
-           and u.disabled_at is null and c.disabled_at is null",
-        user.0,
-        grant.0,
-        client.as_str(),
+) -> StorageResult<Vec<Option<Bearer>>> {
+    let users: Vec<Uuid> = keys.iter().map(|key| key.user.0).collect();
+    let grants: Vec<Uuid> = keys.iter().map(|key| key.grant.0).collect();
+    let clients: Vec<String> = keys.iter().map(|key| key.client.to_string()).collect();
+    let rows = sqlx::query!(
+        r#"select k.place as "place!", u.id as user_id, u.email, u.name, u.avatar_url, u.email_verified_at,
+                  u.created_at as user_created_at, g.scopes, c.first_party
+           from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k (user_id, grant_id, client_id, place)
+           join oauth_grants g on g.user_id = k.user_id and g.id = k.grant_id and g.client_id = k.client_id
+           join users u on u.id = g.user_id
+           join oauth_clients c on c.id = g.client_id
+           where g.revoked_at is null and g.expires_at > $4 and u.disabled_at is null and c.disabled_at is null"#,
+        &users,
+        &grants,
+        &clients,
         now
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(row.map(|row| Bearer {
-        scopes: Scopes::from_texts(&row.scopes),
-        first_party: row.first_party,
-        account: account!(row),
-    }))
+    let mut found: Vec<Option<Bearer>> = keys.iter().map(|_| None).collect();
+    for row in rows {
+        let place = usize::try_from(row.place - 1).ok();
+        if let Some(slot) = place.and_then(|place| found.get_mut(place)) {
+            *slot = Some(Bearer {
+                scopes: Scopes::from_texts(&row.scopes),
+                first_party: row.first_party,
+                account: account!(row),
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// Ends a sign-in and all its tokens. False: it had ended before.

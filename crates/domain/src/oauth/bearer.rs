@@ -1,8 +1,6 @@
 //! Whom a credential in `Authorization: Bearer` stands for. The hot path of every platform route:
 //! one statement.
 
-use cp_storage::oauth_grants;
-
 use super::profile;
 use crate::context::Caller;
 use crate::{ControlPlane, Credential, DomainError, DomainResult, UserCaller};
@@ -28,12 +26,10 @@ impl ControlPlane {
             .oauth
             .read_access_token(token, now)
             .ok_or(DomainError::Unauthorized)?;
-        let mut conn = self.db().acquire_for_one().await?;
-        let bearer =
-            oauth_grants::find_bearer(&mut conn, token.user, token.grant, &token.client, now)
-                .await?;
-        conn.done();
-        let bearer = bearer.ok_or(DomainError::Unauthorized)?;
+        let bearer = self
+            .find_bearer(token.user, token.grant, &token.client)
+            .await?
+            .ok_or(DomainError::Unauthorized)?;
         Ok(UserCaller {
             user: profile(bearer.account),
             credential: Credential::AccessToken {

@@ -41,9 +41,7 @@ impl ControlPlane {
                 .await;
         }
         match self.inner.oauth.read_access_token(token, now) {
-            Some(token) if token.client == client.id => {
-                self.introspect_access_token(token, now).await
-            }
+            Some(token) if token.client == client.id => self.introspect_access_token(token).await,
             _ => Ok(None),
         }
     }
@@ -51,13 +49,10 @@ impl ControlPlane {
     async fn introspect_access_token(
         &self,
         token: AccessToken,
-        now: DateTime<Utc>,
     ) -> DomainResult<Option<Introspection>> {
-        let mut conn = self.db().acquire_for_one().await?;
-        let bearer =
-            oauth_grants::find_bearer(&mut conn, token.user, token.grant, &token.client, now)
-                .await?;
-        conn.done();
+        let bearer = self
+            .find_bearer(token.user, token.grant, &token.client)
+            .await?;
         Ok(bearer.map(|bearer| Introspection {
             scopes: token.scopes,
             client_id: token.client,

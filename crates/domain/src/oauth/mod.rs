@@ -10,12 +10,14 @@
 //! | `devices` | sign-in of devices without a browser | device endpoints, the device page |
 //! | `access_tokens` | the JWT itself | the files around it |
 //! | `bearer` | whom a credential in `Authorization: Bearer` stands for | every platform route |
+//! | `bearer_lookups` | whether sign-ins live, for many requests at once | `bearer`, `introspect` |
 //! | `introspect` | what a token is good for | introspection |
 //! | `connected_apps` | what a person has allowed, and how they end it | the settings page |
 
 mod access_tokens;
 mod authorize;
 mod bearer;
+mod bearer_lookups;
 mod clients;
 mod connected_apps;
 mod devices;
@@ -40,6 +42,7 @@ use crate::context::Caller;
 use crate::{ControlPlane, Credential, DomainError, DomainResult, Profile, UserCaller};
 
 pub use authorize::{AuthorizationRequest, AuthorizeError, AuthorizeParams, Prompt};
+pub(crate) use bearer_lookups::{BearerLookups, answer as answer_bearer_lookups};
 pub(crate) use clients::follow;
 pub use clients::{ClientCredentials, NewOAuthClient};
 pub use connected_apps::ConnectedApp;
