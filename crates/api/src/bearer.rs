@@ -34,7 +34,7 @@ impl FromRequestParts<ApiState> for Bearer {
 }
 
 /// The one token that the request carries.
-fn presented(headers: &HeaderMap) -> Result<&str, Problem> {
+pub fn presented(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     // RFC 6750 section 3.1: whoever did not try to authenticate is told no error.
     let first = given.next().ok_or_else(Problem::unauthorized)?;

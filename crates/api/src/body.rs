@@ -25,6 +25,8 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 pub trait RequestBody: DeserializeOwned {
     /// How long it may take to arrive; less where anybody may send it.
     const ARRIVAL: Duration = ARRIVAL;
+    /// More only where batches are sent.
+    const MAX_BYTES: usize = MAX_BODY_BYTES;
 
     /// What an absent body means; none: the body is required.
     fn when_absent() -> Option<Self> {
@@ -43,7 +45,7 @@ impl<S: Send + Sync, T: RequestBody> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let raw = read(&parts.headers, body, T::ARRIVAL).await?;
+        let raw = read(&parts.headers, body, T::MAX_BYTES, T::ARRIVAL).await?;
         if !raw.is_empty() {
             check_content_type(&parts.headers)?;
         }
@@ -69,12 +71,19 @@ impl<S: Send + Sync> FromRequest<S> for IgnoredBody {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        read(&parts.headers, body, ARRIVAL).await.map(Self)
+        read(&parts.headers, body, MAX_BODY_BYTES, ARRIVAL)
+            .await
+            .map(Self)
     }
 }
 
-/// At most [`MAX_BODY_BYTES`], whether the length was announced or comes in chunks.
-pub async fn read(headers: &HeaderMap, body: Body, within: Duration) -> Result<Bytes, Problem> {
+/// At most `most` bytes, whether the length was announced or comes in chunks.
+pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    most: usize,
+    within: Duration,
+) -> Result<Bytes, Problem> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -82,13 +91,13 @@ pub async fn read(headers: &HeaderMap, body: Body, within: Duration) -> Result<B
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
-        return Err(too_large());
+    if announced.is_some_and(|length| length > most as u64) {
+        return Err(too_large(most));
     }
-    let reading = Limited::new(body, MAX_BODY_BYTES).collect();
+    let reading = Limited::new(body, most).collect();
     match tokio::time::timeout(within, reading).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(most)),
         Ok(Err(_)) => Err(Problem::invalid_input("body could not be read to its end")),
         Err(_) => Err(Problem::invalid_input(format!(
             "body must arrive within {} seconds",
@@ -97,11 +106,14 @@ pub async fn read(headers: &HeaderMap, body: Body, within: Duration) -> Result<B
     }
 }
 
-fn too_large() -> Problem {
+fn too_large(most: usize) -> Problem {
     Problem::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         "payload_too_large",
-        "The body is larger than the 64 KiB that are allowed.",
+        format!(
+            "The body is larger than the {} KiB that are allowed.",
+            most / 1024
+        ),
     )
 }
 

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cp_domain::ControlPlane;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 
 use crate::ApiState;
 use crate::docs::errors::OpenErrors;
+use crate::etag::is_known;
 use crate::problem::Problem;
 
 pub fn routes() -> OpenApiRouter<ApiState> {
@@ -79,36 +80,4 @@ async fn get_jwks(
         HeaderValue::from_static("public, max-age=300"),
     );
     Ok(response)
-}
-
-/// Whether the caller has this version: weak comparison (RFC 9110 section 13.1.2).
-fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_known_version_is_recognised_in_every_form() {
-        let known = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(IF_NONE_MATCH, value.parse().unwrap());
-            is_known(&headers, "\"abc\"")
-        };
-        assert!(known("\"abc\""));
-        assert!(known("W/\"abc\""));
-        assert!(known("\"x\", \"abc\""));
-        assert!(known("*"));
-        assert!(!known("abc"));
-        assert!(!known("\"abcd\""));
-        assert!(!is_known(&HeaderMap::new(), "\"abc\""));
-    }
 }

@@ -13,6 +13,7 @@ mod caller;
 mod client_address;
 mod cors;
 mod docs;
+mod etag;
 mod front_door;
 mod idempotency;
 mod jwks;
@@ -25,6 +26,7 @@ mod places;
 mod problem;
 mod same_site;
 mod serve;
+mod usage_events;
 mod wire;
 
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn_with_state, map_response};
 use cp_domain::ControlPlane;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -74,6 +77,8 @@ pub(crate) struct ApiState {
     pub control_plane: ControlPlane,
     pub shutdown: CancellationToken,
     pub waits: Arc<Waits>,
+    /// Batches of usage events worked on at once.
+    pub batches: Arc<Semaphore>,
 }
 
 impl FromRef<ApiState> for ControlPlane {
@@ -89,6 +94,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
         control_plane,
         shutdown: options.shutdown,
         waits: Arc::default(),
+        batches: Arc::new(Semaphore::new(usage_events::AT_ONCE)),
     };
     let partnership = Router::from(partnership::routes()).route_layer(from_fn_with_state(
         state.control_plane.clone(),
@@ -109,4 +115,5 @@ fn open_routes() -> OpenApiRouter<ApiState> {
         .merge(oauth::routes())
         .merge(auth::routes())
         .merge(agent::routes())
+        .merge(usage_events::routes())
 }

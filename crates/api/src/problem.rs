@@ -466,6 +466,7 @@ fn not_found(thing: Thing) -> Problem {
             "device_code_not_found",
             "There is no device that waits with this code. Look at the code again; it may have expired.",
         ),
+        Thing::UsageToken => ("usage_token_not_found", "There is no such usage token."),
     };
     Problem::new(StatusCode::NOT_FOUND, code, message)
 }

@@ -21,6 +21,7 @@ pub enum Thing {
     Session,
     Grant,
     DeviceCode,
+    UsageToken,
 }
 
 impl Thing {
@@ -36,6 +37,7 @@ impl Thing {
             Self::Session => "session",
             Self::Grant => "sign-in",
             Self::DeviceCode => "device code",
+            Self::UsageToken => "usage token",
         }
     }
 }

@@ -20,6 +20,13 @@ const CODES_KEPT: TimeDelta = TimeDelta::days(1);
 /// Used refresh tokens, likewise; and sign-ins that have ended.
 const GRANTS_KEPT: TimeDelta = TimeDelta::days(30);
 
+/// Usage events, by when they happened: to count a day again, or to answer a question.
+const USAGE_EVENTS_KEPT: TimeDelta = TimeDelta::days(90);
+
+/// By which an event that comes again is known, by when they came. Longer than the 35 days that an
+/// event may be late: whoever sends one again after that is refused for its time.
+const USAGE_KEYS_KEPT: TimeDelta = TimeDelta::days(40);
+
 impl ControlPlane {
     /// Runs in batches; safe to run by any number of processes.
     pub async fn keep_house(&self) -> DomainResult<()> {
@@ -54,6 +61,11 @@ impl ControlPlane {
             .checked_add_months(Months::new(1))
             .unwrap_or(now.date_naive());
         retention::ensure_audit_partitions(&mut conn, next_month, ahead).await?;
+        retention::ensure_usage_partitions(&mut conn, now.date_naive(), 3).await?;
+        retention::drop_usage_events(&mut conn, (now - USAGE_EVENTS_KEPT).date_naive()).await?;
+        let keys_before = now - USAGE_KEYS_KEPT;
+        while retention::delete_usage_event_keys(&mut conn, keys_before).await? >= BATCH {}
+        retention::delete_usage_collections(&mut conn).await?;
         Ok(())
     }
 

@@ -23,6 +23,7 @@ pub mod queue;
 mod rate_limit;
 mod reads;
 mod secrets;
+pub mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -163,6 +163,13 @@ impl ControlPlane {
         })
     }
 
+    pub async fn find_partner(&self, id: &PartnerId) -> DomainResult<Partner> {
+        let mut conn = self.db().acquire().await?;
+        partners::find_partner(&mut conn, id)
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Partner))
+    }
+
     pub async fn list_partners(&self) -> DomainResult<Vec<Partner>> {
         let mut conn = self.db().acquire().await?;
         Ok(partners::list_partners(&mut conn).await?)

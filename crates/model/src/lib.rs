@@ -12,6 +12,7 @@ pub mod oauth;
 pub mod operation;
 pub mod partner;
 pub mod project;
+pub mod usage;
 
 pub use catalogue::{InstanceType, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
@@ -25,6 +26,7 @@ pub use oauth::{CLI_CLIENT_ID, ClientId, ClientKind, OAuthClient, Scope, Scopes}
 pub use operation::{Operation, OperationKind, OperationState};
 pub use partner::{Partner, PartnershipModel};
 pub use project::{Failure, Project, ProjectStatus};
+pub use usage::{Amounts, Metric, MetricKind, Run, RunChanges, UsagePeriod};
 
 /// Gives an enum its one text form: `as_str`, `ALL`, `Display`, `FromStr` and serde, so that the
 /// wire, the database and the logs can never disagree on a spelling.

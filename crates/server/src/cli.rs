@@ -68,6 +68,12 @@ pub enum Command {
     /// Long work on projects: creating, pausing, restoring, deleting.
     #[command(subcommand)]
     Operation(OperationCommand),
+    /// What projects used.
+    #[command(subcommand)]
+    Usage(UsageCommand),
+    /// Tokens of services that post usage events.
+    #[command(subcommand)]
+    UsageToken(UsageTokenCommand),
     /// Checks configuration, database, keys and machines; says how to mend what is broken.
     Doctor(Output),
 }
@@ -231,6 +237,51 @@ pub enum UserCommand {
     SetPlan {
         user: UserId,
         plan: Plan,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum UsageCommand {
+    /// Draws what a partner, or one of its projects, used per day.
+    Show {
+        #[arg(long)]
+        partner: PartnerId,
+        /// One project of the partner, in place of all.
+        #[arg(long)]
+        project: Option<ProjectId>,
+        /// First day, UTC [default: six days before the last].
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        start: Option<String>,
+        /// Last day, UTC, included [default: today].
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        end: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum UsageTokenCommand {
+    /// Makes a token that lets a service post usage events, and shows it, once.
+    Create {
+        /// Which service it is for.
+        name: String,
+        /// What the service may call itself in its events; may be given several times.
+        #[arg(long = "source", required = true)]
+        sources: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows all tokens.
+    List(Output),
+    /// Ends a token at once.
+    Revoke {
+        /// The name that it was made with.
+        name: String,
+        #[command(flatten)]
+        confirm: Confirm,
         #[command(flatten)]
         output: Output,
     },
@@ -476,6 +527,12 @@ impl Cli {
                 | U::SetPlan { output, .. },
             )
             | Command::Session(SessionCommand::Revoke { output, .. })
+            | Command::Usage(UsageCommand::Show { output, .. })
+            | Command::UsageToken(
+                UsageTokenCommand::Create { output, .. }
+                | UsageTokenCommand::List(output)
+                | UsageTokenCommand::Revoke { output, .. },
+            )
             | Command::OAuthClient(
                 C::List(output)
                 | C::RotateSecret { output, .. }

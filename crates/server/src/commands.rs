@@ -10,6 +10,8 @@ pub mod partner;
 pub mod project;
 pub mod session;
 pub mod signing_key;
+pub mod usage;
+pub mod usage_token;
 pub mod user;
 
 use anyhow::Context as _;

@@ -36,6 +36,9 @@ use crate::{local_machines, plane};
 pub use demo::{Demo, DemoOAuth, DemoPartner, DemoUser};
 pub use folder::{DevFolder, FolderError};
 
+/// How often backends are asked what they used.
+const USAGE_EVERY: Duration = Duration::from_secs(10);
+
 /// How long requests and steps in flight may go on after Ctrl-C.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -179,13 +182,18 @@ async fn serve(
         compute.clone(),
         shutdown.clone(),
     ));
+    let mut settings = worker_config(config, demo.base_url.clone());
+    // Somebody watches; and there are few backends to ask.
+    if settings.usage_every == cp_worker::WorkerConfig::default().usage_every {
+        settings.usage_every = USAGE_EVERY;
+    }
     let settings = cp_worker::WorkerConfig {
         boot_time: local_machines::BOOT_TIME,
         missing_grace: local_machines::MISSING_GRACE,
         launch_visibility: local_machines::LAUNCH_VISIBILITY,
         recheck: local_machines::RECHECK,
         mailer: config.mailer(Some(mails::announce()))?,
-        ..worker_config(config, demo.base_url.clone())
+        ..settings
     };
     let worker = Worker::new(control_plane.clone(), Arc::new(compute), settings);
     parts.spawn(worker.run(shutdown.clone()));

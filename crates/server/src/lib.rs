@@ -71,6 +71,8 @@ async fn dispatch(
         Command::Project(command) => commands::project::run(&config, command).await?,
         Command::User(command) => commands::user::run(&config, command).await?,
         Command::Session(command) => commands::session::run(&config, command).await?,
+        Command::Usage(command) => commands::usage::run(&config, command).await?,
+        Command::UsageToken(command) => commands::usage_token::run(&config, command).await?,
         Command::OAuthClient(command) => commands::oauth_client::run(&config, command).await?,
         Command::SigningKey(command) => commands::signing_key::run(&config, command).await?,
         Command::Operation(command) => commands::operation::run(&config, command).await?,

@@ -104,6 +104,7 @@ pub(crate) fn worker_config(config: &Config, control_url: String) -> WorkerConfi
         lease: worker.lease.get(),
         sweep_every: worker.sweep_every.get(),
         reconcile_every: worker.reconcile_every.get(),
+        usage_every: worker.usage_every.get(),
         grace: worker.drain.get(),
         pool: config
             .pool

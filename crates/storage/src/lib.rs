@@ -27,6 +27,9 @@ pub mod projects;
 pub mod rate_limits;
 pub mod retention;
 pub mod signing_keys;
+pub mod usage;
+pub mod usage_collections;
+pub mod usage_tokens;
 pub mod wakeups;
 
 pub use database::{Database, DatabaseConfig, Transaction};

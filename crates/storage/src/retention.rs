@@ -111,6 +111,51 @@ pub async fn ensure_audit_partitions(
     Ok(())
 }
 
+/// Partitions of usage events for `first` to `first + days`, and of daily usage for their years.
+pub async fn ensure_usage_partitions(
+    conn: &mut PgConnection,
+    first: NaiveDate,
+    days: i32,
+) -> StorageResult<()> {
+    sqlx::query!("select ensure_usage_partitions($1, $2)", first, days)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Events that happened before that day. What was counted of them stays.
+pub async fn drop_usage_events(conn: &mut PgConnection, before: NaiveDate) -> StorageResult<()> {
+    sqlx::query!("select drop_usage_events($1)", before)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub async fn delete_usage_event_keys(
+    conn: &mut PgConnection,
+    before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from usage_event_keys where key in
+             (select key from usage_event_keys where received_at < $1 limit $2)",
+        before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Plans to ask the backends of projects that are no more.
+pub async fn delete_usage_collections(conn: &mut PgConnection) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from usage_collections c using projects p where p.id = c.project_id and p.status = 'deleted'"
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 pub async fn delete_authorization_codes(
     conn: &mut PgConnection,
     expired_before: DateTime<Utc>,

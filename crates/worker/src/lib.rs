@@ -22,6 +22,7 @@ mod reconcile;
 mod restart_project;
 mod restore_project;
 mod step;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub struct WorkerConfig {
     /// How long machines take to boot, for the size of the pool.
     pub boot_time: Duration,
     pub pool: Vec<PoolTarget>,
+    /// How often each backend is asked what it used.
+    pub usage_every: Duration,
     /// Who brings mails to people; without one they stay queued.
     pub mailer: Option<mail::Mailer>,
     /// How long running steps are waited for on shutdown.
@@ -93,6 +96,7 @@ impl Default for WorkerConfig {
             boot_deadline: Duration::from_mins(15),
             boot_time: Duration::from_mins(2),
             pool: Vec::new(),
+            usage_every: Duration::from_hours(1),
             mailer: None,
             grace: Duration::from_secs(10),
             crash_hook: None,
@@ -145,6 +149,7 @@ impl Worker {
         tasks.spawn(jobs::rotate_keys(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::keep_house(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::send_mails(self.clone(), shutdown.clone()));
+        tasks.spawn(usage::collect(self.clone(), shutdown.clone()));
         tasks.spawn(reconcile::reconcile_machines(
             self.clone(),
             shutdown.clone(),

@@ -29,16 +29,29 @@ pub(crate) async fn probe(
     project: ProjectId,
     api_key: &SecretString,
 ) -> Result<(), String> {
-    let mut answer = http
+    let request = http
         .get(format!("{access_host}/api/metadata/project-id"))
-        .bearer_auth(api_key.expose_secret())
+        .bearer_auth(api_key.expose_secret());
+    let body = read_json(request).await?;
+    if body["projectId"] == project.to_string() {
+        Ok(())
+    } else {
+        Err("another project answered".to_owned())
+    }
+}
+
+/// A backend's answer. It is the project's own code that answers: it must not be able to fill our
+/// memory.
+pub(crate) async fn read_json(
+    request: reqwest::RequestBuilder,
+) -> Result<serde_json::Value, String> {
+    let mut answer = request
         .send()
         .await
         .map_err(|e| format!("no answer: {}", e.without_url()))?;
     if !answer.status().is_success() {
         return Err(format!("status {}", answer.status()));
     }
-    // The project's own code answers: it must not be able to fill our memory.
     let mut text = Vec::new();
     while let Some(chunk) = answer
         .chunk()
@@ -50,11 +63,5 @@ pub(crate) async fn probe(
             return Err("the answer is too long".to_owned());
         }
     }
-    let body: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|_| "the answer is not JSON".to_owned())?;
-    if body["projectId"] == project.to_string() {
-        Ok(())
-    } else {
-        Err("another project answered".to_owned())
-    }
+    serde_json::from_slice(&text).map_err(|_| "the answer is not JSON".to_owned())
 }

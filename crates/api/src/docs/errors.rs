@@ -109,6 +109,17 @@ refusal_group!(
     415 => "The body is not `application/json` (`unsupported_media_type`)",
 );
 refusal_group!(
+    /// What a service that tells usage can be answered.
+    UsageEventErrors: PLATFORM,
+    400 => "The batch cannot be read, or is too long; `error` says why (`invalid_input`). Nothing is counted",
+    401 => "The token is missing, wrong or revoked (`unauthorized`)",
+    413 => "The body is larger than 1 MiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+    429 => "Too many batches at once (`rate_limited`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
     /// What every OAuth route that an application calls can answer.
     OAuthErrors: OAUTH,
     400 => "The request is refused; `error` says why, in a code of RFC 6749 section 5.2 or RFC 8628 section 3.5",

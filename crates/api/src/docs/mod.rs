@@ -28,6 +28,7 @@ const PARTNERSHIP_SECRET: &str = "partnership_secret";
 const AGENT_TOKEN: &str = "agent_token";
 const BEARER: &str = "bearer";
 const CLIENT_SECRET: &str = "client_secret";
+const SERVICE_TOKEN: &str = "service_token";
 
 const DESCRIPTION: &str = "\
 Create and run backends for your users.
@@ -85,6 +86,12 @@ fn skeleton() -> OpenApi {
             "Client id and client secret. May be sent in the body instead; public clients send their id there alone.",
         ))
         .build();
+    let service = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "A usage token, made by an operator. It begins with `ist_`.",
+        ))
+        .build();
     let tag = |name: &str, text: &str| TagBuilder::new().name(name).description(Some(text)).build();
     OpenApiBuilder::new()
         .info(
@@ -112,6 +119,10 @@ fn skeleton() -> OpenApi {
             tag("OAuth", "Sign in with InsForge."),
             tag("Accounts", "People: who they are, and how they log in."),
             tag("Keys", "Public keys that verify our tokens."),
+            tag(
+                "Usage",
+                "For services of ours that count. Not for partners.",
+            ),
             tag("Agents", "For the agent on each machine. Not for partners."),
         ]))
         .components(Some(
@@ -123,6 +134,7 @@ fn skeleton() -> OpenApi {
                 )
                 .security_scheme(AGENT_TOKEN, SecurityScheme::Http(token))
                 .security_scheme(BEARER, SecurityScheme::Http(bearer))
+                .security_scheme(SERVICE_TOKEN, SecurityScheme::Http(service))
                 .security_scheme(CLIENT_SECRET, SecurityScheme::Http(client_secret))
                 .build(),
         ))

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
 use super::params::Parameters;
-use crate::body;
+use crate::body::{self, MAX_BODY_BYTES};
 use crate::caller::{take_caller, user_agent};
 use crate::problem::Problem;
 
@@ -37,7 +37,7 @@ impl<S: Send + Sync> FromRequest<S> for ClientRequest {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
-        let body = body::read(&parts.headers, body, ARRIVAL).await?;
+        let body = body::read(&parts.headers, body, MAX_BODY_BYTES, ARRIVAL).await?;
         let parameters = Parameters::read(&parts.uri, &parts.headers, &body)?;
         Ok(Self {
             credentials: credentials(&parts.headers, &parameters)?,

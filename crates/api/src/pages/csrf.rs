@@ -40,7 +40,7 @@ impl FromRequest<ApiState> for Submitted {
         if !body::is_of_type(&parts.headers, "application/x-www-form-urlencoded") {
             return Err(Failure::unreadable(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        let content = body::read(&parts.headers, body, ARRIVAL)
+        let content = body::read(&parts.headers, body, body::MAX_BODY_BYTES, ARRIVAL)
             .await
             .map_err(|problem| Failure::unreadable(problem.status))?;
         let fields =

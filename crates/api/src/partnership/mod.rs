@@ -7,8 +7,10 @@ mod delete_project;
 mod list_projects;
 mod metadata;
 mod operation;
+mod partner_usage;
 mod pause;
 mod project_request;
+mod project_usage;
 mod restart;
 mod restore;
 mod sync_embedded_project;
@@ -35,4 +37,6 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(authorization::authorize_project))
         .routes(routes!(list_projects::list_projects))
         .routes(routes!(operation::get_operation))
+        .routes(routes!(project_usage::get_project_usage))
+        .routes(routes!(partner_usage::get_partner_usage))
 }

@@ -5,3 +5,4 @@ pub mod operation;
 pub mod project;
 pub mod schema;
 pub mod time;
+pub mod usage;

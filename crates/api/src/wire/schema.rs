@@ -5,7 +5,7 @@ use cp_model::{InstanceType, OperationKind, OperationState, ProjectStatus, Regio
 use serde_json::Value;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-fn texts(description: &str, values: impl Iterator<Item = &'static str>) -> ObjectBuilder {
+pub fn texts(description: &str, values: impl Iterator<Item = &'static str>) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some(description))

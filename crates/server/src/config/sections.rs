@@ -212,6 +212,9 @@ pub struct Worker {
     /// How often machines are compared with the provider's list.
     #[serde(deserialize_with = "scalar")]
     pub reconcile_every: Period,
+    /// How often each project's backend is asked what it used.
+    #[serde(deserialize_with = "scalar")]
+    pub usage_every: Period,
     /// How long running steps are waited for at the end.
     #[serde(deserialize_with = "scalar")]
     pub drain: Period,
@@ -227,6 +230,7 @@ impl Default for Worker {
             lease: worker.lease.into(),
             sweep_every: worker.sweep_every.into(),
             reconcile_every: worker.reconcile_every.into(),
+            usage_every: worker.usage_every.into(),
             drain: worker.grace.into(),
         }
     }
@@ -364,6 +368,11 @@ impl Config {
                 "worker.concurrency",
                 self.worker.concurrency > 0,
                 "must be at least 1",
+            ),
+            (
+                "worker.usage_every",
+                self.worker.usage_every.get() >= std::time::Duration::from_secs(1),
+                "must be at least 1s",
             ),
             (
                 "limits.max_in_flight",
