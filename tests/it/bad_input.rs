@@ -398,6 +398,7 @@ async fn ids_that_are_no_uuids_are_refused_in_every_place() {
         (Method::POST, "/ID/restart", "projectId"),
         (Method::DELETE, "/ID", "projectId"),
         (Method::POST, "/ID/authorization", "projectId"),
+        (Method::GET, "/ID/usage", "projectId"),
         (Method::GET, "/operations/ID", "operationId"),
     ];
     for (method, path, name) in places {

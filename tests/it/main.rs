@@ -22,4 +22,8 @@ mod rate_limits;
 mod real;
 mod reconcile;
 mod stage;
+mod statements;
 mod tenants;
+mod usage;
+mod usage_report;
+mod webhooks;

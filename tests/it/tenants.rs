@@ -92,7 +92,13 @@ const PARTNERSHIP: &[Route] = &[
     ),
     route("GET", "/projects", Model::Both, None),
     route("GET", "/operations/{operationId}", Model::Both, None),
+    route("GET", "/usage", Model::Both, None),
+    route("GET", KEPT, Model::Both, None),
+    route("POST", "/usage/report-link", Model::Both, Some("{}")),
 ];
+
+/// What a project used stays when the project is deleted.
+const KEPT: &str = "/{projectId}/usage";
 
 /// Agents' routes, with a body that would be taken.
 const AGENT: &[(&str, &str, Option<&str>)] = &[
@@ -103,6 +109,9 @@ const AGENT: &[(&str, &str, Option<&str>)] = &[
         Some(r#"{"generation":1,"state":"idle","agent_version":"x"}"#),
     ),
 ];
+
+/// Services of ours; their wrong callers are those of `usage::events`.
+const SERVICES: &[&str] = &["POST /internal/usage/v1/events"];
 
 /// People and applications; their wrong callers are those of `oauth_attacks`, `oauth` and
 /// `accounts`.
@@ -235,11 +244,16 @@ fn every_documented_route_is_known_here() {
         .map(|(method, path, _)| format!("{method} {path}"));
     let known: BTreeSet<String> = partnership
         .chain(agent)
-        .chain(OPEN.iter().chain(SIGN_IN).map(|route| (*route).to_owned()))
+        .chain(
+            [OPEN, SIGN_IN, SERVICES]
+                .concat()
+                .into_iter()
+                .map(str::to_owned),
+        )
         .collect();
     assert_eq!(
         documented, known,
-        "give a new route its line in PARTNERSHIP, AGENT, SIGN_IN or OPEN"
+        "give a new route its line in PARTNERSHIP, AGENT, SERVICES, SIGN_IN or OPEN"
     );
 }
 
@@ -420,7 +434,8 @@ async fn what_is_anothers_or_deleted_is_like_what_never_was() {
         let missing = Answer::to(route.request(&caller.partner, &Ids::random())).await;
         assert_eq!(missing.status, 404, "{}: {}", route.name(), missing.text);
         for (what, ids) in &cases {
-            if is_the_callers_own(route, ids, &caller) {
+            let stays = route.path == KEPT && ids.project == deleted.project;
+            if stays || is_the_callers_own(route, ids, &caller) {
                 continue;
             }
             let at = format!("{} on {what}", route.name());

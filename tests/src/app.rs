@@ -33,6 +33,8 @@ pub struct AppOptions {
     pub auth_failures_per_minute: u32,
     /// The worker works at the pace of production instead of a test's.
     pub production_pace: bool,
+    /// Webhooks may be on this computer.
+    pub allow_http_webhooks: bool,
 }
 
 impl Default for AppOptions {
@@ -46,6 +48,7 @@ impl Default for AppOptions {
             completion_wait: Duration::from_secs(20),
             auth_failures_per_minute: 100_000,
             production_pace: false,
+            allow_http_webhooks: true,
         }
     }
 }
@@ -307,6 +310,7 @@ fn control_plane(
         create_wait: options.create_wait,
         completion_wait: options.completion_wait,
         auth_failures_per_minute: options.auth_failures_per_minute,
+        allow_http_webhooks: options.allow_http_webhooks,
         ..Settings::new(base_url)
     };
     ControlPlane::new(

@@ -15,6 +15,7 @@ pub mod programs;
 mod relying_party;
 mod sim_agents;
 mod truth;
+mod usage;
 mod visitor;
 mod visits;
 mod worker;
@@ -28,6 +29,7 @@ pub use person::{PASSWORD, Person, ReceivedMail};
 pub use postgres::TestDatabase;
 pub use relying_party::{REDIRECT_URI, RelyingParty, SCOPE};
 pub use sim_agents::SimAgents;
+pub use usage::{StoryClock, UsageClient, UsageService};
 pub use visitor::{Button, Form, Page, Visitor};
 pub use worker::WorkerProcess;
 

@@ -123,7 +123,9 @@ pub async fn pass(
     span.in_scope(|| finish(&mut response, form, &request_id, &door.outage));
     let headers = response.headers_mut();
     if keeps_secrets {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // Unless the answer says that it may be kept, as one with a version does.
+        let kept = headers.entry(CACHE_CONTROL);
+        kept.or_insert(HeaderValue::from_static("no-store"));
     }
     if form == Form::OAuth {
         // RFC 6749 section 5.1 wants both.

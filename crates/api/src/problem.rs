@@ -466,6 +466,10 @@ fn not_found(thing: Thing) -> Problem {
             "device_code_not_found",
             "There is no device that waits with this code. Look at the code again; it may have expired.",
         ),
+        Thing::Statement => ("statement_not_found", "This month is not closed."),
+        Thing::Webhook => ("webhook_not_found", "This partner has no webhook."),
+        Thing::WebhookEvent => ("webhook_event_not_found", "There is no such event."),
+        Thing::UsageLimit => ("usage_limit_not_found", "There is no such usage limit."),
         Thing::UsageToken => ("usage_token_not_found", "There is no such usage token."),
     };
     Problem::new(StatusCode::NOT_FOUND, code, message)

@@ -205,6 +205,10 @@ fn busy() -> Response {
 }
 
 fn read(event: &RawValue) -> FieldResult<UsageEvent> {
+    // serde reads structs from lists, too: not an interface that we mean to have.
+    if !event.get().starts_with('{') {
+        return Err(FieldError::new("event", "must be a JSON object"));
+    }
     let text: EventText<'_> = serde_json::from_str(event.get()).map_err(|error| {
         let text = error.to_string();
         let reason = text.split(" at line ").next().unwrap_or_default();

@@ -22,6 +22,10 @@ pub enum Thing {
     Grant,
     DeviceCode,
     UsageToken,
+    Statement,
+    Webhook,
+    WebhookEvent,
+    UsageLimit,
 }
 
 impl Thing {
@@ -38,6 +42,10 @@ impl Thing {
             Self::Grant => "sign-in",
             Self::DeviceCode => "device code",
             Self::UsageToken => "usage token",
+            Self::Statement => "statement",
+            Self::Webhook => "webhook",
+            Self::WebhookEvent => "webhook event",
+            Self::UsageLimit => "usage limit",
         }
     }
 }

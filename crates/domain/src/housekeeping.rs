@@ -20,6 +20,12 @@ const CODES_KEPT: TimeDelta = TimeDelta::days(1);
 /// Used refresh tokens, likewise; and sign-ins that have ended.
 const GRANTS_KEPT: TimeDelta = TimeDelta::days(30);
 
+/// What webhooks were told, for operators who look or tell it again.
+const WEBHOOK_EVENTS_KEPT: TimeDelta = TimeDelta::days(30);
+
+/// That a usage limit was reached, by the period. Much longer than usage may come late.
+const CROSSINGS_KEPT: TimeDelta = TimeDelta::days(400);
+
 /// Usage events, by when they happened: to count a day again, or to answer a question.
 const USAGE_EVENTS_KEPT: TimeDelta = TimeDelta::days(90);
 
@@ -46,6 +52,10 @@ impl ControlPlane {
             >= BATCH
         {}
         while retention::delete_done_mails(&mut conn, now - MAILS_KEPT).await? >= BATCH {}
+        let events_before = now - WEBHOOK_EVENTS_KEPT;
+        while retention::delete_done_webhook_events(&mut conn, events_before).await? >= BATCH {}
+        let crossings_before = (now - CROSSINGS_KEPT).date_naive();
+        retention::delete_usage_limit_crossings(&mut conn, crossings_before).await?;
         let codes_before = now - CODES_KEPT;
         while retention::delete_authorization_codes(&mut conn, codes_before).await? >= BATCH {}
         while retention::delete_device_codes(&mut conn, codes_before).await? >= BATCH {}

@@ -24,6 +24,7 @@ mod rate_limit;
 mod reads;
 mod secrets;
 pub mod usage;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,9 @@ pub struct Settings {
     /// Wrong secrets that one address may send in a minute.
     pub auth_failures_per_minute: u32,
     pub rotation: RotationPolicy,
+    /// Webhooks may be on this computer and in private networks, there by http, too. For `dev` and
+    /// tests: whoever sets a webhook could reach what only we can reach.
+    pub allow_http_webhooks: bool,
 }
 
 impl Settings {
@@ -68,6 +72,7 @@ impl Settings {
             completion_wait: Duration::from_mins(1),
             auth_failures_per_minute: 30,
             rotation: RotationPolicy::default(),
+            allow_http_webhooks: false,
         }
     }
 }

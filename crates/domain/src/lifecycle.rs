@@ -176,7 +176,7 @@ impl ControlPlane {
                 project.id
             )));
         }
-        Ok(())
+        self.tell_status(conn, project, status, None).await
     }
 }
 

@@ -238,7 +238,7 @@ impl ControlPlane {
                 project.id
             )));
         }
-        Ok(())
+        self.tell_status(conn, project, to, Some(failure)).await
     }
 
     /// How long a worker of a cancelled operation may still be at work on the project.

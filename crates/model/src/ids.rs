@@ -67,6 +67,14 @@ uuid_id!(
     /// A mail on its way.
     MailId
 );
+uuid_id!(
+    /// An event that a partner's webhook is told.
+    WebhookEventId
+);
+uuid_id!(
+    /// A limit on usage.
+    UsageLimitId
+);
 
 /// A partner platform: `ps_` and 16 lowercase letters or digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -13,13 +13,14 @@ pub mod operation;
 pub mod partner;
 pub mod project;
 pub mod usage;
+pub mod webhook;
 
 pub use catalogue::{InstanceType, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};
 pub use ids::{
     ApiKeyId, BrowserSessionId, GrantId, MachineId, MailId, OperationId, OrganizationId, PartnerId,
-    ProjectId, RequestId, UserId,
+    ProjectId, RequestId, UsageLimitId, UserId, WebhookEventId,
 };
 pub use machine::{Machine, MachineState};
 pub use oauth::{CLI_CLIENT_ID, ClientId, ClientKind, OAuthClient, Scope, Scopes};
@@ -27,6 +28,7 @@ pub use operation::{Operation, OperationKind, OperationState};
 pub use partner::{Partner, PartnershipModel};
 pub use project::{Failure, Project, ProjectStatus};
 pub use usage::{Amounts, Metric, MetricKind, Run, RunChanges, UsagePeriod};
+pub use webhook::{LimitPeriod, WebhookEventType, WebhookState};
 
 /// Gives an enum its one text form: `as_str`, `ALL`, `Display`, `FromStr` and serde, so that the
 /// wire, the database and the logs can never disagree on a spelling.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cp_model::oauth::check_redirect_uri;
 use cp_model::{
-    ClientId, OAuthClient, OperationId, OperationState, PartnerId, Plan, ProjectId, Scope, Scopes,
-    UserId,
+    ClientId, LimitPeriod, Metric, OAuthClient, OperationId, OperationState, PartnerId, Plan,
+    ProjectId, Scope, Scopes, UsageLimitId, UserId, WebhookEventId, WebhookState,
 };
 
 use crate::config::{Period, Sources};
@@ -140,6 +140,133 @@ pub enum PartnerCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Months, closed for bills.
+    #[command(subcommand)]
+    Statement(StatementCommand),
+    /// Where a partner is told of events.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+    /// Amounts of usage that a partner is told of.
+    #[command(subcommand)]
+    Limit(LimitCommand),
+}
+
+#[derive(Subcommand)]
+pub enum WebhookCommand {
+    /// Sets the URL; the first time, shows the secret that signs, once.
+    Set {
+        partner: PartnerId,
+        /// https, at a public address.
+        url: String,
+        /// Make a new secret and show it, once. The old one signs, too, for another 24 hours.
+        #[arg(long)]
+        rotate: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows the URL.
+    Show {
+        partner: PartnerId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Tells the partner nothing any more, nor what is queued.
+    Remove {
+        partner: PartnerId,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Sends a test event and says what became of it, within 15 seconds. Fails if it was not taken.
+    Test {
+        partner: PartnerId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows events, newest first. Done ones go after 30 days.
+    List {
+        partner: PartnerId,
+        /// queued, delivered or failed.
+        #[arg(long)]
+        state: Option<WebhookState>,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Sends an event again, whatever became of it before.
+    Redeliver {
+        partner: PartnerId,
+        event: WebhookEventId,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum LimitCommand {
+    /// Tells the partner's webhook when usage reaches an amount, once a day or month. Several amounts
+    /// may be set for one metric.
+    Set {
+        partner: PartnerId,
+        /// As in usage events; or ec2_compute, in seconds.
+        metric: Metric,
+        /// In the metric's unit: bytes, seconds, calls, credits.
+        amount: String,
+        /// One project of the partner, in place of all together.
+        #[arg(long)]
+        project: Option<ProjectId>,
+        /// What is added up: a day or a month, UTC. Of sizes, the greatest day counts.
+        #[arg(long, default_value = "month")]
+        period: LimitPeriod,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows all limits.
+    List {
+        partner: PartnerId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Removes a limit.
+    Remove {
+        partner: PartnerId,
+        limit: UsageLimitId,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum StatementCommand {
+    /// Freezes a month that is over, for ever. What becomes known of it later goes to the next
+    /// statement as an adjustment; events may come 35 days late.
+    Close {
+        partner: PartnerId,
+        #[arg(value_name = "YYYY-MM")]
+        month: String,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows a closed month, the same each time.
+    Show {
+        partner: PartnerId,
+        #[arg(value_name = "YYYY-MM")]
+        month: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows which months are closed.
+    List {
+        partner: PartnerId,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Args)]
@@ -257,6 +384,13 @@ pub enum UsageCommand {
         /// Last day, UTC, included [default: today].
         #[arg(long, value_name = "YYYY-MM-DD")]
         end: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Makes a link to a page that shows what a partner used, as charts. Whoever has it sees them,
+    /// for ten minutes.
+    ReportLink {
+        partner: PartnerId,
         #[command(flatten)]
         output: Output,
     },
@@ -515,7 +649,25 @@ impl Cli {
                 P::List(output)
                 | P::RotateSecret { output, .. }
                 | P::Suspend { output, .. }
-                | P::Resume { output, .. },
+                | P::Resume { output, .. }
+                | P::Statement(
+                    StatementCommand::Close { output, .. }
+                    | StatementCommand::Show { output, .. }
+                    | StatementCommand::List { output, .. },
+                )
+                | P::Webhook(
+                    WebhookCommand::Set { output, .. }
+                    | WebhookCommand::Show { output, .. }
+                    | WebhookCommand::Remove { output, .. }
+                    | WebhookCommand::Test { output, .. }
+                    | WebhookCommand::List { output, .. }
+                    | WebhookCommand::Redeliver { output, .. },
+                )
+                | P::Limit(
+                    LimitCommand::Set { output, .. }
+                    | LimitCommand::List { output, .. }
+                    | LimitCommand::Remove { output, .. },
+                ),
             )
             | Command::Project(ProjectCommand::Share { output, .. })
             | Command::User(
@@ -527,7 +679,9 @@ impl Cli {
                 | U::SetPlan { output, .. },
             )
             | Command::Session(SessionCommand::Revoke { output, .. })
-            | Command::Usage(UsageCommand::Show { output, .. })
+            | Command::Usage(
+                UsageCommand::Show { output, .. } | UsageCommand::ReportLink { output, .. },
+            )
             | Command::UsageToken(
                 UsageTokenCommand::Create { output, .. }
                 | UsageTokenCommand::List(output)
@@ -733,6 +887,35 @@ mod tests {
         }
         for line in ["user verify", "user disable", "session revoke --yes"] {
             assert!(parse(&format!("insforge-cloud {line}")).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn webhooks_and_limits_are_a_partners() {
+        for line in [
+            "webhook set ps_acme https://example.com/x --rotate --json",
+            "webhook show ps_acme --json",
+            "webhook remove ps_acme --yes --json",
+            "webhook test ps_acme --json",
+            "webhook list ps_acme --state failed --json",
+            "webhook redeliver ps_acme 01890a5d-ac96-774b-bcce-b302099a8057 --json",
+            "limit set ps_acme ec2_compute 3600 --period day --json",
+            "limit set ps_acme ai_credits 0.5 --project 01890a5d-ac96-774b-bcce-b302099a8057 --json",
+            "limit list ps_acme --json",
+            "limit remove ps_acme 01890a5d-ac96-774b-bcce-b302099a8057 -y --json",
+        ] {
+            let cli = parse(&format!("insforge-cloud partner {line}"));
+            assert!(cli.is_ok_and(|cli| cli.json()), "{line}");
+        }
+        for line in [
+            "webhook set ps_acme",
+            "webhook list ps_acme --state lost",
+            "limit set ps_acme tokens 5",
+            "limit set ps_acme ai_tokens 5 --period week",
+            "limit remove ps_acme 42",
+        ] {
+            let error = parse(&format!("insforge-cloud partner {line}")).err();
+            assert_eq!(error.map(|e| e.exit_code()), Some(2), "{line}");
         }
     }
 

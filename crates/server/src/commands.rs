@@ -7,6 +7,9 @@ pub mod oauth_client;
 pub mod operation;
 mod output;
 pub mod partner;
+mod partner_limit;
+mod partner_statement;
+mod partner_webhook;
 pub mod project;
 pub mod session;
 pub mod signing_key;
@@ -73,6 +76,15 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         }
         DomainError::NotFound(Thing::User) => {
             Some("`insforge-cloud user list` shows the accounts there are")
+        }
+        DomainError::NotFound(Thing::Webhook) => {
+            Some("`insforge-cloud partner webhook set` gives the partner one")
+        }
+        DomainError::NotFound(Thing::WebhookEvent) => Some(
+            "`insforge-cloud partner webhook list` shows the events there are; done ones go after 30 days",
+        ),
+        DomainError::NotFound(Thing::UsageLimit) => {
+            Some("`insforge-cloud partner limit list` shows the limits there are")
         }
         DomainError::NotFound(Thing::OAuthClient) => {
             Some("`insforge-cloud oauth-client list` shows the applications there are")

@@ -64,6 +64,8 @@ pub async fn run(
     config.http.base_url = Some(base_url);
     config.admin.listen = listeners.admin.local_addr()?;
     config.local.data_dir = folder.path().to_owned();
+    // Receivers run here, too.
+    config.limits.allow_http_webhooks = true;
     if !config.names_mail() {
         config.mail.folder = Some(folder.mail());
     }

@@ -39,6 +39,7 @@ pub fn control_plane(
         completion_wait: config.limits.completion_wait.get(),
         auth_failures_per_minute: config.limits.auth_failures_per_minute,
         rotation: config.signing.policy(),
+        allow_http_webhooks: config.limits.allow_http_webhooks,
         ..Settings::new(base_url)
     };
     Ok(ControlPlane::new(

@@ -29,8 +29,11 @@ pub mod retention;
 pub mod signing_keys;
 pub mod usage;
 pub mod usage_collections;
+pub mod usage_limits;
+pub mod usage_statements;
 pub mod usage_tokens;
 pub mod wakeups;
+pub mod webhooks;
 
 pub use database::{Database, DatabaseConfig, Transaction};
 pub use error::{StorageError, StorageResult};

@@ -26,18 +26,21 @@ pub enum Topic {
     Mails,
     /// An OAuth client, or a secret of it.
     OAuthClients,
+    /// An event for a webhook was queued.
+    Webhooks,
     /// A wake-up message was pushed; its payload is apalis's own.
     Wakeups,
 }
 
 impl Topic {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Projects,
         Self::Machines,
         Self::Partners,
         Self::SigningKeys,
         Self::Mails,
         Self::OAuthClients,
+        Self::Webhooks,
         Self::Wakeups,
     ];
 
@@ -49,6 +52,7 @@ impl Topic {
             Self::SigningKeys => "cp_signing_keys",
             Self::Mails => "cp_mails",
             Self::OAuthClients => "cp_oauth_clients",
+            Self::Webhooks => "cp_webhooks",
             Self::Wakeups => crate::wakeups::CHANNEL,
         }
     }

@@ -100,6 +100,36 @@ pub async fn delete_done_mails(
     Ok(done.rows_affected())
 }
 
+/// Events for webhooks that were told or given up. Queued ones stay.
+pub async fn delete_done_webhook_events(
+    conn: &mut PgConnection,
+    before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from webhook_events where id in
+             (select id from webhook_events where state <> 'queued' and created_at < $1 limit $2)",
+        before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// That limits were reached in periods that began before then; nobody looks at those any more.
+pub async fn delete_usage_limit_crossings(
+    conn: &mut PgConnection,
+    before: NaiveDate,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from usage_limit_crossings where period_start < $1",
+        before
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 pub async fn ensure_audit_partitions(
     conn: &mut PgConnection,
     first: NaiveDate,

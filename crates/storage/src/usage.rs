@@ -392,7 +392,8 @@ pub async fn find_used_project(
     .transpose()
 }
 
-/// Projects of the partner that existed in the period, deleted ones too, in the order of their ids.
+/// Projects of the partner that existed in the period, or used something in it, deleted ones too, in
+/// the order of their ids.
 pub async fn list_used_projects(
     conn: &mut PgConnection,
     partner: &PartnerId,
@@ -402,13 +403,49 @@ pub async fn list_used_projects(
 ) -> StorageResult<Vec<UsedProject>> {
     sqlx::query_as!(
         UsedProjectRow,
-        "select id, name, status, last_activity_at, created_at, deleted_at from projects
-         where partner_id = $1 and id > $2 and created_at < $4 and (deleted_at is null or deleted_at >= $3)
+        "select id, name, status, last_activity_at, created_at, deleted_at from projects p
+         where partner_id = $1 and id > $2
+           and (created_at < $4 and (deleted_at is null or deleted_at >= $3)
+                or exists (select from usage_daily u where u.project_id = p.id and u.day between $6 and $7)
+                or exists (select from machine_runs r where r.project_id = p.id and r.started_at < $4
+                               and (r.stopped_at is null or r.stopped_at >= $3)))
          order by id limit $5",
         partner.as_str(),
         after.map_or(Uuid::nil(), |id| id.0),
         period.start(),
         midnight(period.last()) + TimeDelta::days(1),
+        limit,
+        period.first(),
+        period.last()
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(UsedProject::try_from)
+    .collect()
+}
+
+/// The partner's projects whose machines ran longest in the period, deleted ones too, the longest
+/// first; those whose machines did not run are left out.
+pub async fn list_busiest_projects(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    period: UsagePeriod,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StorageResult<Vec<UsedProject>> {
+    // The time up to which machines that still run are counted. `least` passes over nulls.
+    let until = now.min(midnight(period.last()) + TimeDelta::days(1));
+    sqlx::query_as!(
+        UsedProjectRow,
+        "select p.id, p.name, p.status, p.last_activity_at, p.created_at, p.deleted_at
+         from projects p join machine_runs r on r.project_id = p.id
+         where p.partner_id = $1 and r.started_at < $3 and (r.stopped_at is null or r.stopped_at > $2)
+         group by p.id
+         order by sum(least(r.stopped_at, $3) - greatest(r.started_at, $2)) desc, p.id limit $4",
+        partner.as_str(),
+        period.start(),
+        until,
         limit
     )
     .fetch_all(conn)

@@ -10,6 +10,7 @@
 //! | [`session`] | HS256 tokens that only we verify (access tokens, login state) | domain, api |
 //! | [`password`] | password hashes | domain |
 //! | [`pkce`] | RFC 7636 `S256` | domain |
+//! | [`webhook`] | signatures under what webhooks are told | domain |
 //!
 //! Nothing that holds a secret implements `Debug` or `Display`; a test in this file keeps it so.
 
@@ -19,6 +20,7 @@ pub mod pkce;
 pub mod sealing;
 pub mod secret;
 pub mod session;
+pub mod webhook;
 
 mod jwt;
 mod random;

@@ -48,10 +48,12 @@ pub enum SecretKind {
     MailToken,
     /// What services that post usage events authenticate with.
     ServiceToken,
+    /// What a partner checks the signatures of webhooks with.
+    WebhookSecret,
 }
 
 impl SecretKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::PartnerSecret,
         Self::AgentToken,
         Self::BootstrapToken,
@@ -63,6 +65,7 @@ impl SecretKind {
         Self::BrowserSession,
         Self::MailToken,
         Self::ServiceToken,
+        Self::WebhookSecret,
     ];
 
     pub const fn prefix(self) -> &'static str {
@@ -78,6 +81,7 @@ impl SecretKind {
             Self::BrowserSession => "ibs_",
             Self::MailToken => "imt_",
             Self::ServiceToken => "ist_",
+            Self::WebhookSecret => "whsec_",
         }
     }
 }

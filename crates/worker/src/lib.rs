@@ -23,6 +23,7 @@ mod restart_project;
 mod restore_project;
 mod step;
 mod usage;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,6 +151,8 @@ impl Worker {
         tasks.spawn(jobs::keep_house(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::send_mails(self.clone(), shutdown.clone()));
         tasks.spawn(usage::collect(self.clone(), shutdown.clone()));
+        tasks.spawn(webhooks::deliver(self.clone(), shutdown.clone()));
+        tasks.spawn(webhooks::check_limits(self.clone(), shutdown.clone()));
         tasks.spawn(reconcile::reconcile_machines(
             self.clone(),
             shutdown.clone(),

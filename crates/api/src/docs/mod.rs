@@ -36,7 +36,8 @@ Create and run backends for your users.
 Partners authenticate with the header `X-Partnership-Secret`. Every answer tells in \
 `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds) what is left of the \
 rate limit, and in `X-Request-Id` the name of the request in our logs. Send `Idempotency-Key` with \
-a POST or DELETE of theirs to make it safe to repeat.
+a POST or DELETE of theirs to make it safe to repeat. What their projects used is also a page with \
+charts: [ask for a link](#/Both%20models/create_usage_report_link), which any browser opens.
 
 Applications sign people in with OAuth 2.0 (authorization code with PKCE, or the device flow); \
 client libraries find everything at `/.well-known/oauth-authorization-server`. What they get is an \
@@ -146,7 +147,9 @@ pub fn router() -> Router<ApiState> {
     // Serialised once: it cannot change while the process runs.
     let document = openapi().to_json().map(Bytes::from).ok();
     let document = get(move || std::future::ready(served(document.clone())));
-    Router::from(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
+    // Deep links, so that the description can lead to an operation.
+    let config = Config::from("/openapi.json").deep_linking(true);
+    Router::from(SwaggerUi::new("/docs").config(config))
         .route("/openapi.json", document)
         .route("/", get(signpost))
 }

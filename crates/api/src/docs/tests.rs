@@ -46,6 +46,7 @@ fn the_contracts_endpoints_are_all_there() {
         format!("GET {partner}/operations/{{operationId}}"),
         format!("GET {partner}/{{projectId}}/usage"),
         format!("GET {partner}/usage"),
+        format!("POST {partner}/usage/report-link"),
         "POST /internal/usage/v1/events".into(),
         "GET /.well-known/jwks.json".into(),
         "GET /.well-known/oauth-authorization-server".into(),

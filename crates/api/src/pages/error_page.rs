@@ -91,6 +91,36 @@ impl Failure {
         .leads_to(next, label)
     }
 
+    /// Nobody was ever given this link.
+    pub fn wrong_report_link() -> Self {
+        Self::plain(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "This link does not lead to a report",
+            "It was not copied whole, or something was changed in it. Ask whoever gave it to you \
+             for a new one.",
+        )
+    }
+
+    pub fn expired_report_link() -> Self {
+        Self::plain(
+            StatusCode::GONE,
+            "expired_link",
+            "This link does not work any more",
+            "Links to a usage report open it for 10 minutes. Ask whoever gave it to you for a new \
+             one.",
+        )
+    }
+
+    pub fn suspended_partner() -> Self {
+        Self::plain(
+            StatusCode::FORBIDDEN,
+            "partner_suspended",
+            "This partnership is suspended",
+            "Its usage cannot be shown until the suspension ends. Write to support.",
+        )
+    }
+
     pub fn foreign_form() -> Self {
         Self::plain(
             StatusCode::FORBIDDEN,

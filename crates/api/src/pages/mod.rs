@@ -1,4 +1,5 @@
-//! The pages that people see: signing in and up, allowing applications, and what is theirs here.
+//! The pages that people see: signing in and up, allowing applications, what is theirs here, and
+//! what a partner used.
 //! Rendered on the server, complete without a script, for keyboards, screen readers and phones.
 //!
 //! A page's way: [`session::around`] (cookies, error pages, security headers) → [`session::Visitor`]
@@ -25,6 +26,7 @@ mod security_headers;
 mod session;
 mod settings;
 mod signup;
+mod usage_report;
 mod user_agent;
 mod verify_email;
 
@@ -66,6 +68,7 @@ pub fn routes() -> Router<ApiState> {
         )
         .route("/device", get(device::show).post(device::find))
         .route("/device/decision", post(device::decide))
+        .route(usage_report::PATH, get(usage_report::show))
         .route("/settings", get(settings::show))
         .route("/settings/password", post(settings::password::submit))
         .route("/settings/sessions/end", post(settings::sessions::end))

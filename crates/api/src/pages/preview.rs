@@ -8,10 +8,12 @@ use std::sync::Arc;
 use chrono::{TimeDelta, Utc};
 use cp_domain::oauth::{AuthorizationRequest, ConnectedApp, DeviceRequest, Prompt};
 use cp_domain::people::{ApiKeySummary, BrowserSessionSummary};
+use cp_domain::usage::{DayUsage, OpenedReport, ProjectTotal, UsedProject};
 use cp_domain::{Caller, Credential, DomainError, Profile, UserCaller};
 use cp_model::{
-    ApiKeyId, BrowserSessionId, ClientId, ClientKind, FieldError, OAuthClient, RequestId, Scope,
-    Scopes, UserId,
+    Amounts, ApiKeyId, BrowserSessionId, ClientId, ClientKind, FieldError, Metric, OAuthClient,
+    OrganizationId, Partner, PartnerId, ProjectId, ProjectStatus, RequestId, Scope, Scopes,
+    UsagePeriod, UserId,
 };
 use maud::Markup;
 use secrecy::SecretString;
@@ -24,7 +26,8 @@ use super::return_to::ReturnTo;
 use super::session::Visitor;
 use super::settings::{Done, Holdings, Settings, api_keys};
 use super::{
-    assets, consent, device, forgot_password, login, reset_password, signup, verify_email,
+    assets, consent, device, forgot_password, login, reset_password, signup, usage_report,
+    verify_email,
 };
 
 fn ada() -> UserCaller {
@@ -82,6 +85,75 @@ fn request(client: &Arc<OAuthClient>) -> AuthorizationRequest {
             none: false,
         },
     }
+}
+
+/// A report of so many days, on which things were used, corrected, and not used.
+fn used(count: u32) -> Markup {
+    let today = Utc::now().date_naive();
+    let period = UsagePeriod::new(today - TimeDelta::days(i64::from(count) - 1), today).unwrap();
+    let amounts = |day: i64| {
+        let mut amounts = Amounts::default();
+        let wave = 50 + (day * 37 + day * day * 11) % 101;
+        amounts[Metric::DatabaseBytes] = 1_200_000_000 + day * 9_000_000;
+        amounts[Metric::StorageBytes] = if day % 9 == 0 { 0 } else { wave << 20 };
+        amounts[Metric::AiTokens] = if day % 13 == 7 { -wave } else { wave * 3 } * 1_000;
+        amounts[Metric::McpCalls] = i64::from(day == 4);
+        amounts[Metric::AiCredits] = wave * 12_345;
+        amounts[Metric::FunctionCalls] = wave * wave * wave;
+        amounts[Metric::Ec2Compute] = wave * 700;
+        amounts
+    };
+    let days: Vec<DayUsage> = (0..)
+        .zip(period.days())
+        .map(|(index, day)| DayUsage {
+            day,
+            amounts: amounts(index),
+        })
+        .collect();
+    let project = |name: &str, day| ProjectTotal {
+        project: UsedProject {
+            id: ProjectId::generate(),
+            name: name.into(),
+            status: if day == 2 {
+                ProjectStatus::Deleted
+            } else {
+                ProjectStatus::Active
+            },
+            last_activity_at: None,
+            created_at: Utc::now(),
+            deleted_at: None,
+        },
+        total: amounts(day),
+    };
+    let opened = OpenedReport {
+        partner: Partner {
+            id: PartnerId::generate(),
+            name: "Harbour Apps".into(),
+            organization_id: OrganizationId::generate(),
+            co_branded: true,
+            white_label: true,
+            rate_limit: 600,
+            trusted: false,
+            suspended_at: None,
+            created_at: Utc::now(),
+        },
+        expires_at: Utc::now() + TimeDelta::minutes(10),
+    };
+    let report = usage_report::Report {
+        opened: &opened,
+        asked: &usage_report::Asked {
+            token: "t",
+            first: period.first().to_string(),
+            last: period.last().to_string(),
+        },
+        period,
+        days: &days,
+        projects: &[
+            project("harbour-notes", 1),
+            project("a-shop-with-a-long-name-that-goes-on", 2),
+        ],
+    };
+    report.render().unwrap()
 }
 
 fn holdings(client: &Arc<OAuthClient>) -> Holdings {
@@ -255,6 +327,9 @@ fn preview() {
     let key = holdings(&client).keys.remove(0);
     let secret = SecretString::from("uak_sample0000000000000000000000000000000000x7Qa");
     narrow("api-key-made", &person, &api_keys::made(&key, &secret));
+    for (name, count) in [("usage-report", 30), ("usage-report-year", 366)] {
+        show(name, &stranger, Width::Wide, &used(count));
+    }
     let id = RequestId::generate();
     let failure = Failure::from(DomainError::Unavailable);
     narrow("error", &stranger, &failure.content(Some(&id)));

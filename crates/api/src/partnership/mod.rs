@@ -15,6 +15,7 @@ mod restart;
 mod restore;
 mod sync_embedded_project;
 mod sync_project;
+mod usage_report_link;
 mod user_metadata;
 mod wait;
 
@@ -39,4 +40,5 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(operation::get_operation))
         .routes(routes!(project_usage::get_project_usage))
         .routes(routes!(partner_usage::get_partner_usage))
+        .routes(routes!(usage_report_link::create_usage_report_link))
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use cp_domain::ControlPlane;
 use cp_model::{FieldError, ProjectId};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -16,6 +16,9 @@ use crate::problem::Problem;
 use crate::wire::usage::{
     Granularity, PartnerUsageResponse, PeriodQuery, csv_of_days, csv_of_projects, wants_csv,
 };
+
+/// With a table of projects: `cursor` of the next page; absent on the last one.
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 100;
@@ -37,7 +40,8 @@ pub struct GroupQuery {
 /// Get your partnership's usage
 ///
 /// What all your projects used together, deleted ones included. Sizes are peaks of the daily sum
-/// over projects; the rest are sums. `Accept: text/csv` gives a table.
+/// over projects; the rest are sums. `Accept: text/csv` gives a table; one of projects names the next
+/// page in `X-Next-Cursor`.
 #[utoipa::path(
     get,
     path = "/partnership/v1/{partnerId}/usage",
@@ -82,8 +86,14 @@ pub async fn get_partner_usage(
         None
     };
     let csv = wants_csv(&headers);
-    if let Some((lines, _)) = lines.as_ref().filter(|_| csv) {
-        return etag::answer(&headers, "text/csv; charset=utf-8", csv_of_projects(lines)?);
+    if let Some((lines, next)) = lines.as_ref().filter(|_| csv) {
+        let table = csv_of_projects(lines)?;
+        let mut response = etag::answer(&headers, "text/csv; charset=utf-8", table)?;
+        // A table has no place for it.
+        if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next.to_string()).ok()) {
+            response.headers_mut().insert(NEXT_CURSOR, next);
+        }
+        return Ok(response);
     }
     let usage = control_plane.partner_usage(&partner.id, period).await?;
     if csv {

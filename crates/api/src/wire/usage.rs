@@ -344,15 +344,33 @@ impl PartnerUsageResponse {
     }
 }
 
-/// Whether the caller asks for a table.
+/// Whether the caller would rather have a table than JSON (RFC 9110 section 12.5.1); of two that are
+/// equally welcome, the one that is named first.
 pub fn wants_csv(headers: &HeaderMap) -> bool {
-    headers
+    let accepted: Vec<(String, f32)> = headers
         .get_all(ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|kind| kind.split(';').next())
-        .any(|kind| kind.trim().eq_ignore_ascii_case("text/csv"))
+        .map(|kind| {
+            let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+            (name, weight.unwrap_or(1.0))
+        })
+        .collect();
+    let find = |wanted: &str| {
+        let mut named = accepted.iter().enumerate();
+        named
+            .find(|(_, (name, weight))| name == wanted && *weight > 0.0)
+            .map(|(place, (_, weight))| (place, *weight))
+    };
+    match (find("text/csv"), find("application/json")) {
+        (Some(csv), Some(json)) if csv.1.total_cmp(&json.1).is_eq() => csv.0 < json.0,
+        (Some(csv), Some(json)) => csv.1 > json.1,
+        (csv, None) => csv.is_some(),
+        (None, Some(_)) => false,
+    }
 }
 
 /// One line per day or month.

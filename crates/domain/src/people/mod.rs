@@ -58,7 +58,7 @@ impl From<UserRecord> for Profile {
 }
 
 /// HMAC-SHA256 of `input`, by way of a derived secret that nobody sees.
-fn mac(key: &SecretBytes, input: &[u8]) -> [u8; 32] {
+pub(crate) fn mac(key: &SecretBytes, input: &[u8]) -> [u8; 32] {
     OpaqueSecret::derive(SecretKind::MailToken, key, input)
         .hash()
         .0

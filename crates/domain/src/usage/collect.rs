@@ -149,6 +149,7 @@ impl ControlPlane {
         events.retain(|event| event.amount != 0);
         self.count_events(&mut tx, &events, &projects).await?;
         tx.commit().await.map_err(StorageError::from)?;
+        self.check_limits_of(&events, &projects).await;
         Ok(())
     }
 

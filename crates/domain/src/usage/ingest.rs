@@ -86,7 +86,7 @@ impl UsageEvent {
         Uuid::from_bytes(key)
     }
 
-    fn day(&self) -> NaiveDate {
+    pub(super) fn day(&self) -> NaiveDate {
         self.occurred_at.date_naive()
     }
 }
@@ -138,6 +138,7 @@ impl ControlPlane {
         ingested.accepted = self.count_events(&mut tx, &known, &projects).await?;
         ingested.duplicates = known.len() - ingested.accepted;
         tx.commit().await.map_err(StorageError::from)?;
+        self.check_limits_of(&known, &projects).await;
         ingested.refused.sort_by_key(|refused| refused.index);
         Ok(ingested)
     }

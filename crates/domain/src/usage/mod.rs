@@ -2,7 +2,10 @@
 
 mod collect;
 mod ingest;
+mod limits;
+mod report_links;
 mod services;
+mod statements;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use cp_model::usage::{compute_seconds, fill_compute};
@@ -12,8 +15,13 @@ use cp_storage::{PgConnection, StorageError};
 
 pub use collect::{Collection, Stats};
 pub use cp_storage::usage::UsedProject;
+pub use cp_storage::usage_limits::UsageLimit;
+pub use cp_storage::usage_statements::StatementLine;
 pub use ingest::{Ingested, MOST_EVENTS, NewUsageEvent, RefusedEvent, UsageEvent};
+pub use limits::{LimitSummary, NewLimit};
+pub use report_links::{OpenedReport, UsageReportLink};
 pub use services::{NewUsageToken, UsageService, UsageTokenSummary};
+pub use statements::{Adjustment, Statement, StatementSummary};
 
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
@@ -74,7 +82,10 @@ impl ControlPlane {
         let lived = lived(&project, now);
         let days = period
             .days()
-            .filter(|day| lived.contains(day) || counted.contains_key(day))
+            .filter(|day| {
+                // What was used is told, whatever a clock says of when the project lived.
+                lived.contains(day) || counted.contains_key(day) || computed.contains_key(day)
+            })
             .map(|day| {
                 let mut amounts = counted.get(&day).copied().unwrap_or_default();
                 amounts[Metric::Ec2Compute] = computed.get(&day).copied().unwrap_or(0);
@@ -95,9 +106,18 @@ impl ControlPlane {
         period: UsagePeriod,
     ) -> DomainResult<PartnerUsage> {
         let mut conn = self.db().acquire().await?;
-        let found = usage::find_partner_days(&mut conn, partner, period).await?;
-        let now = self.usage_now(&mut conn, partner).await?;
-        drop(conn);
+        let days = self.partner_days(&mut conn, partner, period).await?;
+        Ok(PartnerUsage { period, days })
+    }
+
+    async fn partner_days(
+        &self,
+        conn: &mut PgConnection,
+        partner: &PartnerId,
+        period: UsagePeriod,
+    ) -> DomainResult<Vec<DayUsage>> {
+        let found = usage::find_partner_days(conn, partner, period).await?;
+        let now = self.usage_now(conn, partner).await?;
         let mut days: Vec<DayUsage> = period
             .days()
             .map(|day| DayUsage {
@@ -110,7 +130,7 @@ impl ControlPlane {
             (day.day, changes.unwrap_or_default(), &mut day.amounts)
         });
         fill_compute(changes, found.running, now);
-        Ok(PartnerUsage { period, days })
+        Ok(days)
     }
 
     /// The partner's usage by project, deleted ones too, in the order of their making. The second

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::output::{columns, confirm, properties, show, time, time_or_dash};
+use super::{partner_limit, partner_statement, partner_webhook};
 use crate::cli::{self, Model, Output, PartnerCommand};
 use crate::config::Config;
 
@@ -63,6 +64,9 @@ pub async fn run(config: &Config, command: PartnerCommand) -> anyhow::Result<()>
                 format!("partner {partner} is suspended; `partner resume {partner}` ends that")
             })
         }
+        PartnerCommand::Statement(command) => partner_statement::run(&control_plane, command).await,
+        PartnerCommand::Webhook(command) => partner_webhook::run(&control_plane, command).await,
+        PartnerCommand::Limit(command) => partner_limit::run(&control_plane, command).await,
         PartnerCommand::Resume { partner, output } => {
             let resumed = control_plane.suspend_partner(&partner, false).await?;
             show(output, &Shown::of(&resumed), || {

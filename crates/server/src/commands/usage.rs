@@ -1,23 +1,30 @@
 //! `insforge-cloud usage …`: what was used, drawn in the terminal.
 
 use anyhow::Context as _;
+use cp_domain::ControlPlane;
 use cp_domain::usage::{DayUsage, total};
-use cp_model::{Amounts, Metric, MetricKind, UsagePeriod};
+use cp_model::{Amounts, Metric, MetricKind, PartnerId, UsagePeriod};
+use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value, json};
 
 use super::output::{columns, show};
-use crate::cli::UsageCommand;
+use crate::cli::{Output, UsageCommand};
 use crate::config::Config;
 
 pub async fn run(config: &Config, command: UsageCommand) -> anyhow::Result<()> {
     let control_plane = super::open(config).await?;
-    let UsageCommand::Show {
-        partner: id,
-        project,
-        start,
-        end,
-        output,
-    } = command;
+    let (id, project, start, end, output) = match command {
+        UsageCommand::Show {
+            partner,
+            project,
+            start,
+            end,
+            output,
+        } => (partner, project, start, end, output),
+        UsageCommand::ReportLink { partner, output } => {
+            return report_link(&control_plane, &partner, output).await;
+        }
+    };
     let partner = control_plane.find_partner(&id).await?;
     let today = control_plane.today();
     let period =
@@ -51,8 +58,30 @@ pub async fn run(config: &Config, command: UsageCommand) -> anyhow::Result<()> {
     })
 }
 
+async fn report_link(
+    control_plane: &ControlPlane,
+    partner: &PartnerId,
+    output: Output,
+) -> anyhow::Result<()> {
+    let partner = control_plane.find_partner(partner).await?;
+    let link = control_plane.usage_report_link(&partner.id)?;
+    let url = link.url.expose_secret();
+    let value = json!({ "url": url, "expires_in": link.expires_in });
+    show(output, &value, || {
+        let minutes = link.expires_in / 60;
+        let seen = format!(
+            "{url}\n\nShows the usage of {} to whoever has it, for {minutes} minutes.",
+            partner.name
+        );
+        match partner.suspended_at {
+            Some(_) => format!("{seen} Not while the partner is suspended, as it is now."),
+            None => seen,
+        }
+    })
+}
+
 /// Amounts as numbers; credits as text, since six decimals of a big number fit no float.
-fn object(amounts: &Amounts) -> Map<String, Value> {
+pub(super) fn object(amounts: &Amounts) -> Map<String, Value> {
     Metric::ALL
         .iter()
         .map(|metric| {
@@ -110,7 +139,7 @@ fn sparkline(values: &[i64]) -> String {
 }
 
 /// Bytes in the greatest unit that they fill, seconds as hours, all else with its digits in groups.
-fn readable(metric: Metric, amount: i64) -> String {
+pub(super) fn readable(metric: Metric, amount: i64) -> String {
     match metric {
         Metric::DatabaseBytes | Metric::StorageBytes | Metric::EgressBytes => bytes(amount),
         Metric::Ec2Compute => {

@@ -157,6 +157,10 @@ pub struct Limits {
     /// How long `wait_for_completion` waits before it answers 202.
     #[serde(deserialize_with = "scalar")]
     pub completion_wait: Period,
+    /// Let webhooks be on this computer and in private networks, there by http, too. Not in
+    /// production: whoever sets a webhook could reach what only we can reach.
+    #[serde(deserialize_with = "scalar")]
+    pub allow_http_webhooks: bool,
 }
 
 impl Default for Limits {
@@ -169,6 +173,7 @@ impl Default for Limits {
             max_agent_waits: api.max_agent_waits,
             create_wait: domain.create_wait.into(),
             completion_wait: domain.completion_wait.into(),
+            allow_http_webhooks: domain.allow_http_webhooks,
         }
     }
 }

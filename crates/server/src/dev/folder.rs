@@ -147,8 +147,14 @@ impl DevFolder {
         }
         let mut local = Table::new();
         local.insert("data_dir".to_owned(), path(&self.path));
+        let mut limits = Table::new();
+        limits.insert(
+            "allow_http_webhooks".to_owned(),
+            Value::Boolean(config.limits.allow_http_webhooks),
+        );
         let sections = [
             ("http", http),
+            ("limits", limits),
             ("admin", admin),
             ("database", database),
             ("secrets", secrets),

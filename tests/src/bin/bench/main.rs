@@ -10,6 +10,7 @@ mod memory;
 mod report;
 mod sign_in;
 mod thousand;
+mod usage;
 
 use std::path::Path;
 
@@ -24,8 +25,9 @@ fn main() {
         Some("--thousand") => return runtime.block_on(thousand::child(&arguments[1..])),
         // A part by itself, for who works on it.
         Some("--sign-in") => runtime.block_on(sign_in_alone()),
+        Some("--usage") => runtime.block_on(usage_alone()),
         Some(unknown) => {
-            eprintln!("bench takes nothing or --sign-in; got {unknown}");
+            eprintln!("bench takes nothing, --sign-in or --usage; got {unknown}");
             std::process::exit(2);
         }
         None => {
@@ -52,6 +54,14 @@ async fn sign_in_alone() -> Report {
     report
 }
 
+async fn usage_alone() -> Report {
+    let mut report = Report::default();
+    let dev = start().await;
+    report.extend(usage::measure(&dev).await);
+    drop(dev.interrupt().await);
+    report
+}
+
 async fn run() -> Report {
     let mut report = Report::default();
     let dev = start().await;
@@ -61,6 +71,7 @@ async fn run() -> Report {
     report.extend(sign_in::measure(&dev).await);
     report.extend(machines::warm(&dev).await);
     report.extend(machines::cold(&dev).await);
+    report.extend(usage::measure(&dev).await);
     drop(dev.interrupt().await);
     report.extend(thousand::measure().await);
     report
