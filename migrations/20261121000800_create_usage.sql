@@ -84,6 +84,9 @@ create table usage_partner_daily (
 );
 comment on table usage_partner_daily is 'One row is what all projects of one partner used on one day, as far as one lane counted it.';
 
+-- Deleted projects are on bills, too.
+create index projects_partner_usage_idx on projects (partner_id, id);
+
 create table usage_collections (
     project_id uuid primary key references projects,
     -- What its backend counted before then is counted here.

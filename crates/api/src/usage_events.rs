@@ -207,7 +207,7 @@ fn busy() -> Response {
 fn read(event: &RawValue) -> FieldResult<UsageEvent> {
     // serde reads structs from lists, too: not an interface that we mean to have.
     if !event.get().starts_with('{') {
-        return Err(FieldError::new("event", "must be a JSON object"));
+        return Err(FieldError::new("event", "must be an object"));
     }
     let text: EventText<'_> = serde_json::from_str(event.get()).map_err(|error| {
         let text = error.to_string();

@@ -91,6 +91,22 @@ pub async fn mark_collected(
     Ok(done.rows_affected() == 1)
 }
 
+/// There is nothing to ask for yet.
+pub async fn postpone(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    next_attempt_at: DateTime<Utc>,
+) -> StorageResult<()> {
+    sqlx::query!(
+        "update usage_collections set next_attempt_at = $2 where project_id = $1",
+        project.0,
+        next_attempt_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 pub async fn mark_failed(
     conn: &mut PgConnection,
     project: ProjectId,

@@ -170,7 +170,8 @@ async fn missed_days_are_caught_up_on_each_with_its_counts() {
         "{windows:?}"
     );
     let usage = story.project_usage(story.project, "").await;
-    let days = read_days(&usage);
+    // Its machine ran before; the story has made the project younger than that.
+    let days = read_days(&usage).split_off(&born);
     let calls: Vec<i64> = days.values().map(|amounts| amounts[MCP]).collect();
     assert_eq!(calls, [1, 2, 3, 4]);
     // How big it was then, nobody knows; it is told for now alone.
@@ -237,10 +238,14 @@ async fn a_clock_that_goes_back_collects_nothing_twice() {
         .execute(&mut story.app.database.connect().await)
         .await
         .unwrap();
-    let early = story.the_due_one().await;
-    assert_eq!((early.from, early.until), (until, until), "an empty window");
-    story.record(&early, [100, 100_000, 100_000]).await;
+    assert!(story.due().await.is_empty(), "there is nothing to ask for");
     assert_eq!(story.seen().await, [1_000, 50, 7]);
+    // The clock is right again: what came since is asked for.
+    story.clock.advance(HOUR * 7);
+    let next = story.the_due_one().await;
+    assert_eq!(next.from, until);
+    story.record(&next, [2, 1_000, 50]).await;
+    assert_eq!(story.seen().await, [1_000, 50, 9]);
 }
 
 #[tokio::test]
@@ -357,7 +362,7 @@ async fn the_worker_asks_every_active_backend_with_a_signed_token() {
         story.app.start_worker(config("two")),
     );
     let until = async |count: usize| {
-        eventually("it is asked", Duration::from_mins(1), async || {
+        eventually("it is asked", Duration::from_secs(90), async || {
             let well = backend.asked().iter().filter(|asked| asked.well).count();
             (well >= count).then_some(())
         })

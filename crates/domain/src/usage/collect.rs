@@ -17,7 +17,7 @@ use crate::{ControlPlane, DomainError, DomainResult};
 /// What our collector calls itself in the events that it makes.
 pub(super) const SOURCE: &str = "collector";
 /// A collector that says nothing for so long is taken for dead.
-const CLAIM: TimeDelta = TimeDelta::minutes(2);
+const CLAIM: TimeDelta = TimeDelta::minutes(1);
 /// Backends' clocks differ from ours: the newest moments are left for the next time.
 const MOST_SKEW: TimeDelta = TimeDelta::seconds(30);
 const FIRST_PAUSE: TimeDelta = TimeDelta::minutes(1);
@@ -50,8 +50,8 @@ pub struct Stats {
 }
 
 impl ControlPlane {
-    /// Claims collections that are due, the longest due first. They are nobody else's for two
-    /// minutes.
+    /// Claims collections that are due, the longest due first. They are nobody else's for a
+    /// minute.
     pub async fn take_due_collections(
         &self,
         every: TimeDelta,
@@ -61,10 +61,15 @@ impl ControlPlane {
         let mut conn = self.db().acquire().await?;
         usage_collections::insert_missing(&mut conn, now, every).await?;
         let claimed = usage_collections::claim_due(&mut conn, limit, now, now + CLAIM).await?;
-        drop(conn);
         let mut due = Vec::with_capacity(claimed.len());
         for claimed in claimed {
-            due.push(self.collection(claimed, now, every).await?);
+            let collection = self.collection(claimed, now, every).await?;
+            if collection.from < collection.until {
+                due.push(collection);
+            } else {
+                // Our clock went back: until it has caught up, all is counted.
+                usage_collections::postpone(&mut conn, collection.project, now + every).await?;
+            }
         }
         Ok(due)
     }

@@ -138,13 +138,14 @@ fn sparkline(values: &[i64]) -> String {
         .collect()
 }
 
-/// Bytes in the greatest unit that they fill, seconds as hours, all else with its digits in groups.
+/// Bytes in the greatest unit that they fill, seconds as hours.
 pub(super) fn readable(metric: Metric, amount: i64) -> String {
     match metric {
         Metric::DatabaseBytes | Metric::StorageBytes | Metric::EgressBytes => bytes(amount),
         Metric::Ec2Compute => {
-            let (hours, rest) = (amount / 3600, amount % 3600);
-            format!("{hours} h {:02} m {:02} s", rest / 60, rest % 60)
+            let (sign, seconds) = (if amount < 0 { "-" } else { "" }, amount.unsigned_abs());
+            let (hours, rest) = (seconds / 3600, seconds % 3600);
+            format!("{sign}{hours} h {:02} m {:02} s", rest / 60, rest % 60)
         }
         _ => metric.display(amount).to_string(),
     }
@@ -182,6 +183,7 @@ mod tests {
         assert_eq!(readable(Metric::EgressBytes, 1_536), "1.5 KiB");
         assert_eq!(readable(Metric::StorageBytes, 12_402_023), "11.8 MiB");
         assert_eq!(readable(Metric::Ec2Compute, 3_661), "1 h 01 m 01 s");
+        assert_eq!(readable(Metric::Ec2Compute, -61), "-0 h 01 m 01 s");
         assert_eq!(readable(Metric::AiCredits, 1_500_000), "1.5");
     }
 }
