@@ -27,6 +27,23 @@ const COLUMNS: [Metric; 8] = [
     Metric::FunctionCalls,
 ];
 
+/// The amounts of a row that has these columns.
+macro_rules! amounts {
+    ($row:expr) => {{
+        let mut amounts = Amounts::default();
+        amounts[Metric::DatabaseBytes] = $row.database_bytes;
+        amounts[Metric::StorageBytes] = $row.storage_bytes;
+        amounts[Metric::AiTokens] = $row.ai_tokens;
+        amounts[Metric::McpCalls] = $row.mcp_calls;
+        amounts[Metric::EgressBytes] = $row.egress_bytes;
+        amounts[Metric::AiCredits] = $row.ai_credits;
+        amounts[Metric::EmailRequests] = $row.email_requests;
+        amounts[Metric::FunctionCalls] = $row.function_calls;
+        amounts
+    }};
+}
+pub(crate) use amounts;
+
 /// Where the transaction counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lane(i16);
@@ -297,6 +314,7 @@ async fn add_to_partners(
 /// out.
 pub async fn list_project_days(
     conn: &mut PgConnection,
+    partner: &PartnerId,
     project: ProjectId,
     period: UsagePeriod,
 ) -> StorageResult<BTreeMap<NaiveDate, Amounts>> {
@@ -305,37 +323,15 @@ pub async fn list_project_days(
                   sum(ai_tokens)::bigint as "ai_tokens!", sum(mcp_calls)::bigint as "mcp_calls!",
                   sum(egress_bytes)::bigint as "egress_bytes!", sum(ai_credits)::bigint as "ai_credits!",
                   sum(email_requests)::bigint as "email_requests!", sum(function_calls)::bigint as "function_calls!"
-           from usage_daily where project_id = $1 and day between $2 and $3 group by day"#,
+           from usage_daily where partner_id = $1 and project_id = $2 and day between $3 and $4 group by day"#,
+        partner.as_str(),
         project.0,
         period.first(),
         period.last()
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            let columns = [
-                r.database_bytes,
-                r.storage_bytes,
-                r.ai_tokens,
-                r.mcp_calls,
-                r.egress_bytes,
-                r.ai_credits,
-                r.email_requests,
-                r.function_calls,
-            ];
-            (r.day, amounts(columns))
-        })
-        .collect())
-}
-
-fn amounts(columns: [i64; COLUMNS.len()]) -> Amounts {
-    let mut amounts = Amounts::default();
-    for (metric, value) in COLUMNS.into_iter().zip(columns) {
-        amounts[metric] = value;
-    }
-    amounts
+    Ok(rows.into_iter().map(|r| (r.day, amounts!(r))).collect())
 }
 
 /// A project that somebody may be billed for.
@@ -456,9 +452,10 @@ pub async fn list_busiest_projects(
 }
 
 /// What each of the projects used in the whole period, compute left out; those that used nothing
-/// are left out. The caller has made sure whose they are.
+/// are left out.
 pub async fn list_project_totals(
     conn: &mut PgConnection,
+    partner: &PartnerId,
     projects: &[ProjectId],
     period: UsagePeriod,
 ) -> StorageResult<BTreeMap<ProjectId, Amounts>> {
@@ -468,7 +465,8 @@ pub async fn list_project_totals(
                   sum(ai_tokens)::bigint as "ai_tokens!", sum(mcp_calls)::bigint as "mcp_calls!",
                   sum(egress_bytes)::bigint as "egress_bytes!", sum(ai_credits)::bigint as "ai_credits!",
                   sum(email_requests)::bigint as "email_requests!", sum(function_calls)::bigint as "function_calls!"
-           from usage_daily where project_id = any($1) and day between $2 and $3 group by project_id"#,
+           from usage_daily where partner_id = $1 and project_id = any($2) and day between $3 and $4 group by project_id"#,
+        partner.as_str(),
         &ids,
         period.first(),
         period.last()
@@ -477,32 +475,22 @@ pub async fn list_project_totals(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|r| {
-            let columns = [
-                r.database_bytes,
-                r.storage_bytes,
-                r.ai_tokens,
-                r.mcp_calls,
-                r.egress_bytes,
-                r.ai_credits,
-                r.email_requests,
-                r.function_calls,
-            ];
-            (ProjectId(r.project_id), amounts(columns))
-        })
+        .map(|r| (ProjectId(r.project_id), amounts!(r)))
         .collect())
 }
 
-/// The runs of projects that touch the period. The caller has made sure whose they are.
+/// The runs of projects that touch the period.
 pub async fn list_runs(
     conn: &mut PgConnection,
+    partner: &PartnerId,
     projects: &[ProjectId],
     period: UsagePeriod,
 ) -> StorageResult<BTreeMap<ProjectId, Vec<Run>>> {
     let ids: Vec<Uuid> = projects.iter().map(|p| p.0).collect();
     let rows = sqlx::query!(
-        "select project_id, started_at, stopped_at from machine_runs
-         where project_id = any($1) and started_at < $3 and (stopped_at is null or stopped_at >= $2)",
+        "select r.project_id, r.started_at, r.stopped_at from machine_runs r join projects p on p.id = r.project_id
+         where p.partner_id = $1 and r.project_id = any($2) and r.started_at < $4 and (r.stopped_at is null or r.stopped_at >= $3)",
+        partner.as_str(),
         &ids,
         period.start(),
         midnight(period.last()) + TimeDelta::days(1)
@@ -576,18 +564,8 @@ pub async fn find_partner_days(
             found.running = changes.balance();
             continue;
         }
-        let columns = [
-            r.database_bytes,
-            r.storage_bytes,
-            r.ai_tokens,
-            r.mcp_calls,
-            r.egress_bytes,
-            r.ai_credits,
-            r.email_requests,
-            r.function_calls,
-        ];
         let day = PartnerDay {
-            amounts: amounts(columns),
+            amounts: amounts!(r),
             changes,
         };
         found.days.insert(r.day, day);

@@ -20,15 +20,7 @@ pub struct StatementRecord {
 /// Amounts as the columns of these tables have them.
 macro_rules! amounts_of {
     ($row:expr) => {{
-        let mut amounts = Amounts::default();
-        amounts[Metric::DatabaseBytes] = $row.database_bytes;
-        amounts[Metric::StorageBytes] = $row.storage_bytes;
-        amounts[Metric::AiTokens] = $row.ai_tokens;
-        amounts[Metric::McpCalls] = $row.mcp_calls;
-        amounts[Metric::EgressBytes] = $row.egress_bytes;
-        amounts[Metric::AiCredits] = $row.ai_credits;
-        amounts[Metric::EmailRequests] = $row.email_requests;
-        amounts[Metric::FunctionCalls] = $row.function_calls;
+        let mut amounts = crate::usage::amounts!($row);
         amounts[Metric::Ec2Compute] = $row.ec2_compute;
         amounts
     }};

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
-use cp_model::usage::{compute_seconds, midnight};
+use cp_model::usage::midnight;
 use cp_model::{
     Amounts, FieldError, FieldResult, LimitPeriod, Metric, PartnerId, ProjectId, UsageLimitId,
     UsagePeriod, WebhookEventType,
@@ -19,6 +19,7 @@ use cp_storage::{PgConnection, StorageError};
 use serde_json::{Value, json};
 
 use super::ingest::{MOST_LATE, UsageEvent};
+use super::project_days;
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// Partners whose limits are looked at in one go.
@@ -296,15 +297,8 @@ impl ControlPlane {
                 .collect());
         };
         let mut conn = self.db().acquire().await?;
-        let mut days = usage::list_project_days(&mut conn, project, period).await?;
-        let runs = usage::list_runs(&mut conn, &[project], period).await?;
         let now = self.usage_now(&mut conn, partner).await?;
-        drop(conn);
-        let runs = runs.get(&project).map_or(&[][..], Vec::as_slice);
-        for (day, seconds) in compute_seconds(runs, period, now) {
-            days.entry(day).or_default()[Metric::Ec2Compute] = seconds;
-        }
-        Ok(days)
+        project_days(&mut conn, partner, project, period, now).await
     }
 
     /// Notes that a limit was reached, and tells it. False: somebody else did.

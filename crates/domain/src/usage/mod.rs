@@ -7,6 +7,8 @@ mod report_links;
 mod services;
 mod statements;
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use cp_model::usage::{compute_seconds, fill_compute};
 use cp_model::{Amounts, Metric, Partner, PartnerId, ProjectId, ProjectStatus, UsagePeriod};
@@ -73,23 +75,17 @@ impl ControlPlane {
         let project = usage::find_used_project(&mut conn, &partner.id, id)
             .await?
             .ok_or(DomainError::NotFound(Thing::Project))?;
-        let counted = usage::list_project_days(&mut conn, id, period).await?;
-        let runs = usage::list_runs(&mut conn, &[id], period).await?;
         let now = self.usage_now(&mut conn, &partner.id).await?;
+        let used = project_days(&mut conn, &partner.id, id, period, now).await?;
         drop(conn);
-        let runs = runs.get(&id).map_or(&[][..], Vec::as_slice);
-        let computed = compute_seconds(runs, period, now);
         let lived = lived(&project, now);
         let days = period
             .days()
-            .filter(|day| {
-                // What was used is told, whatever a clock says of when the project lived.
-                lived.contains(day) || counted.contains_key(day) || computed.contains_key(day)
-            })
-            .map(|day| {
-                let mut amounts = counted.get(&day).copied().unwrap_or_default();
-                amounts[Metric::Ec2Compute] = computed.get(&day).copied().unwrap_or(0);
-                DayUsage { day, amounts }
+            // What was used is told, whatever a clock says of when the project lived.
+            .filter(|day| lived.contains(day) || used.contains_key(day))
+            .map(|day| DayUsage {
+                day,
+                amounts: used.get(&day).copied().unwrap_or_default(),
             })
             .collect();
         Ok(ProjectUsage {
@@ -148,22 +144,10 @@ impl ControlPlane {
                 .await?;
         let has_more = projects.len() > limit as usize;
         projects.truncate(limit as usize);
-        let ids: Vec<ProjectId> = projects.iter().map(|p| p.id).collect();
-        let totals = usage::list_project_totals(&mut tx, &ids, period).await?;
-        let runs = usage::list_runs(&mut tx, &ids, period).await?;
-        let now = self.usage_now(&mut tx, partner).await?;
-        tx.rollback().await.map_err(StorageError::from)?;
         let next = projects.last().map(|p| p.id).filter(|_| has_more);
-        let lines = projects
-            .into_iter()
-            .map(|project| {
-                let mut total = totals.get(&project.id).copied().unwrap_or_default();
-                if let Some(runs) = runs.get(&project.id) {
-                    total[Metric::Ec2Compute] = compute_seconds(runs, period, now).values().sum();
-                }
-                ProjectTotal { project, total }
-            })
-            .collect();
+        let now = self.usage_now(&mut tx, partner).await?;
+        let lines = project_totals(&mut tx, partner, projects, period, now).await?;
+        tx.rollback().await.map_err(StorageError::from)?;
         Ok((lines, next))
     }
 
@@ -182,6 +166,43 @@ impl ControlPlane {
     pub fn today(&self) -> NaiveDate {
         self.now().date_naive()
     }
+}
+
+/// What a project of the partner used on each day; days without anything are left out.
+async fn project_days(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    project: ProjectId,
+    period: UsagePeriod,
+    now: DateTime<Utc>,
+) -> DomainResult<BTreeMap<NaiveDate, Amounts>> {
+    let mut days = usage::list_project_days(conn, partner, project, period).await?;
+    let runs = usage::list_runs(conn, partner, &[project], period).await?;
+    let runs = runs.get(&project).map_or(&[][..], Vec::as_slice);
+    for (day, seconds) in compute_seconds(runs, period, now) {
+        days.entry(day).or_default()[Metric::Ec2Compute] = seconds;
+    }
+    Ok(days)
+}
+
+/// What each of the partner's projects used in the whole period, in their order.
+async fn project_totals(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+    projects: Vec<UsedProject>,
+    period: UsagePeriod,
+    now: DateTime<Utc>,
+) -> DomainResult<Vec<ProjectTotal>> {
+    let ids: Vec<ProjectId> = projects.iter().map(|project| project.id).collect();
+    let totals = usage::list_project_totals(conn, partner, &ids, period).await?;
+    let runs = usage::list_runs(conn, partner, &ids, period).await?;
+    let line = |project: UsedProject| {
+        let mut total = totals.get(&project.id).copied().unwrap_or_default();
+        let runs = runs.get(&project.id).map_or(&[][..], Vec::as_slice);
+        total[Metric::Ec2Compute] = compute_seconds(runs, period, now).values().sum();
+        ProjectTotal { project, total }
+    };
+    Ok(projects.into_iter().map(line).collect())
 }
 
 /// The days on which the project existed.

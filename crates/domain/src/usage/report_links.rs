@@ -5,13 +5,13 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use cp_model::{Metric, Partner, PartnerId, UsagePeriod};
+use cp_model::{Partner, PartnerId, UsagePeriod};
 use cp_storage::usage;
 use cp_tokens::SecretBytes;
 use cp_tokens::secret::constant_time_eq;
 use secrecy::SecretString;
 
-use super::{ProjectTotal, compute_seconds};
+use super::{ProjectTotal, project_totals};
 use crate::people::mac;
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
@@ -85,16 +85,7 @@ impl ControlPlane {
         let now = self.usage_now(&mut conn, partner).await?;
         let projects =
             usage::list_busiest_projects(&mut conn, partner, period, now, i64::from(limit)).await?;
-        let ids: Vec<_> = projects.iter().map(|project| project.id).collect();
-        let totals = usage::list_project_totals(&mut conn, &ids, period).await?;
-        let runs = usage::list_runs(&mut conn, &ids, period).await?;
-        let lines = projects.into_iter().map(|project| {
-            let mut total = totals.get(&project.id).copied().unwrap_or_default();
-            let runs = runs.get(&project.id).map_or(&[][..], Vec::as_slice);
-            total[Metric::Ec2Compute] = compute_seconds(runs, period, now).values().sum();
-            ProjectTotal { project, total }
-        });
-        Ok(lines.collect())
+        project_totals(&mut conn, partner, projects, period, now).await
     }
 }
 
