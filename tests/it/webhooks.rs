@@ -825,6 +825,26 @@ async fn a_worker_looks_at_limits_by_itself() {
 }
 
 #[tokio::test]
+async fn who_asks_later_is_told_of_the_period_that_goes_on() {
+    let story = Story::start().await;
+    let cp = &story.app.control_plane;
+    cp.remove_webhook(&story.partner.partner_id())
+        .await
+        .unwrap();
+    story
+        .limit(Metric::AiTokens, "100", None, LimitPeriod::Month)
+        .await;
+    story.tell("a", "ai_tokens", 100).await;
+    assert_eq!(cp.check_all_usage_limits().await.unwrap(), 0);
+    assert_eq!(story.crossings().await, [] as [Value; 0]);
+    let receiver = Receiver::listen().await;
+    hook(&story.app, &story.partner, &receiver).await;
+    assert_eq!(cp.check_all_usage_limits().await.unwrap(), 1);
+    assert_eq!(cp.check_all_usage_limits().await.unwrap(), 0);
+    assert_eq!(story.crossings().await.len(), 1);
+}
+
+#[tokio::test]
 async fn limits_are_set_for_what_is_the_partners() {
     let story = Story::start().await;
     let cp = &story.app.control_plane;

@@ -9,9 +9,12 @@ use cp_model::{FieldError, FieldResult};
 use http::header::RETRY_AFTER;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,8 +26,9 @@ use crate::docs::errors::UsageEventErrors;
 use crate::problem::Problem;
 
 /// Batches of one process that are worked on at once; a service that sends more is told to wait.
-/// Each holds a connection and a transaction: more of them would be no faster.
-pub const AT_ONCE: usize = 16;
+/// Each holds a connection and a transaction: more of them would be no faster, and would take the
+/// connections of everybody else.
+pub const AT_ONCE: usize = 8;
 /// A thousand events of the longest kind.
 const MAX_BYTES: usize = 1024 * 1024;
 
@@ -48,11 +52,51 @@ impl FromRequestParts<ApiState> for CallingService {
     }
 }
 
+/// One of the [`AT_ONCE`], taken before the body is read: what must wait takes no memory.
+struct Place(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+impl FromRequestParts<ApiState> for Place {
+    type Rejection = Response;
+
+    async fn from_request_parts(_: &mut Parts, state: &ApiState) -> Result<Self, Response> {
+        let place = state.batches.clone().try_acquire_owned();
+        place.map(Self).map_err(|_| busy())
+    }
+}
+
 /// A batch as it comes: each event is read by itself, so that one that cannot be read spoils no
 /// other.
 #[derive(Deserialize)]
 struct Batch {
+    #[serde(deserialize_with = "read_some")]
     events: Vec<Box<RawValue>>,
+}
+
+/// Of more events than a batch may have, one more is kept, and the rest only read over.
+fn read_some<'de, D: Deserializer<'de>>(events: D) -> Result<Vec<Box<RawValue>>, D::Error> {
+    struct Events;
+
+    impl<'de> Visitor<'de> for Events {
+        type Value = Vec<Box<RawValue>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a sequence")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut given: A) -> Result<Self::Value, A::Error> {
+            let mut events = Vec::new();
+            while events.len() <= MOST_EVENTS {
+                match given.next_element()? {
+                    Some(event) => events.push(event),
+                    None => return Ok(events),
+                }
+            }
+            while given.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(events)
+        }
+    }
+
+    events.deserialize_seq(Events)
 }
 
 impl RequestBody for Batch {
@@ -165,17 +209,15 @@ impl From<Ingested> for UsageEventsResponse {
 async fn post_usage_events(
     State(state): State<ApiState>,
     CallingService(service): CallingService,
+    _place: Place,
     body: JsonBody<Batch>,
-) -> Result<Response, Problem> {
+) -> Result<Json<UsageEventsResponse>, Problem> {
     let batch = body.value.events;
     if batch.len() > MOST_EVENTS {
         return Err(Problem::invalid_input(format!(
             "events must be at most {MOST_EVENTS}; send the rest in another batch"
         )));
     }
-    let Ok(_place) = state.batches.try_acquire() else {
-        return Ok(busy());
-    };
     let events = batch.iter().map(|event| read(event)).collect();
     let ingested = state
         .control_plane
@@ -188,7 +230,7 @@ async fn post_usage_events(
     ] {
         metrics::counter!("usage_events_total", "outcome" => outcome).increment(count as u64);
     }
-    Ok(Json(UsageEventsResponse::from(ingested)).into_response())
+    Ok(Json(ingested.into()))
 }
 
 fn busy() -> Response {

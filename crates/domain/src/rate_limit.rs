@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use cp_model::{ClientKind, OAuthClient, Partner};
+use cp_model::{ClientKind, OAuthClient, Partner, PartnerId};
 use cp_storage::rate_limits;
 use moka::sync::Cache;
 
@@ -16,6 +16,9 @@ use crate::{ControlPlane, Credential, DomainError, DomainResult, UserCaller};
 
 /// Authorization requests of one address in a minute (seeds/oauth-server.md, Rate Limits).
 const AUTHORIZE_LIMIT: u32 = 100;
+
+/// Looks at one partner's usage report in a minute, by all who have a link.
+const REPORT_VIEWS: u32 = 60;
 
 /// Profile requests with one token in a minute (the same).
 const PROFILE_LIMIT: u32 = 100;
@@ -134,6 +137,13 @@ impl ControlPlane {
     pub async fn take_request(&self, partner: &Partner) -> DomainResult<RateLimit> {
         let key = format!("partner:{}", partner.id);
         self.take(&key, partner.rate_limit).await
+    }
+
+    /// Takes one look at the partner's usage report. Counted apart from its calls: whoever was given
+    /// a link may look, and must not stand in their way.
+    pub async fn take_report_view(&self, partner: &PartnerId) -> DomainResult<RateLimit> {
+        self.take(&format!("usage-report:{partner}"), REPORT_VIEWS)
+            .await
     }
 
     /// Takes one token request from the client's minute. A public client is anybody who knows its

@@ -67,9 +67,14 @@ impl Metric {
         }
     }
 
-    /// The most that one event may tell, either way; in the metric's unit. Any day of any partner
-    /// then stays far within 64 bits.
-    pub const MOST: i64 = 10_000_000_000_000;
+    /// The most that one event may tell, either way; in the metric's unit. Of sizes a pebibyte's
+    /// worth, since one is told as it is; of the rest less, since they are added up.
+    pub const fn most(self) -> i64 {
+        match self.kind() {
+            MetricKind::Peak => 1_000_000_000_000_000,
+            MetricKind::Cumulative => 10_000_000_000_000,
+        }
+    }
 
     /// A number as JSON writes it, in the metric's unit. No float on the way: `0.1` is 0.1.
     ///
@@ -90,7 +95,7 @@ impl Metric {
         {
             return refuse("must be a number".into());
         }
-        let most = Decimal::new(Self::MOST, self.decimals());
+        let most = Decimal::new(self.most(), self.decimals());
         let too_big = || {
             format!(
                 "must lie between -{most} and {most}",
@@ -140,7 +145,8 @@ impl Metric {
     }
 }
 
-/// One amount per metric, each in its metric's unit.
+/// One amount per metric, each in its metric's unit. Sums that no 64 bits hold stay at the end of
+/// the range: no usage comes near it, and a bill must not turn negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Amounts([i64; Metric::COUNT]);
 
@@ -161,7 +167,7 @@ impl IndexMut<Metric> for Amounts {
 impl AddAssign<&Amounts> for Amounts {
     fn add_assign(&mut self, other: &Amounts) {
         for metric in Metric::ALL {
-            self[*metric] += other[*metric];
+            self[*metric] = self[*metric].saturating_add(other[*metric]);
         }
     }
 }
@@ -169,7 +175,7 @@ impl AddAssign<&Amounts> for Amounts {
 impl SubAssign<&Amounts> for Amounts {
     fn sub_assign(&mut self, other: &Amounts) {
         for metric in Metric::ALL {
-            self[*metric] -= other[*metric];
+            self[*metric] = self[*metric].saturating_sub(other[*metric]);
         }
     }
 }
@@ -182,7 +188,7 @@ impl Amounts {
             for metric in Metric::ALL {
                 total[*metric] = match metric.kind() {
                     MetricKind::Peak => total[*metric].max(day[*metric]),
-                    MetricKind::Cumulative => total[*metric] + day[*metric],
+                    MetricKind::Cumulative => total[*metric].saturating_add(day[*metric]),
                 };
             }
         }
@@ -400,10 +406,18 @@ mod tests {
         assert_eq!(Metric::DatabaseBytes.parse_value("-0"), Ok(0));
         assert_eq!(
             Metric::AiTokens.parse_value("10000000000000"),
-            Ok(Metric::MOST)
+            Ok(Metric::AiTokens.most())
         );
         assert_eq!(Metric::AiCredits.display(1_500_000).to_string(), "1.5");
         assert_eq!(Metric::AiTokens.display(-3).to_string(), "-3");
+    }
+
+    #[test]
+    fn sums_beyond_the_range_stay_at_its_end() {
+        let mut amounts = Amounts::default();
+        amounts[Metric::AiTokens] = i64::MAX - 1;
+        let total = Amounts::total([&amounts, &amounts]);
+        assert_eq!(total[Metric::AiTokens], i64::MAX);
     }
 
     #[test]
@@ -431,7 +445,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_back(amount in -Metric::MOST..=Metric::MOST) {
+        fn what_is_shown_is_read_back(amount in -Metric::AiTokens.most()..=Metric::AiTokens.most()) {
             for metric in Metric::ALL.iter().filter(|m| m.kind() == MetricKind::Cumulative && **m != Metric::Ec2Compute) {
                 prop_assert_eq!(metric.parse_value(&metric.display(amount).to_string()), Ok(amount));
             }
@@ -441,7 +455,7 @@ mod tests {
         fn any_text_is_a_value_or_not_without_panic(text in ".{0,40}") {
             for metric in Metric::ALL {
                 if let Ok(amount) = metric.parse_value(&text) {
-                    prop_assert!(amount.abs() <= Metric::MOST);
+                    prop_assert!(amount.abs() <= metric.most());
                 }
             }
         }

@@ -178,12 +178,13 @@ async fn add_sizes(
     let days: Vec<NaiveDate> = sized.iter().map(|i| i.day).collect();
     let partners: Vec<Option<String>> = sized.iter().map(|i| partner_text(i)).collect();
     let of = |metric| -> Vec<i64> { sized.iter().map(|i| i.amounts[metric]).collect() };
-    // The rows first, so that the next statement can lock them all.
+    // The rows first, in one pass that makes those that are missing and locks those that are not:
+    // whoever counts in their lane takes them in the same order.
     sqlx::query!(
         "insert into usage_daily (project_id, day, lane, partner_id)
          select g.project_id, g.day, $4, g.partner_id
          from unnest($1::uuid[], $2::date[], $3::text[]) as g (project_id, day, partner_id)
-         on conflict do nothing",
+         on conflict (project_id, day, lane) do update set lane = excluded.lane",
         &projects,
         &days,
         &partners as &[Option<String>],
@@ -332,6 +333,19 @@ pub async fn list_project_days(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|r| (r.day, amounts!(r))).collect())
+}
+
+/// The first day of which any usage of the partner is known.
+pub async fn find_first_day(
+    conn: &mut PgConnection,
+    partner: &PartnerId,
+) -> StorageResult<Option<NaiveDate>> {
+    Ok(sqlx::query_scalar!(
+        "select min(day) from usage_partner_daily where partner_id = $1",
+        partner.as_str()
+    )
+    .fetch_one(conn)
+    .await?)
 }
 
 /// A project that somebody may be billed for.

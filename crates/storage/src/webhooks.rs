@@ -187,8 +187,9 @@ pub struct Places<'a> {
     pub busy: &'a [(PartnerId, i64)],
 }
 
-/// Claims events that are due, the longest due first, few of each partner: nobody else gets them
-/// until `until`, when a worker that says nothing is taken for dead.
+/// Claims events that are due, few of each partner: first those of partners that the worker tells
+/// least just now, so that receivers which do not answer hold up nobody else; of these the longest
+/// due. Nobody else gets them until `until`, when a worker that says nothing is taken for dead.
 pub async fn claim_due(
     conn: &mut PgConnection,
     places: &Places<'_>,
@@ -206,7 +207,7 @@ pub async fn claim_due(
                  where partner_id = w.partner_id and state = 'queued' and next_attempt_at <= $1
                  order by next_attempt_at limit greatest($6 - coalesce(busy.count, 0), 0) for update skip locked
              ) e
-             order by e.next_attempt_at limit $3
+             order by coalesce(busy.count, 0), e.next_attempt_at limit $3
            )
            update webhook_events e set attempts = e.attempts + 1, next_attempt_at = $2
            from due, partner_webhooks w where e.id = due.id and w.partner_id = e.partner_id

@@ -134,15 +134,20 @@ async fn counts_that_went_back_never_subtract() {
     let usage = story.project_usage(story.project, "").await;
     assert_eq!(read_project(&usage)[MCP], 7);
     assert_eq!(story.seen().await, [1_000, 50, 7]);
-    // What a broken backend may say at most; nothing overflows.
+    // What cannot be is on no bill, and what can be is, however much.
     for _ in 0..3 {
         story.clock.advance(HOUR);
         story
             .record(&story.the_due_one().await, [i64::MAX; 3])
             .await;
     }
-    let most = 10_000_000_000_000;
-    assert_eq!(story.seen().await, [most, most, 3 * most + 7]);
+    assert_eq!(story.seen().await, [1_000, 50, 7]);
+    story.clock.advance(HOUR);
+    let (size, count) = (1_000_000_000_000_000, 10_000_000_000_000);
+    story
+        .record(&story.the_due_one().await, [count, size, size])
+        .await;
+    assert_eq!(story.seen().await, [size, size, count + 7]);
 }
 
 #[tokio::test]

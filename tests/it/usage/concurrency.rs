@@ -101,6 +101,40 @@ async fn sixty_four_writers_of_one_partner_count_every_event_once() {
     );
 }
 
+/// Sizes share rows with the counts of one lane: whoever makes some of a batch's rows and finds the
+/// others must not wait for who does it the other way round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sizes_and_counts_of_the_same_days_do_not_wait_for_each_other_in_a_ring() {
+    const PROJECTS: u64 = 6;
+    let story = Story::start_working().await;
+    let mut projects = Vec::new();
+    for n in 0..PROJECTS {
+        let project = story.partner.create_active_project(&format!("p{n}")).await;
+        let project = project.parse().unwrap();
+        let born = story.now() - Days::new(34);
+        story.app.set_created_at(project, born).await;
+        projects.push(project);
+    }
+    for day in 1..30 {
+        let when = story.now() - Days::new(day);
+        let writers = (0..6_u64).map(async |writer| {
+            let metric = ["database_bytes", "ai_tokens"][usize::from(writer % 2 == 1)];
+            // Each writer's own choice of projects, another one each day.
+            let choice = (day * 37 + writer * 11) % 63 + 1;
+            let chosen = (0..PROJECTS).filter(|n| choice & (1 << n) != 0);
+            let events: Vec<Value> = chosen
+                .map(|n| {
+                    let project = projects[usize::try_from(n).unwrap()];
+                    let id = format!("{day}-{writer}-{n}");
+                    story.service.event(id, project, metric, 1, when)
+                })
+                .collect();
+            story.service.tell(&events).await
+        });
+        join_all(writers).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_same_batch_from_all_sides_is_counted_once() {
     let story = Story::start().await;

@@ -134,13 +134,20 @@ impl ControlPlane {
             return Ok(());
         }
         let projects: BTreeMap<_, _> = usage::list_counted_projects(&mut tx, &[project]).await?;
-        let event = |metric: Metric, amount: i64, at: DateTime<Utc>| UsageEvent {
-            id: format!("{project}:{metric}:{}", from.timestamp()),
-            source: SOURCE.to_owned(),
-            project,
-            metric,
-            amount: amount.clamp(0, Metric::MOST),
-            occurred_at: at,
+        let event = |metric: Metric, told: i64, at: DateTime<Utc>| {
+            let can_be = (0..=metric.most()).contains(&told);
+            if !can_be {
+                tracing::error!(%project, %metric, told, "a backend told what cannot be; it is not counted");
+            }
+            let amount = if can_be { told } else { 0 };
+            UsageEvent {
+                id: format!("{project}:{metric}:{}", from.timestamp()),
+                source: SOURCE.to_owned(),
+                project,
+                metric,
+                amount,
+                occurred_at: at,
+            }
         };
         let mut events = vec![event(Metric::McpCalls, stats.mcp_usage_count, from)];
         if collection.is_current {

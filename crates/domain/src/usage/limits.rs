@@ -214,7 +214,13 @@ impl ControlPlane {
                 let mut conn = self.db().acquire().await?;
                 let limits = usage_limits::list_live(&mut conn, partner, midnight(first)).await?;
                 drop(conn);
-                crossed += self.check_limits(&limits, &days).await?;
+                // One partner's trouble is not the others'.
+                match self.check_limits(&limits, &days).await {
+                    Ok(count) => crossed += count,
+                    Err(error) => {
+                        tracing::error!(%partner, %error, "a partner's usage limits could not be looked at");
+                    }
+                }
             }
             let Some(last) = partners.last() else {
                 return Ok(crossed);
@@ -301,7 +307,8 @@ impl ControlPlane {
         project_days(&mut conn, partner, project, period, now).await
     }
 
-    /// Notes that a limit was reached, and tells it. False: somebody else did.
+    /// Notes that a limit was reached, and tells it. False: somebody else did, or nobody asked to be
+    /// told; who asks within the period is told then.
     async fn cross(&self, limit: &UsageLimit, start: NaiveDate, value: i64) -> DomainResult<bool> {
         let now = self.now();
         let mut tx = self.db().begin().await?;
@@ -320,8 +327,13 @@ impl ControlPlane {
             "occurred_at": now,
         });
         let kind = WebhookEventType::UsageLimitCrossed;
-        self.queue_event(&mut tx, &limit.partner, kind, &data)
+        let event = self
+            .queue_event(&mut tx, &limit.partner, kind, &data)
             .await?;
+        if event.is_none() {
+            tx.rollback().await.map_err(StorageError::from)?;
+            return Ok(false);
+        }
         tx.commit().await.map_err(StorageError::from)?;
         Ok(true)
     }

@@ -48,10 +48,11 @@ impl ControlPlane {
         })
     }
 
-    /// Whose report the token opens. Counts against the partner's rate limit like a call of its own.
+    /// Whose report the token opens.
     ///
     /// # Errors
-    /// `NotFound` when we never made it, `ExpiredLink` when its time is over, `PartnerSuspended`.
+    /// `NotFound` when we never made it, `ExpiredLink` when its time is over, `PartnerSuspended`,
+    /// `RateLimited`.
     pub async fn open_usage_report(&self, token: &str) -> DomainResult<OpenedReport> {
         let keys = self.sealer().derived_keys(PURPOSE);
         // Links from before the keys were rotated go on.
@@ -66,7 +67,7 @@ impl ControlPlane {
         if partner.suspended_at.is_some() {
             return Err(DomainError::PartnerSuspended);
         }
-        self.take_request(&partner).await?;
+        self.take_report_view(&partner.id).await?;
         Ok(OpenedReport {
             partner,
             expires_at,

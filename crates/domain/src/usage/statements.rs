@@ -1,8 +1,11 @@
 //! Statements: what a month's bill says. A month is closed once and never changes; what becomes
 //! known of it later is an adjustment of the next statement that is closed.
 
-use chrono::{DateTime, NaiveDate, Utc};
-use cp_model::{Amounts, FieldError, PartnerId, UsagePeriod};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Months, NaiveDate, Utc};
+use cp_model::{Amounts, FieldError, LimitPeriod, PartnerId, UsagePeriod};
+use cp_storage::usage;
 use cp_storage::usage_statements::{self, StatementLine, StatementRecord};
 use cp_storage::{PgConnection, StorageError};
 use serde_json::json;
@@ -43,8 +46,9 @@ fn month_text(month: NaiveDate) -> String {
 }
 
 impl ControlPlane {
-    /// Closes a month, for ever. Months are closed in order, each after its end. Whatever is counted
-    /// from this moment on goes to the next statement.
+    /// Closes a month, for ever. Months are closed in order, each after its end, from the first in
+    /// which the partner used anything; none is left out. Whatever is counted from this moment on
+    /// goes to the next statement.
     pub async fn close_statement(
         &self,
         partner: &PartnerId,
@@ -52,7 +56,7 @@ impl ControlPlane {
     ) -> DomainResult<Statement> {
         let partner = self.find_partner(partner).await?.id;
         let now = self.now();
-        if now <= month.end() {
+        if now.date_naive() <= month.last() {
             let rule = format!("must be over; it ends with {}", month.last());
             return Err(FieldError::new("month", rule).into());
         }
@@ -65,6 +69,17 @@ impl ControlPlane {
             return Err(DomainError::Conflict(format!(
                 "{} is closed; months are closed in order, and once",
                 month_text(newest)
+            )));
+        }
+        let first_used = usage::find_first_day(&mut tx, &partner).await?;
+        let first_used = first_used.map(|day| LimitPeriod::Month.first_day(day));
+        let due = newest.map_or(first_used, |newest| {
+            newest.checked_add_months(Months::new(1))
+        });
+        if let Some(due) = due.filter(|due| *due < month.first()) {
+            return Err(DomainError::Conflict(format!(
+                "{} is not closed yet and comes first; months are closed in order, and none is left out",
+                month_text(due)
             )));
         }
         let statement = StatementRecord {
@@ -80,17 +95,25 @@ impl ControlPlane {
         }
         usage_statements::insert_lines(&mut tx, &partner, month).await?;
         let adjusted = usage_statements::list_adjusted(&mut tx, &partner).await?;
-        for earlier in &closed {
-            let period = UsagePeriod::month(&month_text(earlier.month))?;
+        let billed: BTreeMap<NaiveDate, Amounts> = closed
+            .iter()
+            .map(|statement| (statement.month, statement.amounts))
+            .collect();
+        // Usage may come late for a month before the first that was closed, too.
+        let mut earlier = first_used.into_iter().chain(billed.keys().copied()).min();
+        while let Some(of_month) = earlier.filter(|earlier| *earlier < statement.month) {
+            earlier = of_month.checked_add_months(Months::new(1));
+            let period = UsagePeriod::month(&month_text(of_month))?;
             let mut late = self.month_total(&mut tx, &partner, period).await?;
-            late -= &earlier.amounts;
-            late -= &adjusted.get(&earlier.month).copied().unwrap_or_default();
+            for known in [&billed, &adjusted] {
+                late -= &known.get(&of_month).copied().unwrap_or_default();
+            }
             if !late.is_zero() {
                 usage_statements::insert_adjustment(
                     &mut tx,
                     &partner,
                     statement.month,
-                    earlier.month,
+                    of_month,
                     &late,
                 )
                 .await?;
