@@ -183,6 +183,10 @@ async fn months_are_closed_in_order_once_and_when_they_are_over() {
     let scene = scene().await;
     let early = scene.close("2025-01").await.unwrap_err().to_string();
     assert!(early.contains("must be over"), "{early}");
+    // The last second counts whole, so it must be over.
+    scene.move_to("2025-01-31T23:59:59.400Z");
+    let early = scene.close("2025-01").await.unwrap_err().to_string();
+    assert!(early.contains("must be over"), "{early}");
     scene.move_to("2025-03-10T00:00:00Z");
     let skipped = scene.close("2025-02").await.unwrap_err().to_string();
     assert!(skipped.contains("2025-01 is not closed yet"), "{skipped}");
@@ -202,6 +206,27 @@ async fn months_are_closed_in_order_once_and_when_they_are_over() {
             .len(),
         2
     );
+}
+
+#[tokio::test]
+async fn usage_of_a_month_before_the_first_statement_is_on_a_bill() {
+    let scene = scene().await;
+    let born = "2024-12-01T00:00:00Z".parse().expect("a time");
+    scene.app.set_created_at(scene.project, born).await;
+    scene.move_to("2025-02-02T00:00:00Z");
+    let january = scene.close("2025-01").await.expect("January is over");
+    assert!(january.adjustments.is_empty(), "{january:?}");
+    scene.tokens("late", 7, "2024-12-31T12:00:00Z").await;
+    scene.move_to("2025-03-01T00:00:00Z");
+    let february = scene.close("2025-02").await.expect("February is over");
+    let [adjustment] = &february.adjustments[..] else {
+        panic!("{february:?}");
+    };
+    assert_eq!(adjustment.of_month.to_string(), "2024-12-01");
+    assert_eq!(adjustment.amounts[Metric::AiTokens], 7);
+    scene.move_to("2025-04-01T00:00:00Z");
+    let march = scene.close("2025-03").await.expect("March is over");
+    assert!(march.adjustments.is_empty(), "{march:?}");
 }
 
 #[tokio::test]

@@ -61,6 +61,8 @@ impl ControlPlane {
         let mut conn = self.db().acquire().await?;
         usage_collections::insert_missing(&mut conn, now, every).await?;
         let claimed = usage_collections::claim_due(&mut conn, limit, now, now + CLAIM).await?;
+        // Each token is signed: nobody should wait for a connection meanwhile.
+        drop(conn);
         let mut due = Vec::with_capacity(claimed.len());
         for claimed in claimed {
             let collection = self.collection(claimed, now, every).await?;
@@ -68,6 +70,7 @@ impl ControlPlane {
                 due.push(collection);
             } else {
                 // Our clock went back: until it has caught up, all is counted.
+                let mut conn = self.db().acquire().await?;
                 usage_collections::postpone(&mut conn, collection.project, now + every).await?;
             }
         }
