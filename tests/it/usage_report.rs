@@ -290,6 +290,25 @@ async fn a_suspended_partner_sees_nothing() {
     assert_eq!(scene.open(&link).await.status, 200);
 }
 
+/// Whoever was given a link may not use up the partner's own calls.
+#[tokio::test]
+async fn looks_are_counted_apart_from_calls() {
+    let (scene, _) = scene(&["shop"]).await;
+    let link = scene.link(&scene.partner).await;
+    for look in 0..60 {
+        assert_eq!(scene.open(&link).await.status, 200, "look {look}");
+    }
+    let page = scene.open(&link).await;
+    assert_eq!(page.status, 429);
+    assert!(!page.html.contains("shop"), "{}", page.html);
+    let answer = scene.partner.get("/usage").await;
+    let left = answer.header("ratelimit-remaining").map(str::to_owned);
+    answer.expect(200);
+    assert!(left.is_none_or(|left| left.parse::<u32>().unwrap() > 50));
+    scene.clock.advance(TimeDelta::seconds(61));
+    assert_eq!(scene.open(&link).await.status, 200);
+}
+
 #[tokio::test]
 async fn wrong_days_are_told_at_their_fields() {
     let (scene, _) = scene(&[]).await;

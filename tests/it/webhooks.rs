@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -397,6 +397,40 @@ async fn a_slow_receiver_delays_nobody_else() {
     }
     prompt.wait_for("webhook.test", 20).await;
     assert_eq!(silent.received().len(), 4, "it has four places, no more");
+}
+
+/// Places for all partners together are fewer than those of many partners that say nothing.
+#[tokio::test]
+async fn many_slow_receivers_delay_nobody_else_by_more_than_one_wait() {
+    let app = App::start().await;
+    let silent = Receiver::listen().await;
+    silent.always(Reply::Silence);
+    for _ in 0..30 {
+        let slow = app.partner().await;
+        hook(&app, &slow, &silent).await;
+        for _ in 0..6 {
+            app.control_plane
+                .test_webhook(&slow.partner_id())
+                .await
+                .unwrap();
+        }
+    }
+    silent.wait_for("webhook.test", 64).await;
+    let quick = app.partner().await;
+    let prompt = Receiver::listen().await;
+    hook(&app, &quick, &prompt).await;
+    app.control_plane
+        .test_webhook(&quick.partner_id())
+        .await
+        .unwrap();
+    // 180 events of the others came before it; they take 30 seconds.
+    let began = Instant::now();
+    eventually("one wait", Duration::from_secs(14), async || {
+        (!prompt.received().is_empty()).then_some(())
+    })
+    .await;
+    let silent = silent.received().len();
+    assert!(silent <= 128, "{silent} after {:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -822,6 +856,45 @@ async fn a_worker_looks_at_limits_by_itself() {
         (story.crossings().await.len() == 1).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_partners_damaged_limit_keeps_nobody_else_from_being_told() {
+    let story = Story::start().await;
+    for _ in 0..4 {
+        let other = story.app.partner().await;
+        let new = NewLimit {
+            metric: Metric::AiTokens,
+            amount: "100",
+            project: None,
+            period: LimitPeriod::Month,
+        };
+        let set = story
+            .app
+            .control_plane
+            .set_usage_limit(&other.partner_id(), new);
+        set.await.unwrap();
+    }
+    // Before and behind it in any order.
+    sqlx::query("update usage_limits set metric = 'beyond our time'")
+        .execute(&mut story.app.database.connect().await)
+        .await
+        .unwrap();
+    story
+        .limit(Metric::AiTokens, "100", None, LimitPeriod::Month)
+        .await;
+    let at = story.clock.now();
+    sqlx::query(
+        "insert into usage_partner_daily (partner_id, day, lane, ai_tokens) values ($1, $2, 0, 100)",
+    )
+    .bind(story.partner.id.as_str())
+    .bind(at.date_naive())
+    .execute(&mut story.app.database.connect().await)
+    .await
+    .unwrap();
+    let crossed = story.app.control_plane.check_all_usage_limits().await;
+    assert_eq!(crossed.unwrap(), 1);
+    assert_eq!(story.crossings().await.len(), 1);
 }
 
 #[tokio::test]

@@ -207,7 +207,8 @@ pub async fn claim_due(
                  where partner_id = w.partner_id and state = 'queued' and next_attempt_at <= $1
                  order by next_attempt_at limit greatest($6 - coalesce(busy.count, 0), 0) for update skip locked
              ) e
-             order by coalesce(busy.count, 0), e.next_attempt_at limit $3
+             order by coalesce(busy.count, 0) + row_number() over (partition by w.partner_id order by e.next_attempt_at),
+                      e.next_attempt_at limit $3
            )
            update webhook_events e set attempts = e.attempts + 1, next_attempt_at = $2
            from due, partner_webhooks w where e.id = due.id and w.partner_id = e.partner_id

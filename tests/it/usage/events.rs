@@ -1,9 +1,11 @@
 //! What may be told, and what is refused: each event by itself, with its place, the field and the
 //! rule; a batch only where it cannot be read as one.
 
+use std::time::Duration;
+
 use chrono::{Days, TimeDelta};
 use cp_model::{ProjectId, ProjectStatus};
-use cp_tests::{Answer, UsageService, fields};
+use cp_tests::{Answer, UsageService, eventually, fields};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -522,6 +524,11 @@ async fn a_batch_is_a_thousand_events_and_a_mebibyte() {
 
 /// Sends a body as it is; the server may close before it has read everything.
 async fn raw(service: &UsageService, head: &str, body: &[u8]) -> String {
+    read_all(open(service, head, body).await).await
+}
+
+/// A request whose body may go on.
+async fn open(service: &UsageService, head: &str, body: &[u8]) -> TcpStream {
     let address = service.client.base_url.trim_start_matches("http://");
     let head = format!(
         "POST /internal/usage/v1/events HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
@@ -531,12 +538,48 @@ async fn raw(service: &UsageService, head: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     let _ = stream.write_all(body).await;
+    stream
+}
+
+async fn read_all(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     let reading = stream.read_to_end(&mut text);
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), reading)
+    let _ = tokio::time::timeout(Duration::from_secs(5), reading)
         .await
-        .expect("the refusal does not wait for the body");
+        .expect("the answer does not wait for more of the body");
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Growth is refused before it takes memory: a batch that must wait is not read.
+#[tokio::test]
+async fn batches_beyond_the_places_are_told_to_wait_before_they_are_read() {
+    let story = Story::start().await;
+    let batch = json!({ "events": [story.event("held", "ai_tokens", 1)] }).to_string();
+    let head = format!("Content-Length: {}", batch.len());
+    let (begin, end) = batch.split_at(10);
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(open(&story.service, &head, begin.as_bytes()).await);
+    }
+    let busy = eventually("all places are taken", Duration::from_secs(5), async || {
+        let text = read_all(open(&story.service, "Content-Length: 900000", b"{").await).await;
+        text.starts_with("HTTP/1.1 429").then_some(text)
+    })
+    .await;
+    assert!(busy.contains("rate_limited"), "{busy}");
+    assert!(busy.to_lowercase().contains("retry-after: 1\r\n"), "{busy}");
+    story.nothing_counted().await;
+    for mut stream in held {
+        stream.write_all(end.as_bytes()).await.unwrap();
+        let text = read_all(stream).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+    let answer = story
+        .service
+        .post(&[story.event("free", "ai_tokens", 1)])
+        .await;
+    assert_eq!(answer.status, 200, "the places are free again");
+    assert_eq!(read_partner(&story.partner_usage("").await)[2], 2);
 }
 
 #[tokio::test]

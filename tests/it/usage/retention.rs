@@ -1,6 +1,8 @@
 //! What is thrown away, and what stays: events and the keys that they are known by go, what was
 //! counted of them does not.
 
+use std::time::{Duration, Instant};
+
 use chrono::{Days, TimeDelta};
 use cp_model::Clock as _;
 
@@ -126,4 +128,37 @@ async fn keeping_house_twice_or_with_the_clock_behind_changes_nothing() {
     }
     assert_eq!(story.clock.now().date_naive(), story.today());
     assert_eq!(story.partner_usage("").await["summary"]["ai_tokens"], 5);
+}
+
+/// Somebody reads usage for long: whoever counts does not wait behind the house-keeping that waits
+/// for them.
+#[tokio::test]
+async fn partitions_that_cannot_be_made_soon_are_not_waited_for() {
+    let story = Story::start().await;
+    let mut reader = story.app.database.connect().await;
+    sqlx::query("begin").execute(&mut reader).await.unwrap();
+    sqlx::query("select count(*) from usage_events, usage_daily")
+        .execute(&mut reader)
+        .await
+        .unwrap();
+    story.clock.advance(TimeDelta::days(20));
+    let before = story.rows(PARTITIONS).await;
+    let keeping = async {
+        let began = Instant::now();
+        let kept = story.app.control_plane.keep_house().await;
+        (kept, began.elapsed())
+    };
+    let counting = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let event = story.event("1", "ai_tokens", 5);
+        story.service.tell(&[event]).await
+    };
+    let ((kept, took), counted) = tokio::join!(keeping, counting);
+    assert!(kept.is_err(), "the reader still reads");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(counted["accepted"], 1);
+    assert_eq!(story.rows(PARTITIONS).await, before);
+    sqlx::query("commit").execute(&mut reader).await.unwrap();
+    story.keep_house().await;
+    assert!(story.rows(PARTITIONS).await != before);
 }
