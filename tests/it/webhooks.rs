@@ -869,11 +869,12 @@ async fn one_partners_damaged_limit_keeps_nobody_else_from_being_told() {
             project: None,
             period: LimitPeriod::Month,
         };
-        let set = story
+        story
             .app
             .control_plane
-            .set_usage_limit(&other.partner_id(), new);
-        set.await.unwrap();
+            .set_usage_limit(&other.partner_id(), new)
+            .await
+            .unwrap();
     }
     // Before and behind it in any order.
     sqlx::query("update usage_limits set metric = 'beyond our time'")
@@ -885,7 +886,7 @@ async fn one_partners_damaged_limit_keeps_nobody_else_from_being_told() {
         .await;
     let at = story.clock.now();
     sqlx::query(
-        "insert into usage_partner_daily (partner_id, day, lane, ai_tokens) values ($1, $2, 0, 100)",
+        "insert into usage_partner_daily (partner_id, day, lane, ai_tokens) values ($1, $2, 60, 100)",
     )
     .bind(story.partner.id.as_str())
     .bind(at.date_naive())
