@@ -211,11 +211,8 @@ impl ControlPlane {
                 usage_limits::list_limited_partners(&mut conn, after.as_ref(), PAGE).await?;
             drop(conn);
             for partner in &partners {
-                let mut conn = self.db().acquire().await?;
-                let limits = usage_limits::list_live(&mut conn, partner, midnight(first)).await?;
-                drop(conn);
                 // One partner's trouble is not the others'.
-                match self.check_limits(&limits, &days).await {
+                match self.check_limits_of_partner(partner, first, &days).await {
                     Ok(count) => crossed += count,
                     Err(error) => {
                         tracing::error!(%partner, %error, "a partner's usage limits could not be looked at");
@@ -227,6 +224,18 @@ impl ControlPlane {
             };
             after = Some(last.clone());
         }
+    }
+
+    async fn check_limits_of_partner(
+        &self,
+        partner: &PartnerId,
+        first: NaiveDate,
+        days: &BTreeSet<NaiveDate>,
+    ) -> DomainResult<usize> {
+        let mut conn = self.db().acquire().await?;
+        let limits = usage_limits::list_live(&mut conn, partner, midnight(first)).await?;
+        drop(conn);
+        self.check_limits(&limits, days).await
     }
 
     /// Looks at the limits in the periods that the days lie in.
