@@ -26,6 +26,7 @@ dev:
 test:
 	@scripts/setup --test
 	$(STEP) format cargo fmt --all --check
+	$(STEP) infra scripts/check-infra
 	$(STEP) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(STEP) build cargo build --locked --workspace --all-targets
 	$(STEP) doc-tests cargo test --locked --workspace --doc --quiet

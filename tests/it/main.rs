@@ -7,6 +7,7 @@
 
 mod accounts;
 mod agents;
+mod aws;
 mod bad_input;
 mod concurrency;
 mod crash;

@@ -62,7 +62,7 @@ async fn warm(app: &App, count: i64) -> Vec<MachineId> {
 async fn pooled(app: &App) -> Vec<MachineId> {
     let rows = app
         .control_plane
-        .list_living_machines("sim")
+        .list_living_machines("sim", Region::UsEast)
         .await
         .expect("machines can be read");
     rows.iter()
@@ -244,8 +244,8 @@ async fn the_machine_of_a_paused_project_that_runs_is_stopped() {
     let project = active(&partner).await;
     partner.pause(&project.to_string()).await.expect(200);
     let own = machine(&app, project).await;
-    let reference = own.provider_ref.unwrap();
-    app.sim.start(own.id, &reference).await.unwrap();
+    let machine = app.sim.find(own.region, own.id).await.unwrap().unwrap();
+    app.sim.start(machine.at()).await.unwrap();
     let stops = app.sim.calls(Verb::Stop);
     eventually("it is stopped again", SOON, async || {
         (app.sim.calls(Verb::Stop) > stops && power(&app, own.id) == Some(Power::Stopped))

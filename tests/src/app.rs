@@ -10,6 +10,7 @@ use cp_model::{
     InstanceType, Operation, OperationId, OperationState, ProjectId, Region, SharedClock,
     SystemClock,
 };
+use cp_provider::SharedCompute;
 use cp_provider::sim::{SimCompute, SimConfig};
 use cp_tokens::sealing::{Sealer, SealingKey};
 use cp_worker::{PoolTarget, WorkerConfig};
@@ -23,6 +24,8 @@ use crate::worker::WorkerProcess;
 
 pub struct AppOptions {
     pub sim: SimConfig,
+    /// Instead of the sim.
+    pub compute: Option<SharedCompute>,
     pub clock: SharedClock,
     /// Warm machines to keep; none by default, so that every machine is the scenario's own.
     pub pool: Vec<PoolTarget>,
@@ -41,6 +44,7 @@ impl Default for AppOptions {
     fn default() -> Self {
         Self {
             sim: SimConfig::default(),
+            compute: None,
             clock: Arc::new(SystemClock),
             pool: Vec::new(),
             worker: true,
@@ -195,12 +199,19 @@ impl App {
     }
 
     pub fn start_worker(&self, config: WorkerConfig) -> WorkerProcess {
+        let compute = self.options.compute.clone();
+        let compute = compute.unwrap_or_else(|| Arc::new(self.sim.clone()));
+        self.start_worker_on(compute, config)
+    }
+
+    /// A worker with machines of its own choice.
+    pub fn start_worker_on(&self, compute: SharedCompute, config: WorkerConfig) -> WorkerProcess {
         WorkerProcess::start(
             &self.database,
             self.options.clock.clone(),
             sealer(&self.sealing_key),
             self.control_plane.settings().clone(),
-            Arc::new(self.sim.clone()),
+            compute,
             config,
         )
     }

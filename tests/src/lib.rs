@@ -5,6 +5,7 @@
 //! Scenarios live in `it/`. Those of `it/real/` start the real programs instead.
 
 mod app;
+pub mod aws;
 mod browser;
 mod callback;
 mod clock;

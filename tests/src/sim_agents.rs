@@ -143,6 +143,8 @@ impl SimAgents {
             state,
             restarts,
             backend_version: Some("2.3.1-sim".into()),
+            backend_release: None,
+            rolled_back_from: None,
             message: None,
             agent_version: "sim".into(),
         }

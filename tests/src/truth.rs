@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cp_model::{Machine, MachineId, MachineState, ProjectId, ProjectStatus};
+use cp_model::{Machine, MachineId, MachineState, ProjectId, ProjectStatus, Region};
 use cp_provider::{Machine as Found, Power};
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
@@ -93,11 +93,14 @@ impl App {
                 .iter()
                 .map(|(id, kind, state, step)| format!("{kind} {id} is {state} in {step}")),
         );
-        let rows = self
-            .control_plane
-            .list_living_machines("sim")
-            .await
-            .expect("machines can be read");
+        let mut rows = Vec::new();
+        for region in Region::ALL {
+            let living = self
+                .control_plane
+                .list_living_machines("sim", *region)
+                .await;
+            rows.extend(living.expect("machines can be read"));
+        }
         let alive = self.sim.alive();
         wrong.extend(compare_machines(&rows, &alive));
         let runs = open_runs(&mut conn).await;

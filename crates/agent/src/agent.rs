@@ -1,7 +1,7 @@
 //! The agent's tasks. One follows the control plane, one supervises the machine, one reports; the
 //! end comes by a signal, or because the machine's folder is gone.
 
-use std::{convert::Infallible, path::Path, time::Duration};
+use std::{convert::Infallible, path::Path, pin::Pin, time::Duration};
 
 use anyhow::Context;
 use cp_model::agent_protocol::{DesiredState, ReportRequest};
@@ -10,18 +10,22 @@ use reqwest::Client;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::Launcher,
     backoff::Backoff,
-    config::{Config, MachineDir, Runtime},
+    command::Programs,
+    compose::{self, Limits},
+    config::{Config, MachineDir, Program, Runtime},
     control::{ControlError, ControlPlane},
+    disk::Disks,
     keep::{self, AgentToken},
+    observed::{Observed, message},
     postgres::Postgres,
-    supervise::{Observed, Supervisor},
+    supervise::Supervisor,
 };
 
 const REPORT_EVERY: Duration = Duration::from_secs(20);
@@ -29,8 +33,15 @@ const LOOK_AT_FOLDER_EVERY: Duration = Duration::from_secs(1);
 /// Between calls that the control plane refuses: a person must act first.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
+/// Looks after the machine until it is told to stop.
+type Supervise = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Runs until SIGTERM, SIGINT or the end of the machine's folder.
 pub async fn run(config: &Path) -> anyhow::Result<()> {
+    run_within(config, Limits::default()).await
+}
+
+pub(crate) async fn run_within(config: &Path, limits: Limits) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -40,14 +51,19 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
             _ = terminated.recv() => {}
             _ = interrupted.recv() => {}
         }
-        tracing::info!("stopping the backend and postgres");
+        tracing::info!("the agent is ending");
         on_signal.cancel();
     });
-    run_until(config, stop).await
+    run_until(config, limits, stop).await
 }
 
-/// Runs until `stop`. When it returns, neither backend nor Postgres runs.
-pub async fn run_until(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs until `stop`. When it returns, neither backend nor Postgres runs, if they are processes;
+/// containers run on.
+pub(crate) async fn run_until(
+    config: &Path,
+    limits: Limits,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let (config, dir) = Config::load(config)?;
     tracing::info!(machine = %config.machine_id, version = crate::VERSION, "agent started");
     let http = Client::builder()
@@ -57,38 +73,69 @@ pub async fn run_until(config: &Path, stop: CancellationToken) -> anyhow::Result
         .no_proxy()
         .build()
         .context("cannot make an HTTP client")?;
-    let token = keep::agent_token(&dir).context("cannot keep the agent's token")?;
+    let token =
+        keep::agent_token(&dir, config.machine_id).context("cannot keep the agent's token")?;
     let desired = keep::desired(&dir).context("cannot read the last desired state")?;
-    let launcher = Launcher::new(&config.runtime, RunAs::detect().await?, &dir, config.port)
-        .context("cannot prepare the backend's folders")?;
-    launcher.clear().await?;
 
     let generation = desired.as_ref().map_or(0, |desired| desired.generation);
     let (desired_in, desired_out) = watch::channel(desired);
     let (observed_in, observed_out) = watch::channel(Observed::starting(generation));
-    let control = ControlPlane::new(http.clone(), &config.control_url);
-    let migrates = config.runtime == Runtime::Builtin;
+    let (trouble_in, trouble_out) = watch::channel(None);
     let link = Link {
         machine_id: config.machine_id,
         bootstrap_token: config.bootstrap_token,
-        control,
+        control: ControlPlane::new(http.clone(), &config.control_url),
         dir: dir.clone(),
     };
-    let supervisor = Supervisor {
-        postgres: Postgres::open(config.postgres, &dir).await?,
-        launcher,
-        migrates,
-        port: config.port,
-        http,
-        desired: desired_out,
-        observed: observed_in,
-        running: None,
-        prepared: false,
+    let (desired, observed) = (desired_out, observed_in);
+    let supervise: Supervise = match config.runtime {
+        Runtime::Processes { postgres, program } => {
+            let launcher = Launcher::new(&program, RunAs::detect().await?, &dir, config.port)
+                .context("cannot prepare the backend's folders")?;
+            launcher.clear().await?;
+            let supervisor = Supervisor {
+                postgres: Postgres::open(postgres, &dir).await?,
+                launcher,
+                migrates: program == Program::Builtin,
+                port: config.port,
+                http,
+                desired,
+                observed,
+                running: None,
+                prepared: false,
+            };
+            Box::pin(supervisor.run(stop.clone()))
+        }
+        Runtime::Compose(compose) => {
+            let paths = if compose.grow_file_systems {
+                vec!["/".into(), compose.data_dir.clone()]
+            } else {
+                Vec::new()
+            };
+            let disks = Disks::new(Programs, paths);
+            let supervisor = compose::Supervisor::open(
+                compose,
+                limits,
+                &dir,
+                config.port,
+                http,
+                desired,
+                observed,
+            )
+            .context("cannot read what is kept of the containers")?;
+            let until_stop = supervisor.run(stop.clone());
+            Box::pin(async move {
+                tokio::select! {
+                    () = until_stop => {}
+                    never = disks.keep_grown(&trouble_in) => match never {},
+                }
+            })
+        }
     };
     tokio::select! {
         // Ends by `stop`, and the others with it.
-        () = supervisor.run(stop.clone()) => Ok(()),
-        never = link.keep(token, desired_in, observed_out) => match never {},
+        () = supervise => Ok(()),
+        never = link.keep(token, desired_in, observed_out, trouble_out) => match never {},
         never = watch_folder(&dir, &stop) => match never {},
     }
 }
@@ -116,6 +163,7 @@ impl Link {
         mut token: AgentToken,
         desired: watch::Sender<Option<DesiredState>>,
         mut observed: watch::Receiver<Observed>,
+        trouble: watch::Receiver<Option<String>>,
     ) -> Infallible {
         if !token.registered {
             // A machine that registers is taken for warm, so be warm first (or know why not).
@@ -128,7 +176,7 @@ impl Link {
         }
         tokio::select! {
             never = self.follow(&token.token, desired) => never,
-            never = self.report(&token.token, observed) => never,
+            never = self.report(&token.token, observed, trouble) => never,
         }
     }
 
@@ -181,23 +229,36 @@ impl Link {
     }
 
     /// Each change, and a sign of life at least every 20 seconds.
-    async fn report(&self, token: &str, mut observed: watch::Receiver<Observed>) -> Infallible {
+    async fn report(
+        &self,
+        token: &str,
+        mut observed: watch::Receiver<Observed>,
+        mut trouble: watch::Receiver<Option<String>>,
+    ) -> Infallible {
         let mut pace = Pace::new("report");
         loop {
             let seen = observed.borrow_and_update().clone();
+            let trouble_seen = trouble.borrow_and_update().clone();
+            let said: Vec<String> = seen.message.into_iter().chain(trouble_seen).collect();
             let report = ReportRequest {
                 generation: seen.generation,
                 state: seen.state,
                 restarts: seen.restarts,
                 backend_version: seen.backend_version,
-                message: seen.message,
+                backend_release: seen.backend_release,
+                rolled_back_from: seen.rolled_back_from,
+                message: (!said.is_empty()).then(|| message(&said.join("; "))),
                 agent_version: crate::VERSION.to_owned(),
             };
             match self.control.report(token, &report).await {
                 Ok(()) => {
                     pace.well();
                     // Either way there is something to say.
-                    let _ = timeout(REPORT_EVERY, observed.changed()).await;
+                    tokio::select! {
+                        _ = observed.changed() => {}
+                        Ok(()) = trouble.changed() => {}
+                        () = sleep(REPORT_EVERY) => {}
+                    }
                 }
                 Err(error) => pace.after(&error).await,
             }

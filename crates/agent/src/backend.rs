@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{MachineDir, Runtime},
+    config::{MachineDir, Program},
     postgres::database_of,
     process::{self, LifeLine},
 };
@@ -58,17 +58,17 @@ pub(crate) struct Launcher {
 
 impl Launcher {
     pub(crate) fn new(
-        runtime: &Runtime,
+        program: &Program,
         run_as: RunAs,
         dir: &MachineDir,
         port: u16,
     ) -> io::Result<Self> {
-        let (program, args, ends_with_stdin) = match runtime {
-            Runtime::Builtin => {
+        let (program, args, ends_with_stdin) = match program {
+            Program::Builtin => {
                 let args = BUILTIN_ARGS.map(str::to_owned).to_vec();
                 (own_program(&run_as)?, args, true)
             }
-            Runtime::Command { program, args } => (program.clone(), args.clone(), false),
+            Program::Command { program, args } => (program.clone(), args.clone(), false),
         };
         let dir = dir.clone();
         for name in ["storage", "logs"] {

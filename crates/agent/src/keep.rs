@@ -1,17 +1,20 @@
-//! What must outlive the agent, in files of mode 0600 beside its configuration. A machine that
+//! What must outlive the agent, in files of mode 0600 in the machine's folder. A machine that
 //! reboots while the control plane is away serves from them.
+//!
+//! One that cannot be understood (a disk that lied about a write) is set aside, and it is as if
+//! it had never been: the control plane knows what is desired, and says it again.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
-use cp_model::agent_protocol::DesiredState;
+use cp_model::{MachineId, agent_protocol::DesiredState};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::config::MachineDir;
 
@@ -25,18 +28,31 @@ pub(crate) struct AgentToken {
     pub token: String,
     /// Whether the control plane has confirmed it.
     pub registered: bool,
+    /// Whose it is; none in files of older agents.
+    #[serde(default)]
+    machine_id: Option<MachineId>,
 }
 
 /// On disk before the first call, so that a lost answer is mended by asking again with the same
 /// token (`RegisterRequest`).
-pub(crate) fn agent_token(dir: &MachineDir) -> io::Result<AgentToken> {
-    if let Some(token) = read_json(&dir.file(TOKEN))? {
-        return Ok(token);
+///
+/// A disk that was copied with what another machine kept, say into an image, is refused: with
+/// that machine's token this one would be handed that machine's project.
+pub(crate) fn agent_token(dir: &MachineDir, machine_id: MachineId) -> io::Result<AgentToken> {
+    if let Some(token) = read_json::<AgentToken>(&dir.file(TOKEN))? {
+        return match token.machine_id {
+            Some(other) if other != machine_id => Err(io::Error::other(format!(
+                "{} was kept by machine {other}, and this is {machine_id}",
+                dir.file(TOKEN).display()
+            ))),
+            _ => Ok(token),
+        };
     }
     let secret = OpaqueSecret::generate(SecretKind::AgentToken);
     let token = AgentToken {
         token: secret.expose().to_owned(),
         registered: false,
+        machine_id: Some(machine_id),
     };
     save_agent_token(dir, &token)?;
     Ok(token)
@@ -63,10 +79,21 @@ pub(crate) fn save_database_password(dir: &MachineDir, password: &SecretString) 
     write_private(&dir.file(PASSWORD), password.expose_secret().as_bytes())
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
-    match read(path)? {
-        Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        None => Ok(None),
+/// None: there is none, or none that can be understood.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            // The place of the mistake, not the text: it may hold secrets.
+            let (line, column) = (error.line(), error.column());
+            let path_text = path.display();
+            tracing::warn!(path = %path_text, line, column, "set aside, since it is malformed");
+            fs::rename(path, path.with_extension("malformed"))?;
+            Ok(None)
+        }
     }
 }
 
@@ -78,16 +105,34 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, 0o600)
+}
+
 /// Written aside and renamed: a crash leaves the old text or the new one.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("new");
+pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    // Added, not put in the extension's place: `a.conf` and `a.sql` may be written at once.
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = Path::new(&aside);
+    // What a crash left may have another mode.
+    match fs::remove_file(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&aside)?;
+        .create_new(true)
+        .mode(mode)
+        .open(aside)?;
+    // The process's umask took from the mode; containers must be able to read some.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(aside, path)
+    fs::rename(aside, path)?;
+    // Else a power cut may undo the renaming, and with it the order of what we note.
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
 }

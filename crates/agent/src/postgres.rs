@@ -108,7 +108,10 @@ impl Postgres {
             Err(error) => return Err(error.into()),
         };
         if !is_set {
-            alter_password(&mut connection, &wanted).await?;
+            let statement = alter_password(SUPERUSER, &wanted);
+            sqlx::raw_sql(AssertSqlSafe(statement.expose_secret()))
+                .execute(&mut connection)
+                .await?;
             keep::save_database_password(&self.dir, &wanted)?;
         }
         let outcome = create_database(&mut connection, database_of(desired)).await;
@@ -189,21 +192,15 @@ pub(crate) fn database_of(desired: &DesiredBackend) -> &str {
         .unwrap_or(DATABASE)
 }
 
-async fn alter_password(
-    connection: &mut PgConnection,
-    wanted: &SecretString,
-) -> Result<(), sqlx::Error> {
-    // Nothing that fails or runs here may be logged: the statement holds the password.
-    let statement = SecretString::from(format!(
+/// Nothing that fails or runs here may be logged: the statement holds the password.
+pub(crate) fn alter_password(superuser: &str, wanted: &SecretString) -> SecretString {
+    SecretString::from(format!(
         "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; \
          SET log_min_duration_statement = -1; SET standard_conforming_strings = on; \
-         ALTER ROLE {SUPERUSER} PASSWORD {}",
+         ALTER ROLE {} PASSWORD {}",
+        quote_identifier(superuser),
         quote_literal(wanted.expose_secret())
-    ));
-    sqlx::raw_sql(AssertSqlSafe(statement.expose_secret()))
-        .execute(connection)
-        .await?;
-    Ok(())
+    ))
 }
 
 async fn create_database(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
@@ -213,12 +210,16 @@ async fn create_database(connection: &mut PgConnection, name: &str) -> Result<()
             .fetch_one(&mut *connection)
             .await?;
     if !exists {
-        let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+        let statement = format!("CREATE DATABASE {}", quote_identifier(name));
         sqlx::raw_sql(AssertSqlSafe(statement))
             .execute(connection)
             .await?;
     }
     Ok(())
+}
+
+fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// With `standard_conforming_strings`, a quote is the only special character.

@@ -1,5 +1,5 @@
-//! Makes the machine match the desired state: Postgres runs, the right backend runs, or none. One
-//! loop: reconcile, then wait until something changed (the desired state, an exit, a failed look).
+//! Makes a machine of plain processes match the desired state: Postgres runs, the right backend
+//! runs, or none. One loop: reconcile, then wait until something changed (the desired state, an exit, a failed look).
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backend::{Backend, Launcher, describe_end},
     backoff::Backoff,
+    observed::Observed,
     postgres::{self, Postgres, PostgresError},
     probe::{NotServing, probe},
 };
@@ -30,28 +31,6 @@ const SERVING_LOOK: Duration = Duration::from_secs(10);
 const FAILED_LOOKS: u32 = 3;
 /// A backend that served so long may fail at once again without being made to wait.
 const SETTLED: Duration = Duration::from_secs(30);
-
-/// What is reported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Observed {
-    pub generation: i64,
-    pub state: ObservedState,
-    pub restarts: i64,
-    pub backend_version: Option<String>,
-    pub message: Option<String>,
-}
-
-impl Observed {
-    pub(crate) fn starting(generation: i64) -> Self {
-        Self {
-            generation,
-            state: ObservedState::Starting,
-            restarts: 0,
-            backend_version: None,
-            message: None,
-        }
-    }
-}
 
 /// Why the desired state was not reached this time. The text is reported.
 #[derive(Debug, thiserror::Error)]
@@ -139,10 +118,7 @@ impl Supervisor {
             }
             self.prepared = true;
         }
-        self.observed.send_replace(Observed {
-            state: ObservedState::Idle,
-            ..Observed::starting(generation)
-        });
+        self.observed.send_replace(Observed::idle(generation));
         Ok(())
     }
 
@@ -177,11 +153,10 @@ impl Supervisor {
             .as_ref()
             .and_then(|running| running.version.clone());
         self.observed.send_replace(Observed {
-            generation,
             state: ObservedState::Serving,
             restarts: desired.restarts,
             backend_version: version,
-            message: None,
+            ..Observed::starting(generation)
         });
         Ok(())
     }
@@ -200,7 +175,7 @@ impl Supervisor {
                 self.running = None;
                 return Err(Failure::Ended(describe_end(status)));
             }
-            let why = match look(&self.http, self.port, desired).await {
+            let why = match probe(&self.http, self.port, desired).await {
                 Ok(version) => {
                     tracing::info!(
                         milliseconds = begin.elapsed().as_millis(),
@@ -254,7 +229,7 @@ impl Supervisor {
                 continue;
             }
             looked = Instant::now();
-            match look(&self.http, self.port, &running.started_from).await {
+            match probe(&self.http, self.port, &running.started_from).await {
                 Ok(_) => failed_looks = 0,
                 Err(error) => {
                     failed_looks += 1;
@@ -291,13 +266,11 @@ impl Supervisor {
 
     fn observe_failure(&self, desired: Option<&DesiredState>, failure: &Failure) {
         let backend = desired.and_then(|desired| desired.backend.as_ref());
-        self.observed.send_replace(Observed {
-            generation: desired.map_or(0, |desired| desired.generation),
-            state: ObservedState::Failing,
-            restarts: backend.map_or(0, |backend| backend.restarts),
-            backend_version: None,
-            message: Some(failure.to_string().chars().take(500).collect()),
-        });
+        self.observed.send_replace(Observed::failing(
+            desired.map_or(0, |desired| desired.generation),
+            backend.map_or(0, |backend| backend.restarts),
+            failure,
+        ));
     }
 
     async fn stop_backend(&mut self) {
@@ -317,15 +290,6 @@ async fn ended(running: Option<&mut Running>) -> String {
         },
         None => std::future::pending().await,
     }
-}
-
-async fn look(
-    http: &Client,
-    port: u16,
-    desired: &DesiredBackend,
-) -> Result<Option<String>, NotServing> {
-    let api_key = desired.env.get("ACCESS_API_KEY").map(String::as_str);
-    probe(http, port, desired.project_id, api_key).await
 }
 
 /// Whether a backend started from `one` is what `other` desires.

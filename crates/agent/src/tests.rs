@@ -33,9 +33,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent,
-    config::{Config, Runtime},
+    compose::Limits,
+    config::{Config, PostgresConfig, Program, Runtime},
     keep, process,
 };
+
+mod compose;
+mod docker;
+mod faults;
+mod machine;
 
 /// Not a test of its own: the test binary as `insforge-agent backend` (see `backend.rs`).
 #[test]
@@ -232,7 +238,12 @@ impl Lab {
         let stop = CancellationToken::new();
         let config = self.dir.path().join("agent.json");
         let until = stop.clone();
-        let agent = tokio::spawn(async move { agent::run_until(&config, until).await.unwrap() });
+        let agent = tokio::spawn(async move {
+            {
+                let limits = Limits::default();
+                agent::run_until(&config, limits, until).await.unwrap();
+            }
+        });
         self.agent = Some((stop, agent));
     }
 
@@ -293,6 +304,19 @@ impl Lab {
             .await
             .ok()?;
         Some((response.status().as_u16(), response.text().await.ok()?))
+    }
+
+    async fn rotate_api_key(&self, key: &str) -> String {
+        let url = format!("http://127.0.0.1:{}/api/secrets/api-key/rotate", self.port);
+        let response = reqwest::Client::new()
+            .post(url)
+            .bearer_auth(key)
+            .json(&serde_json::json!({"gracePeriodHours": 0}))
+            .send()
+            .await
+            .unwrap();
+        let answer: serde_json::Value = response.json().await.unwrap();
+        answer["apiKey"].as_str().unwrap().to_owned()
     }
 
     /// The backend's processes, where the system shows them (Linux).
@@ -385,6 +409,14 @@ async fn a_machine_registers_once_warms_up_and_serves_the_project_it_is_given() 
             .iter()
             .any(|r| r.state == ObservedState::Starting)
     );
+
+    // Its owner changes the key: nobody tells us, and the backend serves.
+    let rotated = lab.rotate_api_key(&key).await;
+    assert_eq!(
+        lab.ask("/api/metadata/project-id", &key).await.unwrap().0,
+        401
+    );
+    let key = rotated;
 
     // Killed, it comes back by itself.
     let backends = lab.backends();
@@ -528,12 +560,12 @@ async fn a_command_that_fails_is_reported_and_a_left_over_one_is_killed() {
         "stubborn",
         "trap '' TERM; env > storage/env; while :; do sleep 0.1; done",
     );
-    let runtime = Runtime::Command {
+    let program = Program::Command {
         program: stubborn,
         args: Vec::new(),
     };
     let run_as = cp_pg::RunAs::detect().await.unwrap();
-    let launcher = crate::backend::Launcher::new(&runtime, run_as, &dir, config.port).unwrap();
+    let launcher = crate::backend::Launcher::new(&program, run_as, &dir, config.port).unwrap();
     let desired = Lab::backend(ProjectId::generate(), 0);
     let environment = launcher.environment(&desired, 4711, &"postgres://x".into());
     let backend = launcher.spawn(&environment).unwrap();
@@ -578,7 +610,7 @@ fn script(dir: &TempDir, name: &str, body: &str) -> PathBuf {
 async fn a_password_that_others_changed_is_set_again() {
     let lab = Lab::new(cp_provider::local::Runtime::Builtin).await;
     let (config, dir) = Config::load(&lab.dir.path().join("agent.json")).unwrap();
-    let mut postgres = crate::postgres::Postgres::open(config.postgres, &dir)
+    let mut postgres = crate::postgres::Postgres::open(postgres_of(config), &dir)
         .await
         .unwrap();
     lab.cluster
@@ -596,6 +628,13 @@ async fn a_password_that_others_changed_is_set_again() {
     postgres.prepare().await.unwrap();
     postgres.stop().await;
     assert!(!lab.cluster.is_running().await);
+}
+
+fn postgres_of(config: Config) -> PostgresConfig {
+    match config.runtime {
+        Runtime::Processes { postgres, .. } => postgres,
+        Runtime::Compose(_) => panic!("another runtime"),
+    }
 }
 
 #[test]

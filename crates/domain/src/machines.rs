@@ -260,9 +260,13 @@ impl ControlPlane {
         commit(tx).await
     }
 
-    pub async fn list_living_machines(&self, provider: &str) -> DomainResult<Vec<Machine>> {
+    pub async fn list_living_machines(
+        &self,
+        provider: &str,
+        region: Region,
+    ) -> DomainResult<Vec<Machine>> {
         let mut conn = self.db().acquire().await?;
-        Ok(machines::list_living(&mut conn, provider).await?)
+        Ok(machines::list_living(&mut conn, provider, region).await?)
     }
 
     pub async fn find_machine(&self, id: MachineId) -> DomainResult<Option<Machine>> {

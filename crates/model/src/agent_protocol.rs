@@ -70,7 +70,8 @@ text_enum!(
         Starting = "starting",
         /// The backend answered its health endpoint and an authenticated read.
         Serving = "serving",
-        /// Could not reach the desired state; `message` says why. It keeps trying.
+        /// Could not reach the desired state; `message` says why. It keeps trying, unless it
+        /// has rolled back (`ReportRequest::rolled_back_from`).
         Failing = "failing",
     }
 );
@@ -87,6 +88,16 @@ pub struct ReportRequest {
     /// The version that the backend's health endpoint tells.
     #[serde(default)]
     pub backend_version: Option<String>,
+    /// The release that serves, as `DesiredBackend::release` names it; none where nothing serves,
+    /// and from agents whose runtime knows no releases.
+    #[serde(default)]
+    pub backend_release: Option<String>,
+    /// The desired release, when it did not become healthy and was given up. The state is
+    /// `failing` then, since it is not what was desired, but the backend serves: with
+    /// `backend_release`, and `restarts` is the desired one. It stays so until something else is
+    /// desired; a grown `restarts` is a new try.
+    #[serde(default)]
+    pub rolled_back_from: Option<String>,
     /// Why it fails, in words for an operator; never a secret. At most 500 characters are kept.
     #[serde(default)]
     pub message: Option<String>,

@@ -1,6 +1,7 @@
 //! The verbs that every provider offers, and what they speak about.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -15,29 +16,44 @@ pub type SharedCompute = Arc<dyn Compute>;
 /// record of its result, and then call again.
 #[async_trait]
 pub trait Compute: Send + Sync {
-    /// What `machines.provider` holds: `local`, `sim`.
+    /// What `machines.provider` holds: `local`, `ec2`, `sim`.
     fn name(&self) -> &'static str;
 
-    /// The machine with our tag, stopped ones too; none when there is none, or it is terminated.
-    async fn find(&self, id: MachineId) -> Result<Option<Machine>, ProviderError>;
+    /// Where it can launch. Whoever looks after machines does so region by region: one that is
+    /// down must not hold up the others.
+    fn regions(&self) -> Vec<Region>;
 
-    /// Every machine with a tag of ours, stopped ones too, terminated ones not. Two machines with
-    /// one id show as two.
-    async fn list(&self) -> Result<Vec<Machine>, ProviderError>;
+    /// The machine with our tag, stopped ones too; none when there is none, or it is terminated.
+    async fn find(&self, region: Region, id: MachineId) -> Result<Option<Machine>, ProviderError>;
+
+    /// Every machine of the region with a tag of ours, stopped ones too, terminated ones not. Two
+    /// machines with one id show as two.
+    async fn list(&self, region: Region) -> Result<Vec<Machine>, ProviderError>;
 
     /// Makes the machine and boots it. When one with this id exists it is answered instead. May
     /// return before it runs.
     async fn launch(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError>;
 
     /// Boots a stopped machine. Ok when it runs already; may return before it runs.
-    async fn start(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError>;
+    async fn start(&self, machine: MachineRef<'_>) -> Result<(), ProviderError>;
 
     /// Shuts a machine down; its disk stays. Ok when it is stopped already; may return before it
     /// is stopped ([`Power::Stopping`] then).
-    async fn stop(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError>;
+    async fn stop(&self, machine: MachineRef<'_>) -> Result<(), ProviderError>;
 
     /// Ends a machine and its disk. Ok when it is gone already; may return before it is gone.
-    async fn terminate(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError>;
+    async fn terminate(&self, machine: MachineRef<'_>) -> Result<(), ProviderError>;
+
+    /// Gives a stopped machine another size. Ok when it has it already.
+    async fn resize(
+        &self,
+        machine: MachineRef<'_>,
+        instance_type: InstanceType,
+    ) -> Result<(), ProviderError>;
+
+    /// Makes the machine's disk at least that big; its agent grows the file system. Ok when it is
+    /// already. [`ProviderError::Transient`] as long as the provider is at it.
+    async fn grow_volume(&self, machine: MachineRef<'_>, gib: i32) -> Result<(), ProviderError>;
 
     /// The base URL under which users reach a backend with this app key on this machine, with no
     /// trailing slash. None as long as the machine has no address.
@@ -46,6 +62,15 @@ pub trait Compute: Send + Sync {
     /// The control plane of a laptop ends: `local` stops its machines, disks stay. Others keep
     /// theirs running.
     async fn shutdown(&self) {}
+}
+
+/// A machine as verbs name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineRef<'a> {
+    pub region: Region,
+    pub id: MachineId,
+    /// The provider's own name for it.
+    pub provider_ref: &'a str,
 }
 
 /// What to launch. Holds a secret, so it has no `Debug`.
@@ -77,6 +102,16 @@ pub struct Machine {
     pub instance_type: InstanceType,
 }
 
+impl Machine {
+    pub fn at(&self) -> MachineRef<'_> {
+        MachineRef {
+            region: self.region,
+            id: self.machine_id,
+            provider_ref: &self.provider_ref,
+        }
+    }
+}
+
 /// The states that EC2 names, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Power {
@@ -95,6 +130,9 @@ pub enum ProviderError {
     /// Nothing happened; try again later.
     #[error("the provider failed for now: {0}")]
     Transient(String),
+    /// Nothing happened, and nothing will before that: calls of this kind are rationed.
+    #[error("the provider takes no more calls for {} ms", .0.as_millis())]
+    Throttled(Duration),
     /// Nothing happened for want of room; try again later, or elsewhere.
     #[error("the provider has no capacity: {0}")]
     Capacity(String),

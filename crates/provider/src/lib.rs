@@ -1,12 +1,20 @@
 //! Machines. The worker asks a [`Compute`] for machines and knows nothing of what is behind it:
 //!
 //! - [`local`]: a directory, a Postgres cluster and an `insforge-agent` process each, for `dev`;
+//! - [`ec2`]: an instance each, in production;
 //! - [`sim`]: a world in memory that fails on command, for tests.
 //!
 //! Imports the model and `cp-pg` only; `api` and `domain` never import this crate.
 
+mod aws;
 mod compute;
+pub mod ec2;
 pub mod local;
+pub mod objects;
+pub mod s3;
 pub mod sim;
 
-pub use compute::{Compute, LaunchSpec, Machine, Power, ProviderError, SharedCompute};
+pub use aws::AwsAccess;
+pub use compute::{Compute, LaunchSpec, Machine, MachineRef, Power, ProviderError, SharedCompute};
+pub use objects::{ObjectError, Objects, SharedObjects};
+pub use s3::{S3Bucket, S3Objects};

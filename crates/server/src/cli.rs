@@ -75,7 +75,16 @@ pub enum Command {
     #[command(subcommand)]
     UsageToken(UsageTokenCommand),
     /// Checks configuration, database, keys and machines; says how to mend what is broken.
-    Doctor(Output),
+    Doctor(DoctorOptions),
+}
+
+#[derive(Args)]
+pub struct DoctorOptions {
+    /// Also asks AWS, by dry runs that change nothing, whether it lets us do what machines need.
+    #[arg(long)]
+    pub aws: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Args)]
@@ -644,7 +653,7 @@ impl Cli {
             Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Migrate => {
                 return false;
             }
-            Command::Doctor(output)
+            Command::Doctor(DoctorOptions { output, .. })
             | Command::Partner(
                 P::List(output)
                 | P::RotateSecret { output, .. }

@@ -3,6 +3,7 @@
 //!
 //! Every key is tried by itself, so that an error names the key and where it stood.
 
+pub mod aws;
 mod environment;
 mod error;
 mod find;
@@ -38,6 +39,7 @@ pub struct Config {
     pub worker: sections::Worker,
     pub pool: sections::Pool,
     pub local: sections::Local,
+    pub ec2: aws::Ec2,
     pub mail: sections::Mail,
     pub telemetry: sections::Telemetry,
 }

@@ -155,7 +155,11 @@ async fn move_machines(
 ) -> anyhow::Result<()> {
     let compute = local_machines::open(&config.local, base_url).await?;
     compute.shutdown().await;
-    let machines = control_plane.list_living_machines(compute.name()).await?;
+    let mut machines = Vec::new();
+    for region in compute.regions() {
+        let living = control_plane.list_living_machines(compute.name(), region);
+        machines.extend(living.await?);
+    }
     let mut transaction = control_plane.database().begin().await?;
     for machine in machines {
         cp_storage::machines::bump_desired(&mut transaction, machine.id).await?;
@@ -190,10 +194,6 @@ async fn serve(
         settings.usage_every = USAGE_EVERY;
     }
     let settings = cp_worker::WorkerConfig {
-        boot_time: local_machines::BOOT_TIME,
-        missing_grace: local_machines::MISSING_GRACE,
-        launch_visibility: local_machines::LAUNCH_VISIBILITY,
-        recheck: local_machines::RECHECK,
         mailer: config.mailer(Some(mails::announce()))?,
         ..settings
     };

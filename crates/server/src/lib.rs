@@ -76,7 +76,9 @@ async fn dispatch(
         Command::OAuthClient(command) => commands::oauth_client::run(&config, command).await?,
         Command::SigningKey(command) => commands::signing_key::run(&config, command).await?,
         Command::Operation(command) => commands::operation::run(&config, command).await?,
-        Command::Doctor(output) => return commands::doctor::run(&config, origins, output).await,
+        Command::Doctor(options) => {
+            return commands::doctor::run(&config, origins, &options).await;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use cp_pg::{Binaries, Durability};
 use cp_provider::local::{LocalCompute, LocalConfig, Runtime};
+use cp_worker::WorkerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::sections::Local;
@@ -15,16 +16,27 @@ const AGENT: &str = "insforge-agent";
 /// How often dead agents are looked for, as systemd would on a real machine.
 const RESUME_EVERY: Duration = Duration::from_secs(2);
 
+/// Times of production, as far as processes on this computer are quicker.
+pub fn pace(settings: WorkerConfig) -> WorkerConfig {
+    WorkerConfig {
+        boot_time: BOOT_TIME,
+        missing_grace: MISSING_GRACE,
+        launch_visibility: LAUNCH_VISIBILITY,
+        recheck: RECHECK,
+        ..settings
+    }
+}
+
 /// How soon a launched machine is seen: its folder is there when the launch returns.
-pub const LAUNCH_VISIBILITY: Duration = Duration::from_secs(1);
+const LAUNCH_VISIBILITY: Duration = Duration::from_secs(1);
 /// How often a waiting operation looks for its machine. A look reads a file.
-pub const RECHECK: Duration = Duration::from_secs(5);
+const RECHECK: Duration = Duration::from_secs(5);
 /// Until a new one is ready to become a project, for the size of the pool.
-pub const BOOT_TIME: Duration = Duration::from_secs(5);
+const BOOT_TIME: Duration = Duration::from_secs(5);
 
 /// A folder that is not there is gone: no list lags behind here. Long enough that a second look
 /// counts.
-pub const MISSING_GRACE: Duration = Duration::from_secs(5);
+const MISSING_GRACE: Duration = Duration::from_secs(5);
 
 /// `control_url`: where the machines find us from their next start on.
 pub async fn open(local: &Local, control_url: &str) -> anyhow::Result<LocalCompute> {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use cp_api::ApiOptions;
 use cp_domain::ControlPlane;
-use cp_provider::SharedCompute;
+use cp_provider::ec2::Ec2Compute;
+use cp_provider::{AwsAccess, SharedCompute};
 use cp_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Metrics};
 use crate::cli::StartOptions;
+use crate::config::sections::Orphans;
 use crate::config::{Config, Provider};
 use crate::{local_machines, plane};
 
@@ -59,32 +61,44 @@ pub async fn work(
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
     let admin = start_admin(&config, &control_plane, &shutdown).await?;
     if plane::prepare_database(&database, options.migrate, &shutdown).await? {
-        let compute = match config.worker.provider {
-            Provider::Local => local_machines::open(&config.local, &control_url).await?,
-        };
-        let keeper = tokio::spawn(local_machines::keep_running(
-            compute.clone(),
-            shutdown.clone(),
-        ));
-        let shared: SharedCompute = Arc::new(compute);
-        tracing::info!(provider = shared.name(), "working");
         let settings = WorkerConfig {
-            boot_time: local_machines::BOOT_TIME,
-            missing_grace: local_machines::MISSING_GRACE,
-            launch_visibility: local_machines::LAUNCH_VISIBILITY,
-            recheck: local_machines::RECHECK,
             mailer,
-            ..worker_config(&config, control_url)
+            ..worker_config(&config, control_url.clone())
         };
-        Worker::new(control_plane, shared, settings)
-            .run(shutdown.clone())
-            .await;
-        // Machines go on running: another worker, or this one started again, finds them.
-        end(keeper, &shutdown).await;
+        // Machines go on running afterwards: another worker, or this one started again, finds them.
+        match config.worker.provider {
+            Provider::Local => {
+                let compute = local_machines::open(&config.local, &control_url).await?;
+                let keeper = tokio::spawn(local_machines::keep_running(
+                    compute.clone(),
+                    shutdown.clone(),
+                ));
+                let settings = local_machines::pace(settings);
+                run_worker(control_plane, Arc::new(compute), settings, &shutdown).await;
+                end(keeper, &shutdown).await;
+            }
+            Provider::Ec2 => {
+                let access = AwsAccess::from_environment().await;
+                let compute = Ec2Compute::new(&access, config.ec2.compute());
+                run_worker(control_plane, Arc::new(compute), settings, &shutdown).await;
+            }
+        }
     }
     end(admin, &shutdown).await;
     database.close().await;
     Ok(())
+}
+
+async fn run_worker(
+    control_plane: ControlPlane,
+    compute: SharedCompute,
+    settings: WorkerConfig,
+    shutdown: &CancellationToken,
+) {
+    tracing::info!(provider = compute.name(), "working");
+    Worker::new(control_plane, compute, settings)
+        .run(shutdown.clone())
+        .await;
 }
 
 pub(crate) fn api_options(config: &Config, shutdown: &CancellationToken) -> ApiOptions {
@@ -105,6 +119,7 @@ pub(crate) fn worker_config(config: &Config, control_url: String) -> WorkerConfi
         sweep_every: worker.sweep_every.get(),
         reconcile_every: worker.reconcile_every.get(),
         usage_every: worker.usage_every.get(),
+        spare_orphans: worker.orphans == Orphans::Report,
         grace: worker.drain.get(),
         pool: config
             .pool
@@ -135,7 +150,11 @@ async fn start_admin(
 ) -> anyhow::Result<JoinHandle<std::io::Result<()>>> {
     let metrics = Metrics::install()?;
     let listener = bind(config.admin.listen, "admin.listen").await?;
-    let router = admin::router(control_plane.clone(), metrics, "local");
+    let router = admin::router(
+        control_plane.clone(),
+        metrics,
+        config.worker.provider.name(),
+    );
     Ok(tokio::spawn(admin::serve(
         listener,
         router,

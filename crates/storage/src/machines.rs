@@ -186,12 +186,17 @@ pub async fn find_by_agent_token(
     .transpose()
 }
 
-/// All machines of a provider that may still exist.
-pub async fn list_living(conn: &mut PgConnection, provider: &str) -> StorageResult<Vec<Machine>> {
+/// All machines of a provider's region that may still exist.
+pub async fn list_living(
+    conn: &mut PgConnection,
+    provider: &str,
+    region: Region,
+) -> StorageResult<Vec<Machine>> {
     query_machines!(
         "select",
-        "from machines m where m.provider = $1 and m.state <> 'terminated' order by m.created_at",
-        provider
+        "from machines m where m.provider = $1 and m.region = $2 and m.state <> 'terminated' order by m.created_at",
+        provider,
+        region.as_str()
     )
     .fetch_all(conn)
     .await?

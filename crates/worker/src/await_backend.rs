@@ -36,9 +36,9 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
             }
         };
     }
-    match cx.compute().find(machine.id).await? {
+    match cx.compute().find(machine.region, machine.id).await? {
         Some(found) if found.power == Power::Stopped => {
-            cx.compute().start(machine.id, &found.provider_ref).await?;
+            cx.compute().start(found.at()).await?;
             Ok(Outcome::Wait(cx.config().recheck))
         }
         Some(_) => {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::launch::recorded;
 use crate::step::{Outcome, StepContext, StepResult, steps};
 
 steps!(
@@ -38,12 +39,10 @@ async fn terminate_machine(cx: &StepContext<'_>) -> StepResult {
         .record_terminating(cx.lease, machine.id)
         .await?;
     // By tag: a launch may have happened whose answer we never recorded.
-    let reference = match cx.compute().find(machine.id).await? {
-        Some(found) => Some(found.provider_ref),
-        None => machine.provider_ref.clone(),
-    };
-    if let Some(reference) = reference {
-        cx.compute().terminate(machine.id, &reference).await?;
+    let found = cx.compute().find(machine.region, machine.id).await?;
+    let seen = found.as_ref().map(|found| found.at());
+    if let Some(machine) = seen.or_else(|| recorded(machine)) {
+        cx.compute().terminate(machine).await?;
     }
     cx.after_effect().await;
     Ok(Outcome::Next(Step::AwaitTerminated.as_str()))
@@ -53,11 +52,9 @@ async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
     let Some(machine) = &cx.work.machine else {
         return Ok(Outcome::Done);
     };
-    match cx.compute().find(machine.id).await? {
+    match cx.compute().find(machine.region, machine.id).await? {
         Some(found) => {
-            cx.compute()
-                .terminate(machine.id, &found.provider_ref)
-                .await?;
+            cx.compute().terminate(found.at()).await?;
             Ok(Outcome::Wait(Duration::from_secs(1)))
         }
         // A launch may have been cut short by this delete; its machine may show late.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use cp_model::Machine;
-use cp_provider::{LaunchSpec, Machine as Found, ProviderError};
+use cp_provider::{LaunchSpec, Machine as Found, MachineRef, ProviderError};
 
 use crate::Worker;
 
@@ -20,6 +20,15 @@ pub(crate) enum MachineError {
     Domain(#[from] cp_domain::DomainError),
     #[error(transparent)]
     Provider(#[from] ProviderError),
+}
+
+/// The machine as its row names it; none until its launch is recorded.
+pub(crate) fn recorded(machine: &Machine) -> Option<MachineRef<'_>> {
+    Some(MachineRef {
+        region: machine.region,
+        id: machine.id,
+        provider_ref: machine.provider_ref.as_deref()?,
+    })
 }
 
 impl Worker {
@@ -35,7 +44,7 @@ impl Worker {
         let may_launch = control_plane
             .begin_launch(machine.id, self.config().launch_visibility)
             .await?;
-        let launched = match self.compute().find(machine.id).await {
+        let launched = match self.compute().find(machine.region, machine.id).await {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) if !may_launch => return Ok(None),
             Ok(None) => self.launch(machine).await,

@@ -65,6 +65,10 @@ pub struct WorkerConfig {
     pub step_timeout: Duration,
     /// How long a machine without a row may run before it is terminated.
     pub orphan_grace: Duration,
+    /// Or whether it is only told of, and nothing that runs is ended or stopped for being in the
+    /// wrong place: after the database was restored from a backup, it does not know what became of
+    /// machines since, and customers use them.
+    pub spare_orphans: bool,
     /// How long a warm machine may take to register before it is replaced.
     pub boot_deadline: Duration,
     /// How long machines take to boot, for the size of the pool.
@@ -94,6 +98,7 @@ impl Default for WorkerConfig {
             recheck: Duration::from_mins(1),
             step_timeout: Duration::from_mins(2),
             orphan_grace: Duration::from_mins(5),
+            spare_orphans: false,
             boot_deadline: Duration::from_mins(15),
             boot_time: Duration::from_mins(2),
             pool: Vec::new(),
@@ -153,11 +158,13 @@ impl Worker {
         tasks.spawn(usage::collect(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::deliver(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::check_limits(self.clone(), shutdown.clone()));
-        tasks.spawn(reconcile::reconcile_machines(
-            self.clone(),
-            shutdown.clone(),
-        ));
-        tasks.spawn(pool::keep_warm(self.clone(), shutdown.clone()));
+        for region in self.compute().regions() {
+            let round = reconcile::reconcile_machines(self.clone(), region, shutdown.clone());
+            tasks.spawn(round);
+        }
+        for target in &self.config().pool {
+            tasks.spawn(pool::keep_warm(self.clone(), *target, shutdown.clone()));
+        }
         tasks.close();
         tasks.wait().await;
     }

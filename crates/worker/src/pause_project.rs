@@ -24,9 +24,7 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
 
 async fn stop_machine(cx: &StepContext<'_>) -> StepResult {
     let found = find_own(cx).await?;
-    cx.compute()
-        .stop(found.machine_id, &found.provider_ref)
-        .await?;
+    cx.compute().stop(found.at()).await?;
     cx.after_effect().await;
     Ok(Outcome::Next(Step::AwaitStopped.as_str()))
 }
@@ -42,9 +40,7 @@ async fn await_stopped(cx: &StepContext<'_>) -> StepResult {
         }
         Power::Running => {
             // Somebody started it again, or the first call was lost.
-            cx.compute()
-                .stop(found.machine_id, &found.provider_ref)
-                .await?;
+            cx.compute().stop(found.at()).await?;
             Ok(Outcome::Wait(Duration::from_secs(1)))
         }
         _ => Ok(Outcome::Wait(Duration::from_secs(2))),
@@ -55,7 +51,7 @@ async fn await_stopped(cx: &StepContext<'_>) -> StepResult {
 /// The error of one that is missing since just now is to look again.
 pub(crate) async fn find_own(cx: &StepContext<'_>) -> Result<Machine, StepError> {
     let machine = cx.machine()?;
-    if let Some(found) = cx.compute().find(machine.id).await? {
+    if let Some(found) = cx.compute().find(machine.region, machine.id).await? {
         note_seen(cx, machine).await?;
         return Ok(found);
     }

@@ -27,15 +27,11 @@ pub fn wanted_machines(target: &PoolTarget, demand_per_minute: f64, boot_time: D
     wanted.clamp(target.floor, target.ceiling.max(target.floor))
 }
 
-pub(crate) async fn keep_warm(worker: Worker, shutdown: CancellationToken) {
-    if worker.config().pool.is_empty() {
-        return;
-    }
+/// One target by itself: a region that is down does not hold up the others.
+pub(crate) async fn keep_warm(worker: Worker, target: PoolTarget, shutdown: CancellationToken) {
     let mut ticks = Ticks::every(worker.config().sweep_every, shutdown);
     while ticks.next().await {
-        for target in &worker.config().pool {
-            log_failure("keep_warm", worker.fill(target).await);
-        }
+        log_failure("keep_warm", worker.fill(&target).await);
     }
 }
 

@@ -63,7 +63,7 @@ async fn launch_machine(cx: &StepContext<'_>) -> StepResult {
 /// Tells the machine whose backend it runs, as soon as its address is known.
 async fn assign_machine(cx: &StepContext<'_>) -> StepResult {
     let machine = cx.machine()?;
-    let Some(found) = cx.compute().find(machine.id).await? else {
+    let Some(found) = cx.compute().find(machine.region, machine.id).await? else {
         return Ok(match wait_or_lose(cx, machine).await? {
             // The provider's list may lag behind its launches, though seldom by much.
             Some(_) => Outcome::Wait(Duration::from_secs(1)),

@@ -1,5 +1,6 @@
 //! Compares what the provider has with what the database says, and moves the one or the other.
-//! Takes no input and may run anywhere, any number of times. A project with an operation in flight
+//! Takes no input and may run anywhere, any number of times, each region by itself: one that is
+//! down does not hold up the others. A project with an operation in flight
 //! is left to that operation's own steps.
 
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use chrono::{DateTime, TimeDelta, Utc};
 use cp_domain::machines::SILENCE;
 use cp_model::agent_protocol::ObservedState;
-use cp_model::{Machine, MachineId, MachineState};
+use cp_model::{Machine, MachineId, MachineState, Region};
 use cp_provider::{Machine as Found, Power};
 use tokio_util::sync::CancellationToken;
 
@@ -21,14 +22,20 @@ const LONG_SILENCE: TimeDelta = TimeDelta::minutes(10);
 
 /// What one round hands to the next.
 struct Rounds {
+    region: Region,
     /// Since when each machine, by the provider's name for it, was seen without a row.
     orphans: HashMap<String, Instant>,
     /// Since when every round has worked. Silence before that may have been ours.
     watching_since: DateTime<Utc>,
 }
 
-pub(crate) async fn reconcile_machines(worker: Worker, shutdown: CancellationToken) {
+pub(crate) async fn reconcile_machines(
+    worker: Worker,
+    region: Region,
+    shutdown: CancellationToken,
+) {
     let mut rounds = Rounds {
+        region,
         orphans: HashMap::new(),
         watching_since: worker.now(),
     };
@@ -46,10 +53,10 @@ impl Worker {
     async fn reconcile_once(&self, rounds: &mut Rounds) -> Result<(), MachineError> {
         // The provider first: a row is written before its launch, so whatever is in this list has
         // its row by the time the rows are read.
-        let found = self.compute().list().await?;
+        let found = self.compute().list(rounds.region).await?;
         let rows = self
             .control_plane()
-            .list_living_machines(self.compute().name())
+            .list_living_machines(self.compute().name(), rounds.region)
             .await?;
         let (owned, strays) = pair(&rows, &found);
         let last_seen = rows.iter().filter_map(|row| row.last_seen_at).max();
@@ -70,11 +77,16 @@ impl Worker {
             let since = *orphans
                 .entry(machine.provider_ref.clone())
                 .or_insert_with(Instant::now);
-            if since.elapsed() >= self.config().orphan_grace {
+            if since.elapsed() < self.config().orphan_grace {
+                continue;
+            }
+            if self.config().spare_orphans {
+                tracing::warn!(machine = %machine.machine_id, reference = machine.provider_ref, "a machine runs that no row names; it is spared (worker.orphans)");
+                metrics::counter!("machines_reconciled_total", "action" => "orphan_spared")
+                    .increment(1);
+            } else {
                 tracing::warn!(machine = %machine.machine_id, "terminating a machine that no row names");
-                self.compute()
-                    .terminate(machine.machine_id, &machine.provider_ref)
-                    .await?;
+                self.compute().terminate(machine.at()).await?;
                 self.control_plane()
                     .audit_machine(machine.machine_id, "machine.orphan_terminated")
                     .await?;
@@ -114,49 +126,49 @@ impl Worker {
         let Some(row) = &control_plane.find_unattended_machine(id).await? else {
             return Ok(());
         };
-        let power = found.map(|m| m.power).filter(|p| *p != Power::Terminated);
-        if power.is_some() && row.missing_since.is_some() {
+        let found = found.filter(|m| m.power != Power::Terminated);
+        if found.is_some() && row.missing_since.is_some() {
             control_plane.note_missing(row.id, false).await?;
         }
-        match (row.state, power) {
+        let spare = self.config().spare_orphans;
+        match (row.state, found) {
             (MachineState::Launching, _) => self.finish_launch(row).await,
             (MachineState::Booting | MachineState::Ready | MachineState::Stopped, None) => {
                 self.miss(row).await
             }
-            (MachineState::Booting | MachineState::Ready, Some(Power::Stopped)) => {
+            (MachineState::Booting | MachineState::Ready, Some(found))
+                if found.power == Power::Stopped =>
+            {
                 tracing::warn!(machine = %row.id, "a machine that should run has stopped; starting it");
-                let reference = found.map(|m| m.provider_ref.as_str()).unwrap_or_default();
-                self.compute().start(row.id, reference).await?;
+                self.compute().start(found.at()).await?;
                 control_plane
                     .audit_machine(row.id, "machine.started_again")
                     .await?;
                 metrics::counter!("machines_reconciled_total", "action" => "started").increment(1);
                 Ok(())
             }
-            (MachineState::Booting, Some(_)) if self.boots_too_long(row) => {
+            (MachineState::Booting, Some(_)) if !spare && self.boots_too_long(row) => {
                 tracing::warn!(machine = %row.id, "a warm machine never registered; replacing it");
                 control_plane
                     .mark_machine(row, MachineState::Terminating)
                     .await?;
                 Ok(())
             }
-            (MachineState::Ready, Some(_)) if self.is_useless(row, tolerated_silence) => {
+            (MachineState::Ready, Some(_)) if !spare && self.is_useless(row, tolerated_silence) => {
                 tracing::warn!(machine = %row.id, "a warm machine is silent or does not get ready; replacing it");
                 control_plane
                     .mark_machine(row, MachineState::Terminating)
                     .await?;
                 Ok(())
             }
-            (MachineState::Stopped, Some(Power::Running)) => {
+            (MachineState::Stopped, Some(found)) if !spare && found.power == Power::Running => {
                 tracing::warn!(machine = %row.id, "the machine of a paused project runs; stopping it");
-                let reference = found.map(|m| m.provider_ref.as_str()).unwrap_or_default();
-                self.compute().stop(row.id, reference).await?;
+                self.compute().stop(found.at()).await?;
                 metrics::counter!("machines_reconciled_total", "action" => "stopped").increment(1);
                 Ok(())
             }
-            (MachineState::Terminating, Some(_)) => {
-                let reference = found.map(|m| m.provider_ref.as_str()).unwrap_or_default();
-                self.compute().terminate(row.id, reference).await?;
+            (MachineState::Terminating, Some(found)) => {
+                self.compute().terminate(found.at()).await?;
                 Ok(())
             }
             (MachineState::Terminating, None) => {

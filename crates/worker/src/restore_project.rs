@@ -25,9 +25,7 @@ async fn start_machine(cx: &StepContext<'_>) -> StepResult {
     cx.control_plane()
         .record_started(cx.lease, found.machine_id)
         .await?;
-    cx.compute()
-        .start(found.machine_id, &found.provider_ref)
-        .await?;
+    cx.compute().start(found.at()).await?;
     cx.after_effect().await;
     Ok(Outcome::Next(Step::AwaitBackend.as_str()))
 }

@@ -70,6 +70,8 @@ impl From<ProviderError> for StepError {
                 "provider_refused",
                 "the machine provider refused the request; operators see the reason in the log",
             )),
+            // Nothing failed: it is our turn later.
+            ProviderError::Throttled(pause) => Outcome::Wait(pause),
             ProviderError::Capacity(_) => Outcome::Retry(failure(
                 "no_capacity",
                 "the machine provider has no room for this instance type at the moment",

@@ -162,9 +162,15 @@ async fn report(
 /// refused, say because its backend's version has a strange character, is a machine that is lost.
 fn tidy(mut report: ReportRequest) -> ReportRequest {
     report.agent_version = printable(&report.agent_version, MAX_VERSION_CHARS);
-    report.backend_version = report
-        .backend_version
-        .map(|version| printable(&version, MAX_VERSION_CHARS));
+    for version in [
+        &mut report.backend_version,
+        &mut report.backend_release,
+        &mut report.rolled_back_from,
+    ] {
+        *version = version
+            .take()
+            .map(|version| printable(&version, MAX_VERSION_CHARS));
+    }
     report.message = report
         .message
         .map(|message| printable(&message, MAX_MESSAGE_CHARS));
@@ -193,6 +199,8 @@ mod tests {
             state: ObservedState::Failing,
             restarts: 0,
             backend_version: Some("2.0\u{0}".into()),
+            backend_release: None,
+            rolled_back_from: Some("v2\n".repeat(1000)),
             message: Some(format!("\u{1b}[31mno disk\nleft{}", "x".repeat(1000))),
             agent_version: "0.1.0".into(),
         });
@@ -200,5 +208,7 @@ mod tests {
         assert!(message.starts_with(" [31mno disk\nleft"));
         assert_eq!(message.chars().count(), MAX_MESSAGE_CHARS);
         assert_eq!(tidied.backend_version.unwrap(), "2.0 ");
+        let given_up = tidied.rolled_back_from.unwrap();
+        assert_eq!(given_up.chars().count(), MAX_VERSION_CHARS);
     }
 }

@@ -60,6 +60,10 @@ pub struct AgentReportRequest {
     #[schema(required = false)]
     restarts: i64,
     backend_version: Option<String>,
+    /// The release that serves.
+    backend_release: Option<String>,
+    /// The desired release, when it did not become healthy and another serves instead.
+    rolled_back_from: Option<String>,
     /// Why it fails; at most 500 characters are kept.
     message: Option<String>,
     agent_version: String,
@@ -116,6 +120,8 @@ mod tests {
             state: ObservedState::Idle,
             restarts: 0,
             backend_version: None,
+            backend_release: None,
+            rolled_back_from: None,
             message: None,
             agent_version: String::new(),
         });

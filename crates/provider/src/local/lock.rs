@@ -1,6 +1,7 @@
-//! File locks (`flock`), for two things:
+//! File locks (`flock`), for three things:
 //!
 //! - one process at a time changes a machine ([`wait`]);
+//! - one process at a time serves a folder of objects (`s3::folder`);
 //! - a process is known to live ([`Holder`]): its standard input is a locked file that holds its
 //!   process id. The kernel frees the lock when the process ends, however it ends, also while it
 //!   is a zombie. So neither a pid that was given to another process nor a crash between the spawn
@@ -20,7 +21,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Held until dropped.
 #[derive(Debug)]
-pub(super) struct FileLock {
+pub(crate) struct FileLock {
     file: File,
     path: PathBuf,
 }
@@ -39,7 +40,7 @@ impl FileLock {
 }
 
 /// Takes the lock, or gives up with [`io::ErrorKind::TimedOut`].
-pub(super) async fn wait(path: &Path, within: Duration) -> io::Result<FileLock> {
+pub(crate) async fn wait(path: &Path, within: Duration) -> io::Result<FileLock> {
     let deadline = Instant::now() + within;
     loop {
         let file = open(path)?;

@@ -19,7 +19,7 @@
 mod agent;
 mod halt;
 mod layout;
-mod lock;
+pub(crate) mod lock;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -35,11 +35,11 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::Utc;
-use cp_model::{MachineId, Region};
+use cp_model::{InstanceType, MachineId, Region};
 use cp_pg::{Binaries, Cluster, Durability, RunAs};
 use tokio::task::JoinSet;
 
-use crate::{Compute, LaunchSpec, Machine, Power, ProviderError};
+use crate::{Compute, LaunchSpec, Machine, MachineRef, Power, ProviderError};
 pub use agent::{AgentConfig, PostgresConfig, Runtime};
 use halt::Haste;
 use layout::{Layout, MachineDir, Record, Wanted};
@@ -137,14 +137,18 @@ impl Compute for LocalCompute {
         "local"
     }
 
-    async fn find(&self, id: MachineId) -> Result<Option<Machine>, ProviderError> {
+    fn regions(&self) -> Vec<Region> {
+        Region::ALL.to_vec()
+    }
+
+    async fn find(&self, _region: Region, id: MachineId) -> Result<Option<Machine>, ProviderError> {
         describe(&self.inner.layout.machine(id))
     }
 
-    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+    async fn list(&self, region: Region) -> Result<Vec<Machine>, ProviderError> {
         let mut machines = Vec::new();
         for dir in self.inner.layout.machines() {
-            machines.extend(describe(&dir)?);
+            machines.extend(describe(&dir)?.filter(|machine| machine.region == region));
         }
         Ok(machines)
     }
@@ -163,7 +167,8 @@ impl Compute for LocalCompute {
         describe(&dir)?.ok_or(ProviderError::NotFound)
     }
 
-    async fn start(&self, id: MachineId, _provider_ref: &str) -> Result<(), ProviderError> {
+    async fn start(&self, machine: MachineRef<'_>) -> Result<(), ProviderError> {
+        let id = machine.id;
         let _lock = self.inner.lock(id).await?;
         let dir = self.inner.existing(id)?;
         if dir.wanted() == Wanted::Stopped {
@@ -175,7 +180,8 @@ impl Compute for LocalCompute {
         self.inner.run(&dir).await
     }
 
-    async fn stop(&self, id: MachineId, _provider_ref: &str) -> Result<(), ProviderError> {
+    async fn stop(&self, machine: MachineRef<'_>) -> Result<(), ProviderError> {
+        let id = machine.id;
         let _lock = self.inner.lock(id).await?;
         let dir = self.inner.existing(id)?;
         dir.want(Wanted::Stopped)
@@ -183,7 +189,8 @@ impl Compute for LocalCompute {
         self.inner.halt(&dir, Haste::Clean).await
     }
 
-    async fn terminate(&self, id: MachineId, _provider_ref: &str) -> Result<(), ProviderError> {
+    async fn terminate(&self, machine: MachineRef<'_>) -> Result<(), ProviderError> {
+        let id = machine.id;
         let lock = self.inner.lock(id).await?;
         let layout = &self.inner.layout;
         // One rename and it is no machine any more, however far the rest gets.
@@ -196,6 +203,26 @@ impl Compute for LocalCompute {
         halt::kill_strays(layout.machine(id).path()).await;
         lock.remove();
         Ok(())
+    }
+
+    /// A process has the whole computer, whatever its size is called.
+    async fn resize(
+        &self,
+        machine: MachineRef<'_>,
+        instance_type: InstanceType,
+    ) -> Result<(), ProviderError> {
+        self.inner
+            .rewrite(machine.id, |record| record.instance_type = instance_type)
+            .await
+    }
+
+    /// A folder has the whole disk.
+    async fn grow_volume(&self, machine: MachineRef<'_>, gib: i32) -> Result<(), ProviderError> {
+        self.inner
+            .rewrite(machine.id, |record| {
+                record.volume_gib = record.volume_gib.max(gib);
+            })
+            .await
     }
 
     fn access_host(&self, machine: &Machine, _app_key: &str, _region: Region) -> Option<String> {
@@ -237,6 +264,22 @@ impl Inner {
             Some(_) => Ok(dir),
             None => Err(ProviderError::NotFound),
         }
+    }
+
+    async fn rewrite(
+        &self,
+        id: MachineId,
+        change: impl FnOnce(&mut Record) + Send,
+    ) -> Result<(), ProviderError> {
+        let _lock = self.lock(id).await?;
+        let dir = self.existing(id)?;
+        let mut record = dir
+            .record()
+            .map_err(io_at("read", dir.path()))?
+            .ok_or(ProviderError::NotFound)?;
+        change(&mut record);
+        dir.write_record(&record)
+            .map_err(io_at("write in", dir.path()))
     }
 
     /// Builds the folder aside and renames it into place: a machine that exists is whole.

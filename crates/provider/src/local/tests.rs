@@ -66,7 +66,7 @@ impl Lab {
     async fn power(&self, id: MachineId) -> Option<Power> {
         self.reopened()
             .await
-            .find(id)
+            .find(Region::DEFAULT, id)
             .await
             .unwrap()
             .map(|machine| machine.power)
@@ -116,6 +116,15 @@ fn spec(machine_id: MachineId) -> LaunchSpec {
     }
 }
 
+/// By our id alone, as after a launch whose answer was lost.
+fn named(id: MachineId) -> MachineRef<'static> {
+    MachineRef {
+        region: Region::DEFAULT,
+        id,
+        provider_ref: "",
+    }
+}
+
 #[tokio::test]
 async fn a_machine_lives_through_stop_start_and_a_new_control_plane() {
     let lab = Lab::new(AGENT).await;
@@ -130,17 +139,13 @@ async fn a_machine_lives_through_stop_start_and_a_new_control_plane() {
 
     // Repeated, also by another process: the same machine, no second agent.
     let again = lab.reopened().await.launch(&spec(id)).await.unwrap();
-    lab.compute.start(id, &machine.provider_ref).await.unwrap();
+    lab.compute.start(machine.at()).await.unwrap();
     assert_eq!(again, machine);
-    let listed = lab.compute.list().await.unwrap();
+    let listed = lab.compute.list(Region::DEFAULT).await.unwrap();
     assert_eq!(listed, std::slice::from_ref(&machine));
 
     for _ in 0..2 {
-        lab.reopened()
-            .await
-            .stop(id, &machine.provider_ref)
-            .await
-            .unwrap();
+        lab.reopened().await.stop(machine.at()).await.unwrap();
         assert_eq!(lab.power(id).await, Some(Power::Stopped));
     }
     assert_eq!(
@@ -149,20 +154,14 @@ async fn a_machine_lives_through_stop_start_and_a_new_control_plane() {
         "it was stopped on purpose"
     );
 
-    lab.compute.start(id, &machine.provider_ref).await.unwrap();
+    lab.compute.start(machine.at()).await.unwrap();
     lab.until_started(id, 2).await;
-    let back = lab.compute.find(id).await.unwrap();
+    let back = lab.compute.find(Region::DEFAULT, id).await.unwrap();
     assert_eq!(back, Some(machine.clone()), "same address, same everything");
 
-    lab.compute
-        .terminate(id, &machine.provider_ref)
-        .await
-        .unwrap();
-    lab.compute
-        .terminate(id, &machine.provider_ref)
-        .await
-        .unwrap();
-    assert_eq!(lab.compute.find(id).await.unwrap(), None);
+    lab.compute.terminate(machine.at()).await.unwrap();
+    lab.compute.terminate(machine.at()).await.unwrap();
+    assert_eq!(lab.compute.find(Region::DEFAULT, id).await.unwrap(), None);
     assert_eq!(
         fs::read_dir(lab.config.dir.join("machines"))
             .unwrap()
@@ -170,7 +169,7 @@ async fn a_machine_lives_through_stop_start_and_a_new_control_plane() {
         0
     );
     assert_eq!(
-        lab.compute.start(id, "").await,
+        lab.compute.start(named(id)).await,
         Err(ProviderError::NotFound)
     );
 }
@@ -198,7 +197,7 @@ async fn a_dead_agent_is_seen_and_resumed_and_shutdown_keeps_what_was_wanted() {
     lab.compute.shutdown().await;
     assert_eq!(lab.power(id).await, Some(Power::Stopped));
     assert!(
-        lab.compute.start(id, "").await.is_err(),
+        lab.compute.start(named(id)).await.is_err(),
         "nothing starts after shutdown"
     );
     let next = LocalCompute::open(LocalConfig {
@@ -210,7 +209,7 @@ async fn a_dead_agent_is_seen_and_resumed_and_shutdown_keeps_what_was_wanted() {
     lab.until_started(id, 3).await;
     let config = fs::read_to_string(lab.machine_dir(id).agent_config()).unwrap();
     assert!(config.contains("http://127.0.0.1:2") && config.contains("ibt_secret"));
-    next.terminate(id, "").await.unwrap();
+    next.terminate(named(id)).await.unwrap();
 }
 
 #[tokio::test]
@@ -221,7 +220,7 @@ async fn an_agent_that_ignores_the_signal_is_killed_with_its_machine() {
     let Holder::Process(pid) = lab.machine_dir(id).agent() else {
         panic!("no agent");
     };
-    lab.compute.terminate(id, "").await.unwrap();
+    lab.compute.terminate(named(id)).await.unwrap();
     until_gone(pid).await;
 }
 
@@ -235,8 +234,8 @@ async fn a_folder_deleted_by_hand_is_no_machine_and_its_processes_can_be_ended()
         panic!("no agent");
     };
     fs::remove_dir_all(lab.machine_dir(id).path()).unwrap();
-    assert_eq!(lab.compute.find(id).await.unwrap(), None);
-    lab.compute.terminate(id, "").await.unwrap();
+    assert_eq!(lab.compute.find(Region::DEFAULT, id).await.unwrap(), None);
+    lab.compute.terminate(named(id)).await.unwrap();
     until_gone(pid).await;
 }
 
@@ -249,7 +248,7 @@ async fn half_made_and_half_gone_machines_are_cleared_and_ports_are_never_shared
         fs::create_dir(machines.join(&left)).unwrap();
         fs::write(machines.join(&left).join("junk"), "x").unwrap();
     }
-    assert_eq!(lab.compute.find(id).await.unwrap(), None);
+    assert_eq!(lab.compute.find(Region::DEFAULT, id).await.unwrap(), None);
     let second = MachineId::generate();
     let third = MachineId::generate();
     let (first, second, third) = tokio::join!(
@@ -265,9 +264,9 @@ async fn half_made_and_half_gone_machines_are_cleared_and_ports_are_never_shared
     assert!(!machines.join(format!("{id}/junk")).exists());
     assert_eq!(lab.compute.inner.layout.ports_taken().len(), 6);
     for machine in [first, second, third] {
-        lab.compute.terminate(machine.machine_id, "").await.unwrap();
+        lab.compute.terminate(machine.at()).await.unwrap();
     }
-    assert!(lab.compute.list().await.unwrap().is_empty());
+    assert!(lab.compute.list(Region::DEFAULT).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -279,8 +278,8 @@ async fn one_id_launched_by_two_processes_at_once_is_one_machine_with_one_agent(
     let (one, two) = tokio::join!(lab.compute.launch(&spec), other.launch(&spec));
     assert_eq!(one.unwrap(), two.unwrap());
     lab.until_started(id, 1).await;
-    assert_eq!(lab.compute.list().await.unwrap().len(), 1);
-    lab.compute.terminate(id, "").await.unwrap();
+    assert_eq!(lab.compute.list(Region::DEFAULT).await.unwrap().len(), 1);
+    lab.compute.terminate(named(id)).await.unwrap();
 }
 
 #[tokio::test]
@@ -299,7 +298,7 @@ async fn secrets_on_disk_are_for_the_owner_only() {
         let mode = file.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}", file.display());
     }
-    lab.compute.terminate(id, "").await.unwrap();
+    lab.compute.terminate(named(id)).await.unwrap();
 }
 
 #[tokio::test]
@@ -312,5 +311,5 @@ async fn a_missing_agent_program_is_named() {
         matches!(&error, ProviderError::Permanent(text) if text.contains("agent.sh")),
         "{error}"
     );
-    lab.compute.terminate(id, "").await.unwrap();
+    lab.compute.terminate(named(id)).await.unwrap();
 }

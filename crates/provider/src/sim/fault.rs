@@ -17,6 +17,8 @@ pub enum Verb {
     Start,
     Stop,
     Terminate,
+    Resize,
+    GrowVolume,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

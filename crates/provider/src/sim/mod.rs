@@ -24,11 +24,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cp_model::{MachineId, ProjectId, Region, SharedClock, SystemClock};
+use cp_model::{InstanceType, MachineId, ProjectId, Region, SharedClock, SystemClock};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
 
-use crate::{Compute, LaunchSpec, Machine, Power, ProviderError};
+use crate::{Compute, LaunchSpec, Machine, MachineRef, Power, ProviderError};
 pub use fault::{Fault, Verb};
 use world::World;
 
@@ -268,18 +268,26 @@ impl Compute for SimCompute {
         "sim"
     }
 
-    async fn find(&self, id: MachineId) -> Result<Option<Machine>, ProviderError> {
+    fn regions(&self) -> Vec<Region> {
+        Region::ALL.to_vec()
+    }
+
+    async fn find(&self, region: Region, id: MachineId) -> Result<Option<Machine>, ProviderError> {
         let lag = self.inner.config.tag_lag;
         self.call(Verb::Find, |world| {
-            Ok(world.visible(lag).find(|machine| machine.machine_id == id))
+            let mut seen = world.visible(lag);
+            Ok(seen.find(|machine| machine.machine_id == id && machine.region == region))
         })
         .await
     }
 
-    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+    async fn list(&self, region: Region) -> Result<Vec<Machine>, ProviderError> {
         let lag = self.inner.config.tag_lag;
-        self.call(Verb::List, |world| Ok(world.visible(lag).collect()))
-            .await
+        self.call(Verb::List, |world| {
+            let seen = world.visible(lag);
+            Ok(seen.filter(|machine| machine.region == region).collect())
+        })
+        .await
     }
 
     // Boots and stops go on from inside the effect: they must also when the caller's patience
@@ -301,9 +309,9 @@ impl Compute for SimCompute {
         .await
     }
 
-    async fn start(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
+    async fn start(&self, machine: MachineRef<'_>) -> Result<(), ProviderError> {
         self.call(Verb::Start, |world| {
-            let machine = &mut world.get_mut(id, provider_ref)?.machine;
+            let machine = &mut world.get_mut(machine.id, machine.provider_ref)?.machine;
             match machine.power {
                 Power::Pending | Power::Running => Ok(()),
                 Power::Stopped => {
@@ -322,9 +330,9 @@ impl Compute for SimCompute {
         .await
     }
 
-    async fn stop(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
+    async fn stop(&self, machine: MachineRef<'_>) -> Result<(), ProviderError> {
         self.call(Verb::Stop, |world| {
-            let machine = &mut world.get_mut(id, provider_ref)?.machine;
+            let machine = &mut world.get_mut(machine.id, machine.provider_ref)?.machine;
             if matches!(machine.power, Power::Pending | Power::Running) {
                 machine.power = Power::Stopping;
                 let provider_ref = machine.provider_ref.clone();
@@ -339,11 +347,44 @@ impl Compute for SimCompute {
         .await
     }
 
-    async fn terminate(&self, id: MachineId, provider_ref: &str) -> Result<(), ProviderError> {
+    async fn terminate(&self, machine: MachineRef<'_>) -> Result<(), ProviderError> {
         self.call(Verb::Terminate, |world| {
-            if let Ok(sim) = world.get_mut(id, provider_ref) {
+            if let Ok(sim) = world.get_mut(machine.id, machine.provider_ref) {
                 sim.machine.power = Power::Terminated;
             }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn resize(
+        &self,
+        machine: MachineRef<'_>,
+        instance_type: InstanceType,
+    ) -> Result<(), ProviderError> {
+        self.call(Verb::Resize, |world| {
+            let machine = &mut world.get_mut(machine.id, machine.provider_ref)?.machine;
+            match machine.power {
+                _ if machine.instance_type == instance_type => Ok(()),
+                Power::Stopped => {
+                    machine.instance_type = instance_type;
+                    Ok(())
+                }
+                // EC2: IncorrectInstanceState.
+                Power::Stopping | Power::Pending | Power::Running => {
+                    let text = "the machine is not stopped".to_owned();
+                    Err(ProviderError::Transient(text))
+                }
+                Power::Terminating | Power::Terminated => Err(ProviderError::NotFound),
+            }
+        })
+        .await
+    }
+
+    async fn grow_volume(&self, machine: MachineRef<'_>, gib: i32) -> Result<(), ProviderError> {
+        self.call(Verb::GrowVolume, |world| {
+            let sim = world.get_mut(machine.id, machine.provider_ref)?;
+            sim.volume_gib = sim.volume_gib.max(gib);
             Ok(())
         })
         .await

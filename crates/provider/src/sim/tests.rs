@@ -19,7 +19,7 @@ async fn world(config: SimConfig) -> SimCompute {
 async fn until_running(compute: &SimCompute, id: MachineId) {
     for _ in 0..400 {
         if compute
-            .find(id)
+            .find(Region::DEFAULT, id)
             .await
             .unwrap()
             .is_some_and(|machine| machine.power == Power::Running)
@@ -61,7 +61,7 @@ async fn late_tags_let_a_careless_caller_launch_twice() {
     let compute = world(config).await;
     let id = MachineId::generate();
     compute.launch(&spec(id)).await.unwrap();
-    assert_eq!(compute.find(id).await.unwrap(), None);
+    assert_eq!(compute.find(Region::DEFAULT, id).await.unwrap(), None);
     compute.launch(&spec(id)).await.unwrap();
     assert_eq!(compute.launch_effects(id), 2);
     let refs: Vec<_> = compute
@@ -97,7 +97,7 @@ async fn one_seed_makes_one_sequence_of_faults() {
         let compute = world(config).await;
         let mut outcomes = Vec::new();
         for _ in 0..40 {
-            outcomes.push(compute.list().await.is_ok());
+            outcomes.push(compute.list(Region::DEFAULT).await.is_ok());
         }
         sequences.push(outcomes);
     }
@@ -144,10 +144,10 @@ async fn the_host_hears_of_each_boot_and_a_stopped_machine_serves_nobody() {
     let (status, body) = ask("/api/metadata/project-id", "ik_1").await;
     assert_eq!((status, body.contains(&project.to_string())), (200, true));
 
-    compute.stop(id, &machine.provider_ref).await.unwrap();
-    compute.stop(id, &machine.provider_ref).await.unwrap();
+    compute.stop(machine.at()).await.unwrap();
+    compute.stop(machine.at()).await.unwrap();
     assert_eq!(ask("/api/metadata/project-id", "ik_1").await.0, 503);
-    compute.start(id, &machine.provider_ref).await.unwrap();
+    compute.start(machine.at()).await.unwrap();
     until_running(&compute, id).await;
     assert_eq!(ask("/api/metadata/project-id", "ik_1").await.0, 200);
     for _ in 0..200 {
@@ -167,11 +167,11 @@ async fn a_vanished_machine_is_not_found_and_can_still_be_terminated() {
     // A second worker.
     let other = compute.clone();
     compute.vanish(id);
-    assert_eq!(other.find(id).await.unwrap(), None);
-    assert!(other.list().await.unwrap().is_empty());
-    let start = other.start(id, &machine.provider_ref).await;
+    assert_eq!(other.find(Region::DEFAULT, id).await.unwrap(), None);
+    assert!(other.list(Region::DEFAULT).await.unwrap().is_empty());
+    let start = other.start(machine.at()).await;
     assert_eq!(start, Err(ProviderError::NotFound));
-    other.terminate(id, &machine.provider_ref).await.unwrap();
+    other.terminate(machine.at()).await.unwrap();
 }
 
 #[tokio::test]
@@ -196,10 +196,17 @@ async fn a_stop_takes_its_time_and_refuses_a_start_meanwhile() {
     let id = MachineId::generate();
     let machine = compute.launch(&spec(id)).await.unwrap();
     until_running(&compute, id).await;
-    compute.stop(id, &machine.provider_ref).await.unwrap();
-    let power = async || compute.find(id).await.unwrap().unwrap().power;
+    compute.stop(machine.at()).await.unwrap();
+    let power = async || {
+        compute
+            .find(Region::DEFAULT, id)
+            .await
+            .unwrap()
+            .unwrap()
+            .power
+    };
     assert_eq!(power().await, Power::Stopping);
-    let start = compute.start(id, &machine.provider_ref).await;
+    let start = compute.start(machine.at()).await;
     assert!(
         matches!(start, Err(ProviderError::Transient(_))),
         "{start:?}"

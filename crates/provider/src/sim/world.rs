@@ -28,6 +28,7 @@ pub(super) struct SimMachine {
     bootstrap_token: SecretString,
     control_url: String,
     made_at: Instant,
+    pub volume_gib: i32,
 }
 
 /// A panicking test must not hide behind a poisoned lock.
@@ -66,6 +67,7 @@ impl World {
             bootstrap_token: spec.bootstrap_token.clone(),
             control_url: spec.control_url.clone(),
             made_at: Instant::now(),
+            volume_gib: spec.volume_gib,
         });
         machine
     }

@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use cp_domain::ControlPlane;
 use cp_pg::Binaries;
+use cp_provider::AwsAccess;
+use cp_provider::ec2::Ec2Compute;
+use cp_provider::ec2::permissions::Verdict as Answer;
 use cp_tokens::sealing::SealingKey;
 use serde::Serialize;
 use serde_json::json;
 
 use super::output::{columns, show};
-use crate::cli::Output;
+use crate::cli::DoctorOptions;
 use crate::config::{Config, Origins, Provider};
 use crate::{local_machines, plane};
 
 /// What was looked at, and what came of it.
 #[derive(Serialize)]
 struct Check {
-    name: &'static str,
+    name: String,
     verdict: Verdict,
     detail: String,
 }
@@ -43,21 +46,21 @@ impl Verdict {
 }
 
 impl Check {
-    fn of(name: &'static str, outcome: Result<String, String>) -> Self {
+    fn of(name: impl Into<String>, outcome: Result<String, String>) -> Self {
         let (verdict, detail) = match outcome {
             Ok(detail) => (Verdict::Ok, detail),
             Err(detail) => (Verdict::Failed, detail),
         };
         Self {
-            name,
+            name: name.into(),
             verdict,
             detail,
         }
     }
 
-    fn warning(name: &'static str, detail: &str) -> Self {
+    fn warning(name: impl Into<String>, detail: &str) -> Self {
         Self {
-            name,
+            name: name.into(),
             verdict: Verdict::Warning,
             detail: detail.to_owned(),
         }
@@ -65,17 +68,24 @@ impl Check {
 }
 
 /// Exit code 1 when a check failed.
-pub async fn run(config: &Config, origins: &Origins, output: Output) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    config: &Config,
+    origins: &Origins,
+    options: &DoctorOptions,
+) -> anyhow::Result<ExitCode> {
     let mut checks = vec![check_sealing_key(config)];
     check_database(config, &mut checks).await;
     check_addresses(config, &mut checks).await;
     check_machines(config, &mut checks).await;
+    if options.aws || config.worker.provider == Provider::Ec2 {
+        check_aws(config, options.aws, &mut checks).await;
+    }
     checks.push(check_mail(config).await);
     let failed = checks.iter().any(|c| c.verdict == Verdict::Failed);
 
     let entries = config.entries(origins);
     let report = json!({ "ok": !failed, "configuration": entries, "checks": checks });
-    show(output, &report, || {
+    show(options.output, &report, || {
         let rows: Vec<_> = entries
             .into_iter()
             .map(|e| [e.key, e.value, e.origin])
@@ -85,7 +95,7 @@ pub async fn run(config: &Config, origins: &Origins, output: Output) -> anyhow::
             .map(|c| {
                 [
                     c.verdict.as_str().to_owned(),
-                    c.name.to_owned(),
+                    c.name.clone(),
                     c.detail.clone(),
                 ]
             })
@@ -254,5 +264,35 @@ async fn check_machines(config: &Config, checks: &mut Vec<Check>) {
                     .map_err(|e| e.to_string()),
             ));
         }
+        // See `check_aws`.
+        Provider::Ec2 => {}
+    }
+}
+
+async fn check_aws(config: &Config, is_asked: bool, checks: &mut Vec<Check>) {
+    if config.ec2.regions.is_empty() {
+        let rule = "ec2.regions names no region, so there is nothing to ask AWS about";
+        checks.push(Check::of("AWS", Err(rule.into())));
+        return;
+    }
+    if !is_asked {
+        let detail = "not asked; `insforge-cloud doctor --aws` does, by dry runs";
+        checks.push(Check::warning("AWS", detail));
+        return;
+    }
+    let access = AwsAccess::from_environment().await;
+    let compute = Ec2Compute::new(&access, config.ec2.compute());
+    for permission in compute.check_permissions().await {
+        let name = format!("{} in {}", permission.action, permission.region);
+        checks.push(match permission.verdict {
+            Answer::Allowed => Check::of(name, Ok("allowed".into())),
+            Answer::Denied(text) => Check::of(
+                name,
+                Err(format!(
+                    "denied; let the role of this process do it: {text}"
+                )),
+            ),
+            Answer::Unknown(text) => Check::warning(name, &text),
+        });
     }
 }

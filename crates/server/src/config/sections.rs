@@ -178,11 +178,24 @@ impl Default for Limits {
     }
 }
 
-/// Where machines come from. (`ec2` comes with the AWS provider.)
+/// Where machines come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
+    /// Processes on this computer.
     Local,
+    /// Instances on AWS; see `[ec2]`.
+    Ec2,
+}
+
+impl Provider {
+    /// What `machines.provider` holds.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ec2 => "ec2",
+        }
+    }
 }
 
 impl std::str::FromStr for Provider {
@@ -191,8 +204,35 @@ impl std::str::FromStr for Provider {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "local" => Ok(Self::Local),
-            "ec2" => Err("ec2 is not part of this release yet; local is".to_owned()),
-            _ => Err(format!("unknown provider {text:?}; valid values: local")),
+            "ec2" => Ok(Self::Ec2),
+            _ => Err(format!(
+                "unknown provider {text:?}; valid values: local, ec2"
+            )),
+        }
+    }
+}
+
+/// What becomes of machines that carry our tag and that no row of the database names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Orphans {
+    /// They are terminated after a grace.
+    Terminate,
+    /// They are logged and counted, and run on; so do warm machines that look useless and those of
+    /// paused projects.
+    Report,
+}
+
+impl std::str::FromStr for Orphans {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "terminate" => Ok(Self::Terminate),
+            "report" => Ok(Self::Report),
+            _ => Err(format!(
+                "unknown choice {text:?}; valid values: terminate, report"
+            )),
         }
     }
 }
@@ -202,6 +242,10 @@ impl std::str::FromStr for Provider {
 pub struct Worker {
     #[serde(deserialize_with = "scalar")]
     pub provider: Provider,
+    /// `report` after the database was restored from a backup: machines that were launched since
+    /// are customers', although no row names them.
+    #[serde(deserialize_with = "scalar")]
+    pub orphans: Orphans,
     /// Where agents find the control plane; `http.base_url` unless given.
     #[serde(deserialize_with = "optional_scalar")]
     pub control_url: Option<String>,
@@ -230,6 +274,7 @@ impl Default for Worker {
         let worker = cp_worker::WorkerConfig::default();
         Self {
             provider: Provider::Local,
+            orphans: Orphans::Terminate,
             control_url: None,
             concurrency: worker.concurrency,
             lease: worker.lease.into(),
@@ -406,6 +451,7 @@ impl Config {
                 "may not be set beside mail.smtp_url; keep one of them",
             ));
         }
+        self.ec2.validate(self.worker.provider == Provider::Ec2)?;
         self.signing
             .policy()
             .validate()

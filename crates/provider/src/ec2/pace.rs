@@ -1,0 +1,154 @@
+//! Launches in turn. AWS throttles RunInstances per account and region; a launch that it refuses
+//! costs a call and tells nothing about when to come back. So everybody who wants to launch gets a
+//! place in a line here, and is told when it is due. Waiting holds no worker's slot.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cp_model::MachineId;
+use tokio::time::Instant;
+
+use super::config::Ration;
+
+/// A place that nobody came back for is somebody else's after that.
+const PLACE_KEPT: Duration = Duration::from_secs(30);
+/// The longest that a throttling provider slows us down to, per launch.
+const SLOWEST: Duration = Duration::from_secs(10);
+
+/// The generic cell rate algorithm, with places that are kept.
+pub(super) struct Pace {
+    ration: Ration,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// When the bucket is full again, were nothing taken.
+    full_at: Instant,
+    /// More than the ration's while the provider says that it is too much.
+    interval: Duration,
+    places: HashMap<MachineId, Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(ration: Ration) -> Self {
+        Self {
+            ration,
+            state: Mutex::new(State {
+                full_at: Instant::now(),
+                interval: ration.interval,
+                places: HashMap::new(),
+            }),
+        }
+    }
+
+    /// Whether it is this one's turn; else how long to wait for it.
+    pub(super) fn take(&self, id: MachineId) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = if let Some(due) = state.places.get(&id) {
+            *due
+        } else {
+            let burst = state.interval * (self.ration.burst.get() - 1);
+            let full_at = state.full_at.max(now);
+            state.full_at = full_at + state.interval;
+            full_at.checked_sub(burst).map_or(now, |due| due.max(now))
+        };
+        if due <= now {
+            state.places.remove(&id);
+            return Ok(());
+        }
+        state.places.retain(|_, due| now < *due + PLACE_KEPT);
+        state.places.insert(id, due);
+        Err(due - now)
+    }
+
+    /// The provider refused a launch as one too many: half as many from now on.
+    pub(super) fn slow_down(&self) -> Duration {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.interval = (state.interval * 2).min(SLOWEST.max(self.ration.interval));
+        let rest = state.interval * self.ration.burst.get();
+        state.full_at = state.full_at.max(Instant::now() + rest);
+        state.interval
+    }
+
+    /// The provider took a launch: a little faster again, up to the ration.
+    pub(super) fn speed_up(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let eased = state.interval * 15 / 16;
+        state.interval = eased.max(self.ration.interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn pace() -> Pace {
+        Pace::new(Ration {
+            interval: Duration::from_millis(500),
+            burst: NonZeroU32::new(5).unwrap(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_gets_one_turn_in_order_and_no_more_than_the_ration() {
+        let pace = pace();
+        let mut waiting: Vec<(MachineId, Duration)> = (0..25)
+            .map(|_| MachineId::generate())
+            .filter_map(|id| pace.take(id).err().map(|wait| (id, wait)))
+            .collect();
+        assert_eq!(waiting.len(), 20, "five at once");
+        let began = Instant::now();
+        let mut launched = 0;
+        while let Some((id, wait)) = waiting.first().copied() {
+            tokio::time::sleep_until(began + wait).await;
+            waiting.remove(0);
+            pace.take(id).unwrap();
+            launched += 1;
+            let allowed = began.elapsed().as_millis() / 500;
+            assert!(
+                launched <= allowed,
+                "{launched} after {:?}",
+                began.elapsed()
+            );
+        }
+        assert_eq!(began.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_too_early_keeps_the_place() {
+        let pace = pace();
+        for _ in 0..5 {
+            pace.take(MachineId::generate()).unwrap();
+        }
+        let id = MachineId::generate();
+        let first = pace.take(id).unwrap_err();
+        assert_eq!(pace.take(id).unwrap_err(), first);
+        tokio::time::sleep(first).await;
+        pace.take(id).unwrap();
+        assert!(pace.take(id).is_err(), "a place is for one launch");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_slow_it_down_and_launches_speed_it_up_again() {
+        let pace = pace();
+        assert_eq!(pace.slow_down(), Duration::from_secs(1));
+        assert!(pace.take(MachineId::generate()).is_err(), "a rest first");
+        for _ in 0..20 {
+            pace.slow_down();
+        }
+        assert_eq!(pace.slow_down(), SLOWEST);
+        for _ in 0..100 {
+            pace.speed_up();
+        }
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        for _ in 0..5 {
+            pace.take(MachineId::generate()).unwrap();
+        }
+        let wait = pace.take(MachineId::generate()).unwrap_err();
+        assert_eq!(wait, Duration::from_millis(500));
+    }
+}
