@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cp_api::ApiOptions;
@@ -80,6 +81,13 @@ pub async fn work(
             Provider::Ec2 => {
                 let access = AwsAccess::from_environment().await;
                 let compute = Ec2Compute::new(&access, config.ec2.compute());
+                // An attempt is noted before it is made: a step may take its whole time before it
+                // calls AWS, the call its whole patience, and AWS half a minute to show the machine.
+                let attempt = settings.step_timeout + config.ec2.patience.get();
+                let settings = WorkerConfig {
+                    launch_visibility: attempt + Duration::from_secs(30),
+                    ..settings
+                };
                 run_worker(control_plane, Arc::new(compute), settings, &shutdown).await;
             }
         }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use cp_provider::Power;
+
 use crate::launch::recorded;
 use crate::step::{Outcome, StepContext, StepResult, steps};
 
@@ -54,15 +56,16 @@ async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
     };
     match cx.compute().find(machine.region, machine.id).await? {
         Some(found) => {
-            cx.compute().terminate(found.at()).await?;
+            if found.power != Power::Terminating {
+                cx.compute().terminate(found.at()).await?;
+            }
             Ok(Outcome::Wait(Duration::from_secs(1)))
         }
-        // A launch may have been cut short by this delete; its machine may show late.
-        None if machine.provider_ref.is_none()
-            && cx
-                .control_plane()
-                .launch_may_surface(machine.id, cx.config().launch_visibility)
-                .await? =>
+        // Launched a moment ago, by an attempt that this delete may have cut short: it may show late.
+        None if cx
+            .control_plane()
+            .launch_may_surface(machine.id, cx.config().launch_visibility)
+            .await? =>
         {
             Ok(Outcome::Wait(cx.worker.look_again()))
         }

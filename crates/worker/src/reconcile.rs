@@ -84,16 +84,21 @@ impl Worker {
                 tracing::warn!(machine = %machine.machine_id, reference = machine.provider_ref, "a machine runs that no row names; it is spared (worker.orphans)");
                 metrics::counter!("machines_reconciled_total", "action" => "orphan_spared")
                     .increment(1);
-            } else {
-                tracing::warn!(machine = %machine.machine_id, "terminating a machine that no row names");
-                self.compute().terminate(machine.at()).await?;
-                self.control_plane()
-                    .audit_machine(machine.machine_id, "machine.orphan_terminated")
-                    .await?;
-                metrics::counter!("machines_reconciled_total", "action" => "orphan_terminated")
-                    .increment(1);
+            } else if let Err(error) = self.end_orphan(machine).await {
+                tracing::warn!(machine = %machine.machine_id, %error, "a machine that no row names could not be terminated; the next round tries again");
             }
         }
+        Ok(())
+    }
+
+    async fn end_orphan(&self, machine: &Found) -> Result<(), MachineError> {
+        tracing::warn!(machine = %machine.machine_id, reference = machine.provider_ref, "terminating a machine that no row names");
+        self.compute().terminate(machine.at()).await?;
+        self.control_plane()
+            .audit_machine(machine.machine_id, "machine.orphan_terminated")
+            .await?;
+        metrics::counter!("machines_reconciled_total", "action" => "orphan_terminated")
+            .increment(1);
         Ok(())
     }
 
@@ -168,7 +173,9 @@ impl Worker {
                 Ok(())
             }
             (MachineState::Terminating, Some(found)) => {
-                self.compute().terminate(found.at()).await?;
+                if found.power != Power::Terminating {
+                    self.compute().terminate(found.at()).await?;
+                }
                 Ok(())
             }
             (MachineState::Terminating, None) => {

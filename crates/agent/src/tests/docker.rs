@@ -130,6 +130,9 @@ pub(super) enum Fault {
 
 pub(super) struct Daemon {
     port: u16,
+    /// Bound and never listening: keeps the port from being given to somebody else while no
+    /// server runs.
+    _reserved: TcpSocket,
     state: Mutex<State>,
 }
 
@@ -188,9 +191,11 @@ impl Stack {
 
 impl Daemon {
     /// The daemon, and the program to call it with.
-    pub(super) async fn serve(dir: &Path, port: u16) -> (Arc<Self>, PathBuf) {
+    pub(super) async fn serve(dir: &Path) -> (Arc<Self>, PathBuf) {
+        let reserved = bind(0).unwrap();
         let daemon = Arc::new(Self {
-            port,
+            port: reserved.local_addr().unwrap().port(),
+            _reserved: reserved,
             state: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -214,6 +219,11 @@ impl Daemon {
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, executable).unwrap();
         (daemon, program)
+    }
+
+    /// Where the backend's port is published.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -478,17 +488,24 @@ async fn send(caller: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) {
 
 /// The server before may still be letting go of the port.
 async fn listen(port: u16) -> TcpListener {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
     loop {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        if socket.bind(address).is_ok()
+        if let Ok(socket) = bind(port)
             && let Ok(listener) = socket.listen(64)
         {
             return listener;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A socket that shares its port with others, of which one may listen.
+fn bind(port: u16) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    #[cfg(target_os = "macos")]
+    socket.set_reuseport(true)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    Ok(socket)
 }
 
 /// What the probe asks of a backend (contract/project-backend.md section 4).

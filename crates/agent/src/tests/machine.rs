@@ -57,8 +57,8 @@ impl Machine {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (control, control_url) = Control::serve().await;
-        let port = free_port().unwrap();
-        let (docker, program) = Daemon::serve(dir.path(), port).await;
+        let (docker, program) = Daemon::serve(dir.path()).await;
+        let port = docker.port();
         let config = serde_json::json!({
             "machine_id": MachineId::generate(),
             "control_url": control_url,

@@ -58,7 +58,12 @@ impl Client {
         let timeouts = aws::timeouts(whole.patience, whole.patience);
         // Partitions of their own: throttled launches must not slow down looks.
         let reads = builder()
-            .retry_config(RetryConfig::adaptive().with_max_attempts(3))
+            // The SDK's rest after a throttle is 20 seconds at most, unless told otherwise.
+            .retry_config(
+                RetryConfig::adaptive()
+                    .with_max_attempts(3)
+                    .with_max_backoff(Duration::from_secs(2)),
+            )
             .retry_partition(RetryPartition::custom("insforge-ec2-reads").build())
             .retry_classifier(RetryCutXml)
             .timeout_config(timeouts.clone());
@@ -142,7 +147,12 @@ impl Client {
                 .filters(filter("name", [name]))
                 .filters(filter("state", ["available"])),
         };
-        let images = self.call("DescribeImages", ask.send()).await?;
+        let images = match (self.call("DescribeImages", ask.send()).await, &*known) {
+            (Ok(images), _) => images,
+            // An older one boots as well.
+            (Err(_), Some((_, image))) => return Ok(image.clone()),
+            (Err(trouble), None) => return Err(trouble),
+        };
         let newest = images
             .images
             .unwrap_or_default()

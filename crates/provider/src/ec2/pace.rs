@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use super::config::Ration;
 
-/// A place that nobody came back for is somebody else's after that.
-const PLACE_KEPT: Duration = Duration::from_secs(30);
+/// The longest that anybody is told to wait: who comes back shows that it still stands in the line.
+const COME_BACK: Duration = Duration::from_mins(1);
+/// A place that nobody came back for is nobody's after that.
+const PLACE_KEPT: Duration = Duration::from_secs(90);
 /// The longest that a throttling provider slows us down to, per launch.
 const SLOWEST: Duration = Duration::from_secs(10);
 
@@ -27,7 +29,23 @@ struct State {
     full_at: Instant,
     /// More than the ration's while the provider says that it is too much.
     interval: Duration,
-    places: HashMap<MachineId, Instant>,
+    places: HashMap<MachineId, Place>,
+    slowed_at: Option<Instant>,
+}
+
+struct Place {
+    due: Instant,
+    seen: Instant,
+}
+
+impl State {
+    /// The line ends behind the last one who still stands in it.
+    fn forget_the_gone(&mut self, now: Instant, burst: u32) {
+        self.places.retain(|_, place| now < place.seen + PLACE_KEPT);
+        let last = self.places.values().map(|place| place.due).max();
+        let end = last.map_or(now, |due| due.max(now)) + self.interval * burst;
+        self.full_at = self.full_at.min(end);
+    }
 }
 
 impl Pace {
@@ -38,16 +56,18 @@ impl Pace {
                 full_at: Instant::now(),
                 interval: ration.interval,
                 places: HashMap::new(),
+                slowed_at: None,
             }),
         }
     }
 
-    /// Whether it is this one's turn; else how long to wait for it.
+    /// Whether it is this one's turn; else how long to wait before coming back.
     pub(super) fn take(&self, id: MachineId) -> Result<(), Duration> {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = if let Some(due) = state.places.get(&id) {
-            *due
+        state.forget_the_gone(now, self.ration.burst.get());
+        let due = if let Some(place) = state.places.get(&id) {
+            place.due
         } else {
             let burst = state.interval * (self.ration.burst.get() - 1);
             let full_at = state.full_at.max(now);
@@ -58,17 +78,22 @@ impl Pace {
             state.places.remove(&id);
             return Ok(());
         }
-        state.places.retain(|_, due| now < *due + PLACE_KEPT);
-        state.places.insert(id, due);
-        Err(due - now)
+        state.places.insert(id, Place { due, seen: now });
+        Err((due - now).min(COME_BACK))
     }
 
     /// The provider refused a launch as one too many: half as many from now on.
     pub(super) fn slow_down(&self) -> Duration {
+        let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that were out together are refused together: that is one refusal.
+        if state.slowed_at.is_some_and(|at| now < at + state.interval) {
+            return state.interval;
+        }
+        state.slowed_at = Some(now);
         state.interval = (state.interval * 2).min(SLOWEST.max(self.ration.interval));
         let rest = state.interval * self.ration.burst.get();
-        state.full_at = state.full_at.max(Instant::now() + rest);
+        state.full_at = state.full_at.max(now + rest);
         state.interval
     }
 
@@ -133,11 +158,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn those_who_do_not_come_back_hold_up_nobody() {
+        let pace = pace();
+        for _ in 0..1_000 {
+            let _ = pace.take(MachineId::generate());
+        }
+        assert_eq!(pace.take(MachineId::generate()), Err(COME_BACK));
+        tokio::time::sleep(PLACE_KEPT + Duration::from_secs(3)).await;
+        pace.take(MachineId::generate()).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn refusals_slow_it_down_and_launches_speed_it_up_again() {
         let pace = pace();
         assert_eq!(pace.slow_down(), Duration::from_secs(1));
         assert!(pace.take(MachineId::generate()).is_err(), "a rest first");
+        assert_eq!(
+            pace.slow_down(),
+            Duration::from_secs(1),
+            "it is one refusal"
+        );
         for _ in 0..20 {
+            tokio::time::sleep(SLOWEST).await;
             pace.slow_down();
         }
         assert_eq!(pace.slow_down(), SLOWEST);

@@ -109,9 +109,24 @@ async fn may_launch(client: &Client, profile: Option<&str>) -> Verdict {
             .name(name)
             .build()
     });
-    let tags = t::TagSpecification::builder()
-        .resource_type(t::ResourceType::Instance)
-        .set_tags(Some(client.tags("dry-run")))
+    // As `launch` asks: policies may insist on each of these.
+    let tags = |kind| {
+        t::TagSpecification::builder()
+            .resource_type(kind)
+            .set_tags(Some(client.tags("dry-run")))
+            .build()
+    };
+    let metadata = t::InstanceMetadataOptionsRequest::builder()
+        .http_tokens(t::HttpTokensState::Required)
+        .build();
+    let disk = t::EbsBlockDevice::builder()
+        .volume_type(t::VolumeType::Gp3)
+        .encrypted(true)
+        .delete_on_termination(true)
+        .build();
+    let disk = t::BlockDeviceMapping::builder()
+        .device_name(&image.root_device)
+        .ebs(disk)
         .build();
     let launch = client
         .writes
@@ -123,7 +138,10 @@ async fn may_launch(client: &Client, profile: Option<&str>) -> Verdict {
         .set_subnet_id(config.subnets.first().cloned())
         .set_security_group_ids(Some(config.security_groups.clone()))
         .set_iam_instance_profile(profile)
-        .tag_specifications(tags)
+        .tag_specifications(tags(t::ResourceType::Instance))
+        .tag_specifications(tags(t::ResourceType::Volume))
+        .metadata_options(metadata)
+        .block_device_mappings(disk)
         .dry_run(true);
     Box::pin(ask(launch.send())).await
 }

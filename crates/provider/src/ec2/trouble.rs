@@ -1,10 +1,16 @@
 //! What a failed call to EC2 means, by what is done next (EC2 API reference, "Error codes for the
 //! Amazon EC2 API"). All of EC2's errors are told apart by their code alone.
 
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use std::error::Error;
+use std::iter;
+
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::RequestId as _;
 
 use crate::aws::never_sent;
+
+/// Characters of a text for operators.
+const LONGEST_TEXT: usize = 500;
 
 /// Why a call failed. The texts are for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +59,7 @@ impl Trouble {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let id = match error {
-            SdkError::ServiceError(context) => context.raw().request_id().map(str::to_owned),
-            _ => None,
-        };
-        let text = match id {
-            Some(id) => format!("{} (request {id})", DisplayErrorContext(error)),
-            None => DisplayErrorContext(error).to_string(),
-        };
+        let text = describe(error);
         match error {
             SdkError::ConstructionFailure(_) => Self::NotDone(text),
             SdkError::DispatchFailure(_) if never_sent(error) => Self::NotDone(text),
@@ -100,15 +99,16 @@ impl Trouble {
             | "VolumeModificationRateExceeded" => Self::Limit(text),
             "UnauthorizedOperation"
             | "AccessDenied"
-            | "AuthFailure"
             | "OptInRequired"
-            | "InvalidClientTokenId"
-            | "UnrecognizedClientException"
-            | "SignatureDoesNotMatch"
             | "Blocked"
             | "OperationNotPermitted" => Self::Denied(text),
             // The credentials are renewed, or the clock is set: the same call works then.
-            "ExpiredToken" | "RequestExpired" => Self::NotDone(text),
+            "ExpiredToken"
+            | "RequestExpired"
+            | "AuthFailure"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "SignatureDoesNotMatch" => Self::NotDone(text),
             "IncorrectInstanceState"
             | "IncorrectState"
             | "IncorrectModificationState"
@@ -123,6 +123,25 @@ impl Trouble {
             _ => Self::Unknown(text),
         }
     }
+}
+
+/// Not the SDK's own text of a whole answer: that repeats its body.
+fn describe<E>(error: &SdkError<E>) -> String
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    if let SdkError::ServiceError(context) = error {
+        let id = context.raw().request_id().unwrap_or("unknown");
+        let status = context.raw().status().as_u16();
+        let code = error.code().unwrap_or("no code");
+        let message = error.message().unwrap_or("no message");
+        return format!("{code}: {message} (status {status}, request {id})");
+    }
+    let text = iter::successors(Some(error as &dyn Error), |error| (*error).source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
+    text.chars().take(LONGEST_TEXT).collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use super::{ConfigError, Period};
 #[serde(deny_unknown_fields, default)]
 pub struct Ec2 {
     /// Whose machines these are: every instance and volume of ours has it as its tag
-    /// `insforge:managed`. Two control planes in one account need two names.
+    /// `insforge:managed`, and whatever has it and no row of the database is terminated. So there
+    /// is no default, and two control planes in one account need two names.
     #[serde(deserialize_with = "scalar")]
     pub deployment: String,
     /// The public URL of a backend. `{app_key}`, `{region}`, `{address}` (private address and port
@@ -76,7 +77,7 @@ pub struct RegionOfMachines {
 impl Default for Ec2 {
     fn default() -> Self {
         Self {
-            deployment: "insforge".into(),
+            deployment: String::new(),
             access_host: "https://{app_key}.{region}.insforge.app".into(),
             instance_profile: None,
             hop_limit: 2,
@@ -142,10 +143,10 @@ impl Ec2 {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         };
-        if !is_plain(&self.deployment) {
+        if (is_used || !self.deployment.is_empty()) && !is_plain(&self.deployment) {
             return refuse(
                 "deployment",
-                "must be 1 to 64 letters, digits, '-', '_' or '.'",
+                "must be a name of this control plane's own, 1 to 64 letters, digits, '-', '_' or '.'",
             );
         }
         let names_one = ["{app_key}", "{address}", "{address_label}"]
@@ -172,10 +173,15 @@ impl Ec2 {
                 "must name at least one region: worker.provider is ec2",
             );
         }
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut places) = (BTreeSet::new(), BTreeSet::new());
         for region in &self.regions {
             if !seen.insert(region.region) {
                 let rule = format!("{} is there twice", region.region);
+                return refuse("regions", &rule);
+            }
+            // Each would take the other's machines for machines without a row, and end them.
+            if !places.insert((region.aws_name(), &region.endpoint)) {
+                let rule = format!("two of them are in {}", region.aws_name());
                 return refuse("regions", &rule);
             }
             region
@@ -187,6 +193,11 @@ impl Ec2 {
 }
 
 impl RegionOfMachines {
+    fn aws_name(&self) -> &str {
+        let usual = usual_name(self.region);
+        self.aws_region.as_deref().unwrap_or(usual)
+    }
+
     fn validate(&self) -> Result<(), &'static str> {
         if self.subnets.is_empty() {
             return Err("subnets must name at least one");
@@ -219,10 +230,7 @@ impl RegionOfMachines {
         });
         Ec2Region {
             region: self.region,
-            aws_region: self
-                .aws_region
-                .clone()
-                .unwrap_or_else(|| usual_name(self.region).to_owned()),
+            aws_region: self.aws_name().to_owned(),
             endpoint: self.endpoint.clone(),
             subnets: self.subnets.clone(),
             security_groups: self.security_groups.clone(),

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     disk::{self, Disk},
-    store::Part,
+    shelf::Part,
 };
 
 /// How many bytes of a file are read at once.
@@ -31,8 +31,9 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) async fn begin(dir: PathBuf) -> io::Result<Self> {
-        tokio::fs::create_dir_all(&dir).await?;
+    /// Does not wait: what is made while nobody holds the draft would stay.
+    pub(super) fn begin(dir: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir(&dir)?;
         Ok(Self {
             path: dir,
             kept: false,
@@ -70,9 +71,8 @@ pub(super) async fn receive(
         path: dir.join(&name),
         kept: false,
     };
-    let mut file = tokio::fs::File::create(&draft.path)
-        .await
-        .map_err(S3Error::internal_error)?;
+    let file = File::create_new(&draft.path).map_err(S3Error::internal_error)?;
+    let mut file = tokio::fs::File::from_std(file);
     let (mut crc, mut size) = (crc32fast::Hasher::new(), 0);
     while let Some(piece) = body
         .try_next()

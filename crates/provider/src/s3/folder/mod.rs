@@ -4,7 +4,7 @@
 //! ```text
 //! <root>/lock                              held by the one server of this folder
 //! <root>/<bucket>/objects/<sha256 of key>.json   what an object is: the only truth
-//! <root>/<bucket>/data/<id>/<file>               its content, a file per part
+//! <root>/<bucket>/data/<id>/<file>              its content, a file per part
 //! ```
 //!
 //! An object exists from the moment that its `.json` is renamed into place, after its content was
@@ -17,7 +17,7 @@
 mod content;
 mod disk;
 mod multipart;
-mod store;
+mod shelf;
 mod verbs;
 
 use std::{
@@ -25,6 +25,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -38,14 +39,15 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s::{S3Error, S3Result, auth::SimpleAuth, service::S3ServiceBuilder};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{AwsAccess, local::lock};
+use content::Draft;
 use disk::Disk;
-use store::Store;
+use shelf::Shelf;
 
 /// S3's own limit for every part but the last.
 const MIN_PART_SIZE: u64 = 5 * 1024 * 1024;
@@ -131,6 +133,33 @@ impl Drop for FolderServer {
     }
 }
 
+/// What answers requests.
+pub(super) struct Store {
+    shelf: Arc<Shelf>,
+}
+
+impl Store {
+    /// Changes something where it holds nobody up, and to its end, also when the client goes away
+    /// meanwhile and this is dropped.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Shelf) -> S3Result<T> + Send + 'static,
+    ) -> S3Result<T> {
+        let shelf = self.shelf.clone();
+        tokio::task::spawn_blocking(move || change(&shelf))
+            .await
+            .map_err(S3Error::internal_error)?
+    }
+
+    /// A new id and the folder of its data.
+    fn draft(&self, bucket: &str) -> S3Result<(String, Draft)> {
+        self.shelf.bucket(bucket, |_| Ok(()))?;
+        let id = Uuid::new_v4().simple().to_string();
+        let draft = Draft::begin(self.shelf.data(bucket, &id));
+        Ok((id, draft.map_err(S3Error::internal_error)?))
+    }
+}
+
 fn secret() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
@@ -144,10 +173,9 @@ pub(super) async fn open(
     let root = PathBuf::from(root);
     tokio::fs::create_dir_all(&root).await?;
     let lock = lock::wait(&root.join("lock"), LOCK_WAIT).await?;
-    let store = tokio::task::spawn_blocking(move || Store::open(root, Disk(durability), min_part))
-        .await
-        .map_err(io::Error::other)??;
-    Ok((store, lock))
+    let store = tokio::task::spawn_blocking(move || Shelf::open(root, Disk(durability), min_part));
+    let shelf = Arc::new(store.await.map_err(io::Error::other)??);
+    Ok((Store { shelf }, lock))
 }
 
 /// Serves every connection until `stop`.

@@ -15,8 +15,9 @@ use s3s::{
 };
 
 use super::{
+    Store,
     content::{encode_crc32, receive},
-    store::{About, Part, Store, Upload},
+    shelf::{About, Object, Part, Upload},
     verbs::{e_tag, encryption, limit, may_replace, new_object, refuse, timestamp},
 };
 
@@ -30,7 +31,7 @@ impl Store {
             .as_ref()
             .is_some_and(|algorithm| algorithm.as_str() != ChecksumAlgorithm::CRC32);
         refuse(other_checksum || input.sse_customer_algorithm.is_some())?;
-        let (id, mut draft) = self.draft(&input.bucket).await?;
+        let (id, mut draft) = self.draft(&input.bucket)?;
         let about = About {
             content_type: input.content_type,
             metadata: input.metadata,
@@ -54,7 +55,7 @@ impl Store {
             about,
             parts: BTreeMap::new(),
         };
-        self.bucket(&input.bucket, |bucket| {
+        self.shelf.bucket(&input.bucket, |bucket| {
             bucket.uploads.insert((input.key, id), upload);
             Ok(())
         })?;
@@ -72,31 +73,40 @@ impl Store {
             return Err(s3_error!(InvalidArgument, "part numbers are 1 to 10000"));
         }
         let at = (input.key, input.upload_id);
-        self.bucket(&input.bucket, |bucket| {
+        self.shelf.bucket(&input.bucket, |bucket| {
             let upload = bucket.uploads.get(&at);
             upload.map(|_| ()).ok_or_else(|| s3_error!(NoSuchUpload))
         })?;
-        let dir = self.data(&input.bucket, &at.1);
+        let dir = self.shelf.data(&input.bucket, &at.1);
         let part = receive(
-            self.disk,
+            self.shelf.disk,
             dir.clone(),
             input.body,
             input.checksum_crc32.as_deref(),
             trailers,
         )
         .await?;
-        let replaced = self.bucket(&input.bucket, |bucket| {
+        let tag = part_tag(&part);
+        let crc32 = encode_crc32(part.crc32);
+        let file = part.file.clone();
+        let taken = self.shelf.bucket(&input.bucket, |bucket| {
             let upload = bucket.uploads.get_mut(&at);
-            // Aborted meanwhile: its folder is gone, and this part with it.
             let upload = upload.ok_or_else(|| s3_error!(NoSuchUpload))?;
-            Ok(upload.parts.insert(input.part_number, part.clone()))
-        })?;
-        if let Some(replaced) = replaced {
-            let _ = tokio::fs::remove_file(dir.join(replaced.file)).await;
+            Ok(upload.parts.insert(input.part_number, part))
+        });
+        let unused = match &taken {
+            Ok(replaced) => replaced.as_ref().map(|replaced| &replaced.file),
+            Err(_) => Some(&file),
+        };
+        if let Some(unused) = unused {
+            let _ = tokio::fs::remove_file(dir.join(unused)).await;
+            // Aborted meanwhile, this part was in the way. (An object's data is never empty.)
+            let _ = tokio::fs::remove_dir(dir).await;
         }
+        taken?;
         Ok(UploadPartOutput {
-            e_tag: Some(ETag::Strong(part.file)),
-            checksum_crc32: Some(encode_crc32(part.crc32)),
+            e_tag: Some(ETag::Strong(tag)),
+            checksum_crc32: Some(crc32),
             ..Default::default()
         })
     }
@@ -108,32 +118,16 @@ impl Store {
         refuse(input.if_match.is_some())?;
         let may_replace = may_replace(input.if_none_match.as_ref())?;
         let at = (input.key.clone(), input.upload_id.clone());
-        let named = input.multipart_upload.and_then(|upload| upload.parts);
-        let (parts, about) = self.bucket(&input.bucket, |bucket| {
-            let upload = bucket.uploads.get(&at);
-            let upload = upload.ok_or_else(|| s3_error!(NoSuchUpload))?;
-            let parts = choose(upload, &named.unwrap_or_default(), self.min_part)?;
-            Ok((parts, upload.about.clone()))
-        })?;
-        let object = new_object(input.key, input.upload_id, parts, about);
-        if let Some(claimed) = &input.checksum_crc32
-            && *claimed != encode_crc32(object.crc32)
-        {
-            return Err(s3_error!(
-                BadDigest,
-                "the CRC32 of all parts is another one"
-            ));
-        }
-        if let Some(claimed) = input.mpu_object_size
-            && u64::try_from(claimed) != Ok(object.size)
-        {
-            return Err(s3_error!(InvalidRequest, "the parts have another size"));
-        }
+        let (bucket, named) = (input.bucket.clone(), input.bucket.clone());
         let object = self
-            .commit(&input.bucket, object, may_replace, Some(&at))
+            .change(move |shelf| {
+                let min_part = shelf.min_part;
+                let build = |upload: &Upload| assemble(upload, input, min_part);
+                shelf.complete(&bucket, at, may_replace, build)
+            })
             .await?;
         Ok(CompleteMultipartUploadOutput {
-            bucket: Some(input.bucket),
+            bucket: Some(named),
             key: Some(object.key.clone()),
             e_tag: Some(e_tag(&object)),
             checksum_crc32: Some(encode_crc32(object.crc32)),
@@ -158,7 +152,7 @@ impl Store {
             Some(marker) => (key, id) > (key_marker.as_str(), marker.as_str()),
             None => key > key_marker.as_str(),
         };
-        let (uploads, more) = self.bucket(&input.bucket, |bucket| {
+        let (uploads, more) = self.shelf.bucket(&input.bucket, |bucket| {
             let mut found = bucket.uploads.iter().filter(|((key, id), _)| {
                 key.starts_with(&prefix) && (key_marker.is_empty() || behind(key, id))
             });
@@ -188,6 +182,31 @@ impl Store {
     }
 }
 
+/// The object that a completion asks for, if the parts are as it says.
+fn assemble(
+    upload: &Upload,
+    input: CompleteMultipartUploadInput,
+    min_part: u64,
+) -> S3Result<Object> {
+    let named = input.multipart_upload.and_then(|upload| upload.parts);
+    let parts = choose(upload, &named.unwrap_or_default(), min_part)?;
+    let object = new_object(input.key, input.upload_id, parts, upload.about.clone());
+    if let Some(claimed) = &input.checksum_crc32
+        && *claimed != encode_crc32(object.crc32)
+    {
+        return Err(s3_error!(
+            BadDigest,
+            "the CRC32 of all parts is another one"
+        ));
+    }
+    if let Some(claimed) = input.mpu_object_size
+        && u64::try_from(claimed) != Ok(object.size)
+    {
+        return Err(s3_error!(InvalidRequest, "the parts have another size"));
+    }
+    Ok(object)
+}
+
 /// The parts that the client names, in their order.
 fn choose(upload: &Upload, named: &[CompletedPart], min_size: u64) -> S3Result<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
@@ -201,7 +220,7 @@ fn choose(upload: &Upload, named: &[CompletedPart], min_size: u64) -> S3Result<V
         let sent = upload
             .parts
             .get(&number)
-            .filter(|sent| part.e_tag.as_ref().map(ETag::value) == Some(&sent.file))
+            .filter(|sent| part.e_tag.as_ref().map(ETag::value) == Some(&part_tag(sent)))
             .ok_or_else(|| s3_error!(InvalidPart))?;
         if parts.last().is_some_and(|before| before.size < min_size) {
             return Err(s3_error!(EntityTooSmall));
@@ -212,4 +231,9 @@ fn choose(upload: &Upload, named: &[CompletedPart], min_size: u64) -> S3Result<V
         return Err(s3_error!(MalformedXML));
     }
     Ok(parts)
+}
+
+/// Of the content: a part that is sent twice has one tag, as on S3.
+fn part_tag(part: &Part) -> String {
+    format!("{:08x}{:x}", part.crc32, part.size)
 }

@@ -20,8 +20,9 @@ use s3s::{
 };
 
 use super::{
+    Store,
     content::{encode_crc32, receive, send},
-    store::{About, Object, Part, Store},
+    shelf::{About, Object, Part},
 };
 
 #[async_trait::async_trait]
@@ -30,7 +31,8 @@ impl S3 for Store {
         &self,
         req: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
-        Store::create_bucket(self, &req.input.bucket).await?;
+        let name = req.input.bucket;
+        self.change(move |shelf| shelf.create_bucket(&name)).await?;
         Ok(S3Response::new(CreateBucketOutput::default()))
     }
 
@@ -38,7 +40,7 @@ impl S3 for Store {
         &self,
         req: S3Request<HeadBucketInput>,
     ) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.bucket(&req.input.bucket, |_| Ok(()))?;
+        self.shelf.bucket(&req.input.bucket, |_| Ok(()))?;
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
@@ -56,9 +58,9 @@ impl S3 for Store {
             || input.if_match.is_some();
         refuse(unchecked)?;
         let may_replace = may_replace(input.if_none_match.as_ref())?;
-        let (id, mut draft) = self.draft(&input.bucket).await?;
+        let (id, draft) = self.draft(&input.bucket)?;
         let part = receive(
-            self.disk,
+            self.shelf.disk,
             draft.path.clone(),
             input.body,
             input.checksum_crc32.as_deref(),
@@ -74,10 +76,10 @@ impl S3 for Store {
             kms_key: input.ssekms_key_id,
         };
         let object = new_object(input.key, id, vec![part], about);
+        let bucket = input.bucket;
         let object = self
-            .commit(&input.bucket, object, may_replace, None)
+            .change(move |shelf| shelf.put(&bucket, object, may_replace, draft))
             .await?;
-        draft.keep();
         Ok(S3Response::new(PutObjectOutput {
             e_tag: Some(e_tag(&object)),
             checksum_crc32: Some(encode_crc32(object.crc32)),
@@ -94,7 +96,7 @@ impl S3 for Store {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = req.input;
         refuse(input.part_number.is_some() || input.if_none_match.is_some())?;
-        let object = self.object(&input.bucket, &input.key)?;
+        let object = self.shelf.object(&input.bucket, &input.key)?;
         if let Some(ETagCondition::ETag(wanted)) = &input.if_match
             && *wanted != e_tag(&object)
         {
@@ -109,7 +111,7 @@ impl S3 for Store {
             .map(|_| format!("bytes {}-{}/{}", range.start, range.end - 1, object.size));
         let wants_checksum = input.checksum_mode.is_some() && content_range.is_none();
         let files = object.parts.iter().map(|part| {
-            let path = self.data(&input.bucket, &object.id).join(&part.file);
+            let path = self.shelf.data(&input.bucket, &object.id).join(&part.file);
             (path, part.size)
         });
         Ok(S3Response::new(GetObjectOutput {
@@ -135,7 +137,7 @@ impl S3 for Store {
         req: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = req.input;
-        let object = self.object(&input.bucket, &input.key)?;
+        let object = self.shelf.object(&input.bucket, &input.key)?;
         let wants_checksum = input.checksum_mode.is_some();
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
@@ -157,7 +159,9 @@ impl S3 for Store {
         &self,
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.delete(&req.input.bucket, &req.input.key).await?;
+        let input = req.input;
+        self.change(move |shelf| shelf.delete(&input.bucket, &input.key))
+            .await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -169,21 +173,27 @@ impl S3 for Store {
         if input.delete.objects.len() > 1000 {
             return Err(s3_error!(MalformedXML));
         }
-        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
-        for object in input.delete.objects {
-            match self.delete(&input.bucket, &object.key).await {
-                Ok(()) => deleted.push(DeletedObject {
-                    key: Some(object.key),
-                    ..Default::default()
-                }),
-                Err(error) => errors.push(Error {
-                    code: Some(error.code().as_str().to_owned()),
-                    key: Some(object.key),
-                    message: error.message().map(ToOwned::to_owned),
-                    ..Default::default()
-                }),
-            }
-        }
+        let (bucket, objects) = (input.bucket, input.delete.objects);
+        let (deleted, errors) = self
+            .change(move |shelf| {
+                let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+                for object in objects {
+                    match shelf.delete(&bucket, &object.key) {
+                        Ok(()) => deleted.push(DeletedObject {
+                            key: Some(object.key),
+                            ..Default::default()
+                        }),
+                        Err(error) => errors.push(Error {
+                            code: Some(error.code().as_str().to_owned()),
+                            key: Some(object.key),
+                            message: error.message().map(ToOwned::to_owned),
+                            ..Default::default()
+                        }),
+                    }
+                }
+                Ok((deleted, errors))
+            })
+            .await?;
         let quiet = input.delete.quiet.unwrap_or_default();
         Ok(S3Response::new(DeleteObjectsOutput {
             deleted: (!quiet).then_some(deleted),
@@ -202,7 +212,7 @@ impl S3 for Store {
         let after = input.continuation_token.as_deref();
         let after = after.or(input.start_after.as_deref()).unwrap_or_default();
         let limit = limit(input.max_keys);
-        let (page, more) = self.page(&input.bucket, &prefix, after, limit)?;
+        let (page, more) = self.shelf.page(&input.bucket, &prefix, after, limit)?;
         let next = page.last().filter(|_| more).map(|last| last.key.clone());
         let contents = page.iter().map(|object| s3s::dto::Object {
             key: Some(object.key.clone()),
@@ -252,7 +262,8 @@ impl S3 for Store {
         req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         let input = req.input;
-        self.abort((&input.bucket, &input.key, &input.upload_id))
+        let at = (input.key, input.upload_id);
+        self.change(move |shelf| shelf.abort(&input.bucket, &at))
             .await?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }

@@ -209,3 +209,37 @@ async fn listings_of_many_pages_are_walked_to_the_end() {
     assert_eq!(rig.abort_all().await, 35);
     assert_eq!(rig.abort_all().await, 0);
 }
+
+#[tokio::test]
+async fn puts_cut_off_at_any_moment_are_whole_or_nothing() {
+    let rig = Rig::start().await;
+    let puts: Vec<_> = (0..120_u32)
+        .map(|n| {
+            let size = if n % 2 == 0 { 500 } else { 3 * PART };
+            (format!("t/{n}"), content(size, n))
+        })
+        .collect();
+    for ((name, bytes), after) in puts.iter().zip(0..) {
+        let after = Duration::from_micros(250 * after);
+        let _cut = tokio::time::timeout(after, rig.put(name, bytes)).await;
+    }
+    // What the server still does, and the client's aborts.
+    sleep(Duration::from_millis(300)).await;
+    let mut whole = 0;
+    for (name, bytes) in &puts {
+        let claim = Stored {
+            size: bytes.len() as u64,
+            crc32: crc32fast::hash(bytes),
+        };
+        match rig.get(name, &claim).await {
+            Ok(found) => {
+                assert!(found == *bytes);
+                whole += 1;
+            }
+            Err(error) => assert_eq!(error, ObjectError::NotFound, "{name}"),
+        }
+    }
+    assert!((1..puts.len()).contains(&whole), "{whole}");
+    rig.abort_all().await;
+    assert_eq!(rig.data().len(), whole);
+}

@@ -1,7 +1,8 @@
 //! What is in the folder, and the only code that changes it.
 //!
 //! Reads look at an index in memory, made at the start. Every change of it is made under `changes`
-//! and is on disk before it is in the index.
+//! and is on disk before it is in the index. Changes block: see [`Store`](super::Store), which runs
+//! them to their end whether or not the client waits for it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,8 +16,6 @@ use chrono::{DateTime, Utc};
 use s3s::{S3Error, S3Result, s3_error};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::Mutex as AsyncMutex;
-use uuid::Uuid;
 
 use super::{
     content::Draft,
@@ -65,22 +64,22 @@ pub(super) struct Upload {
 pub(super) struct Bucket {
     pub(super) objects: BTreeMap<String, Arc<Object>>,
     /// By key and upload id, as S3 lists them.
-    pub(super) uploads: BTreeMap<(String, String), Upload>,
+    pub(super) uploads: BTreeMap<UploadAt, Upload>,
 }
 
-/// Where an upload is: bucket, key, upload id.
-pub(super) type UploadAt<'a> = (&'a str, &'a str, &'a str);
+/// Which upload of a bucket: its key and its id.
+pub(super) type UploadAt = (String, String);
 
-pub(crate) struct Store {
+pub(super) struct Shelf {
     root: PathBuf,
     pub(super) disk: Disk,
     /// The smallest part but the last, in bytes.
     pub(super) min_part: u64,
-    changes: AsyncMutex<()>,
+    changes: Mutex<()>,
     buckets: Mutex<HashMap<String, Bucket>>,
 }
 
-impl Store {
+impl Shelf {
     /// Reads the index and sweeps what a crash left.
     pub(super) fn open(root: PathBuf, disk: Disk, min_part: u64) -> io::Result<Self> {
         let mut buckets = HashMap::new();
@@ -95,26 +94,9 @@ impl Store {
             root,
             disk,
             min_part,
-            changes: AsyncMutex::new(()),
+            changes: Mutex::new(()),
             buckets: Mutex::new(buckets),
         })
-    }
-
-    pub(super) async fn create_bucket(&self, name: &str) -> S3Result<()> {
-        let _change = self.changes.lock().await;
-        if self.buckets().contains_key(name) {
-            return Err(s3_error!(BucketAlreadyOwnedByYou));
-        }
-        let (disk, dir) = (self.disk, self.root.join(name));
-        on_disk(move || {
-            fs::create_dir_all(dir.join("objects"))?;
-            fs::create_dir_all(dir.join("data"))?;
-            disk.sync_dir(&dir)?;
-            disk.sync_parent(&dir)
-        })
-        .await?;
-        self.buckets().insert(name.to_owned(), Bucket::default());
-        Ok(())
     }
 
     /// Looks at a bucket, or changes its uploads. Its objects are changed below only.
@@ -134,93 +116,6 @@ impl Store {
             let found = bucket.objects.get(key).cloned();
             found.ok_or_else(|| s3_error!(NoSuchKey))
         })
-    }
-
-    /// A new id and the folder of its data.
-    pub(super) async fn draft(&self, bucket: &str) -> S3Result<(String, Draft)> {
-        self.bucket(bucket, |_| Ok(()))?;
-        let id = Uuid::new_v4().simple().to_string();
-        let draft = Draft::begin(self.data(bucket, &id)).await;
-        Ok((id, draft.map_err(S3Error::internal_error)?))
-    }
-
-    pub(super) fn data(&self, bucket: &str, id: &str) -> PathBuf {
-        self.root.join(bucket).join("data").join(id)
-    }
-
-    /// Makes an object what its key names. Its data lies in [`Store::data`] already. `upload` ends
-    /// with it, and has to be there still.
-    pub(super) async fn commit(
-        &self,
-        bucket: &str,
-        object: Object,
-        may_replace: bool,
-        upload: Option<&(String, String)>,
-    ) -> S3Result<Arc<Object>> {
-        let _change = self.changes.lock().await;
-        let replaced = self.bucket(bucket, |bucket| {
-            let replaced = bucket.objects.get(&object.key).cloned();
-            if replaced.is_some() && !may_replace {
-                return Err(s3_error!(PreconditionFailed));
-            }
-            if upload.is_some_and(|upload| !bucket.uploads.contains_key(upload)) {
-                return Err(s3_error!(NoSuchUpload));
-            }
-            Ok(replaced)
-        })?;
-        let object = Arc::new(object);
-        let (record, data) = (
-            self.record(bucket, &object.key),
-            self.data(bucket, &object.id),
-        );
-        let disk = self.disk;
-        on_disk({
-            let object = object.clone();
-            move || {
-                disk.sync_dir(&data)?;
-                disk.sync_parent(&data)?;
-                disk.write_json(&record, &*object)
-            }
-        })
-        .await?;
-        self.bucket(bucket, |bucket| {
-            bucket.objects.insert(object.key.clone(), object.clone());
-            upload.map(|upload| bucket.uploads.remove(upload));
-            Ok(())
-        })?;
-        if let Some(replaced) = replaced {
-            self.remove_data(bucket, &replaced.id).await;
-        }
-        Ok(object)
-    }
-
-    /// Ok when there is none.
-    pub(super) async fn delete(&self, bucket: &str, key: &str) -> S3Result<()> {
-        let _change = self.changes.lock().await;
-        let Some(object) = self.bucket(bucket, |bucket| Ok(bucket.objects.get(key).cloned()))?
-        else {
-            return Ok(());
-        };
-        let (disk, record) = (self.disk, self.record(bucket, key));
-        on_disk(move || {
-            disk::remove(&record)?;
-            disk.sync_parent(&record)
-        })
-        .await?;
-        self.bucket(bucket, |bucket| Ok(bucket.objects.remove(key)))?;
-        self.remove_data(bucket, &object.id).await;
-        Ok(())
-    }
-
-    /// Ends an upload without an object.
-    pub(super) async fn abort(&self, (bucket, key, id): UploadAt<'_>) -> S3Result<()> {
-        let _change = self.changes.lock().await;
-        self.bucket(bucket, |bucket| {
-            let removed = bucket.uploads.remove(&(key.to_owned(), id.to_owned()));
-            removed.ok_or_else(|| s3_error!(NoSuchUpload))
-        })?;
-        self.remove_data(bucket, id).await;
-        Ok(())
     }
 
     /// Objects whose keys begin with `prefix` and come behind `after`, and whether there are more
@@ -248,6 +143,121 @@ impl Store {
         })
     }
 
+    pub(super) fn data(&self, bucket: &str, id: &str) -> PathBuf {
+        self.root.join(bucket).join("data").join(id)
+    }
+
+    pub(super) fn create_bucket(&self, name: &str) -> S3Result<()> {
+        let _change = self.change();
+        if self.buckets().contains_key(name) {
+            return Err(s3_error!(BucketAlreadyOwnedByYou));
+        }
+        let dir = self.root.join(name);
+        let made = || {
+            fs::create_dir_all(dir.join("objects"))?;
+            fs::create_dir_all(dir.join("data"))?;
+            self.disk.sync_dir(&dir)?;
+            self.disk.sync_parent(&dir)
+        };
+        made().map_err(S3Error::internal_error)?;
+        self.buckets().insert(name.to_owned(), Bucket::default());
+        Ok(())
+    }
+
+    /// Makes an object of what was drafted.
+    pub(super) fn put(
+        &self,
+        bucket: &str,
+        object: Object,
+        may_replace: bool,
+        mut draft: Draft,
+    ) -> S3Result<Arc<Object>> {
+        let _change = self.change();
+        let object = self.commit(bucket, object, may_replace)?;
+        draft.keep();
+        Ok(object)
+    }
+
+    /// Makes an object of an upload, which ends with it; on an error it goes on. From the moment
+    /// that `build` has chosen its parts none is taken any more: one that was sent twice, and
+    /// arrives late, must not replace a part that was chosen.
+    pub(super) fn complete(
+        &self,
+        bucket: &str,
+        at: UploadAt,
+        may_replace: bool,
+        build: impl FnOnce(&Upload) -> S3Result<Object>,
+    ) -> S3Result<Arc<Object>> {
+        let _change = self.change();
+        let upload = self.bucket(bucket, |bucket| {
+            let upload = bucket.uploads.remove(&at);
+            upload.ok_or_else(|| s3_error!(NoSuchUpload))
+        })?;
+        let object = build(&upload).and_then(|object| self.commit(bucket, object, may_replace));
+        if object.is_err() {
+            self.bucket(bucket, |bucket| Ok(bucket.uploads.insert(at, upload)))?;
+        }
+        object
+    }
+
+    /// Makes an object what its key names. Its data lies in [`Shelf::data`] already.
+    fn commit(&self, bucket: &str, object: Object, may_replace: bool) -> S3Result<Arc<Object>> {
+        let replaced = self.bucket(bucket, |bucket| {
+            Ok(bucket.objects.get(&object.key).cloned())
+        })?;
+        if replaced.is_some() && !may_replace {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        let data = self.data(bucket, &object.id);
+        let written = || {
+            self.disk.sync_dir(&data)?;
+            self.disk.sync_parent(&data)?;
+            self.disk
+                .write_json(&self.record(bucket, &object.key), &object)
+        };
+        written().map_err(S3Error::internal_error)?;
+        let object = Arc::new(object);
+        self.bucket(bucket, |bucket| {
+            bucket.objects.insert(object.key.clone(), object.clone());
+            Ok(())
+        })?;
+        if let Some(replaced) = replaced {
+            self.remove_data(bucket, &replaced.id);
+        }
+        Ok(object)
+    }
+
+    /// Ok when there is none.
+    pub(super) fn delete(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let _change = self.change();
+        let Some(object) = self.bucket(bucket, |bucket| Ok(bucket.objects.get(key).cloned()))?
+        else {
+            return Ok(());
+        };
+        let record = self.record(bucket, key);
+        disk::remove(&record)
+            .and_then(|()| self.disk.sync_parent(&record))
+            .map_err(S3Error::internal_error)?;
+        self.bucket(bucket, |bucket| Ok(bucket.objects.remove(key)))?;
+        self.remove_data(bucket, &object.id);
+        Ok(())
+    }
+
+    /// Ends an upload without an object.
+    pub(super) fn abort(&self, bucket: &str, at: &UploadAt) -> S3Result<()> {
+        let _change = self.change();
+        self.bucket(bucket, |bucket| {
+            let removed = bucket.uploads.remove(at);
+            removed.ok_or_else(|| s3_error!(NoSuchUpload))
+        })?;
+        self.remove_data(bucket, &at.1);
+        Ok(())
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn buckets(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
         // Nothing under this lock can leave it half changed.
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
@@ -262,9 +272,8 @@ impl Store {
     }
 
     /// What stays is swept at the next start.
-    async fn remove_data(&self, bucket: &str, id: &str) {
-        let dir = self.data(bucket, id);
-        if let Err(error) = on_disk(move || disk::remove(&dir)).await {
+    fn remove_data(&self, bucket: &str, id: &str) {
+        if let Err(error) = disk::remove(&self.data(bucket, id)) {
             tracing::warn!(%error, %bucket, %id, "data was left behind");
         }
     }
@@ -296,14 +305,4 @@ fn read_bucket(dir: &Path) -> io::Result<Bucket> {
         objects,
         uploads: BTreeMap::new(),
     })
-}
-
-/// Runs file work where it holds nobody up.
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> S3Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(S3Error::internal_error)?
-        .map_err(S3Error::internal_error)
 }
