@@ -59,8 +59,11 @@ pub struct PostgresConfig {
     pub fast: bool,
 }
 
-/// Everything has a default; an EC2 instance's user-data says `{"kind":"compose",
-/// "grow_file_systems":true}`.
+/// Everything has a default; of an EC2 instance, user-data writes
+///
+/// ```json
+/// "runtime": {"kind": "compose", "release": "v2.3.1", "grow_file_systems": true}
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ComposeConfig {

@@ -5,7 +5,10 @@
 
 use std::{error::Error, iter, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableRegionProvider,
+    meta::region::RegionProviderChain, retry::RetryConfig, timeout::TimeoutConfig,
+};
 use aws_sdk_s3::config::{
     ConfigBag, Credentials, Intercept, RuntimeComponents, SharedCredentialsProvider,
     SharedHttpClient, interceptors::AfterDeserializationInterceptorContextRef,
@@ -38,11 +41,14 @@ impl AwsAccess {
     ///
     /// Never fails: credentials are looked for at the first call, which then says what is missing.
     pub async fn from_environment() -> Self {
+        // Each client has a region of its own; this one is for the service that exchanges roles for
+        // credentials. Without one the SDK would ask the instance's metadata service, and wait
+        // where there is none.
+        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(Region::new("us-east-1"));
         let sdk = aws_config::defaults(behavior_version())
             .http_client(http_client(tls::TrustStore::default()))
-            // Each client has a region of its own. Without one here the SDK would ask the
-            // instance's metadata service for it, and wait where there is none.
-            .region(Region::new("us-east-1"))
+            .region(region)
             .load()
             .await;
         let path_style =

@@ -4,6 +4,8 @@
 //! - [`ec2`]: an instance each, in production;
 //! - [`sim`]: a world in memory that fails on command, for tests.
 //!
+//! And objects: [`SharedObjects`], which is [`s3`] everywhere, in `dev` over a folder.
+//!
 //! Imports the model and `cp-pg` only; `api` and `domain` never import this crate.
 
 mod aws;

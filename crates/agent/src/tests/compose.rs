@@ -299,11 +299,15 @@ async fn a_machine_that_held_a_project_is_for_no_other_and_never_warm_again() {
     let generation = machine.control.want(None);
     machine.until_failing(generation).await;
     assert_nothing_runs(&machine);
-    {
-        let reports = &machine.control.seen.lock().unwrap().reports;
-        assert_eq!(reports.iter().filter(|r| idle(r)).count(), was_idle);
-    }
+    // Its own project may come back, to its data.
+    machine.until_serving(Some(V1), 0).await;
+    assert_eq!(machine.docker.state().volumes.len(), 1);
+    machine.check();
     machine.stop().await;
+    let notes = fs::read_to_string(machine.data("stack.json")).unwrap();
+    assert!(notes.contains(r#""settled":true"#), "{notes}");
+    let reports = &machine.control.seen.lock().unwrap().reports;
+    assert_eq!(reports.iter().filter(|r| idle(r)).count(), was_idle);
 }
 
 pub(super) fn assert_nothing_runs(machine: &Machine) {

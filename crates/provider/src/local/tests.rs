@@ -66,7 +66,7 @@ impl Lab {
     async fn power(&self, id: MachineId) -> Option<Power> {
         self.reopened()
             .await
-            .find(Region::DEFAULT, id)
+            .find(Region::EuCentral, id)
             .await
             .unwrap()
             .map(|machine| machine.power)
@@ -141,7 +141,7 @@ async fn a_machine_lives_through_stop_start_and_a_new_control_plane() {
     let again = lab.reopened().await.launch(&spec(id)).await.unwrap();
     lab.compute.start(machine.at()).await.unwrap();
     assert_eq!(again, machine);
-    let listed = lab.compute.list(Region::DEFAULT).await.unwrap();
+    let listed = lab.compute.list(Region::EuCentral).await.unwrap();
     assert_eq!(listed, std::slice::from_ref(&machine));
 
     for _ in 0..2 {
@@ -156,12 +156,12 @@ async fn a_machine_lives_through_stop_start_and_a_new_control_plane() {
 
     lab.compute.start(machine.at()).await.unwrap();
     lab.until_started(id, 2).await;
-    let back = lab.compute.find(Region::DEFAULT, id).await.unwrap();
+    let back = lab.compute.find(Region::EuCentral, id).await.unwrap();
     assert_eq!(back, Some(machine.clone()), "same address, same everything");
 
     lab.compute.terminate(machine.at()).await.unwrap();
     lab.compute.terminate(machine.at()).await.unwrap();
-    assert_eq!(lab.compute.find(Region::DEFAULT, id).await.unwrap(), None);
+    assert_eq!(lab.compute.find(Region::EuCentral, id).await.unwrap(), None);
     assert_eq!(
         fs::read_dir(lab.config.dir.join("machines"))
             .unwrap()
@@ -234,7 +234,7 @@ async fn a_folder_deleted_by_hand_is_no_machine_and_its_processes_can_be_ended()
         panic!("no agent");
     };
     fs::remove_dir_all(lab.machine_dir(id).path()).unwrap();
-    assert_eq!(lab.compute.find(Region::DEFAULT, id).await.unwrap(), None);
+    assert_eq!(lab.compute.find(Region::EuCentral, id).await.unwrap(), None);
     lab.compute.terminate(named(id)).await.unwrap();
     until_gone(pid).await;
 }
@@ -248,7 +248,7 @@ async fn half_made_and_half_gone_machines_are_cleared_and_ports_are_never_shared
         fs::create_dir(machines.join(&left)).unwrap();
         fs::write(machines.join(&left).join("junk"), "x").unwrap();
     }
-    assert_eq!(lab.compute.find(Region::DEFAULT, id).await.unwrap(), None);
+    assert_eq!(lab.compute.find(Region::EuCentral, id).await.unwrap(), None);
     let second = MachineId::generate();
     let third = MachineId::generate();
     let (first, second, third) = tokio::join!(
@@ -266,7 +266,13 @@ async fn half_made_and_half_gone_machines_are_cleared_and_ports_are_never_shared
     for machine in [first, second, third] {
         lab.compute.terminate(machine.at()).await.unwrap();
     }
-    assert!(lab.compute.list(Region::DEFAULT).await.unwrap().is_empty());
+    assert!(
+        lab.compute
+            .list(Region::EuCentral)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -278,7 +284,7 @@ async fn one_id_launched_by_two_processes_at_once_is_one_machine_with_one_agent(
     let (one, two) = tokio::join!(lab.compute.launch(&spec), other.launch(&spec));
     assert_eq!(one.unwrap(), two.unwrap());
     lab.until_started(id, 1).await;
-    assert_eq!(lab.compute.list(Region::DEFAULT).await.unwrap().len(), 1);
+    assert_eq!(lab.compute.list(Region::EuCentral).await.unwrap().len(), 1);
     lab.compute.terminate(named(id)).await.unwrap();
 }
 

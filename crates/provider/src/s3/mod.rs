@@ -67,6 +67,8 @@ pub struct S3Bucket {
     pub name: String,
     /// The ARN of the KMS key that encrypts its objects. None: S3's own keys (AES-256).
     pub kms_key: Option<String>,
+    /// Where this bucket is in place of [`AwsAccess`]'s endpoint: `http://host:port`.
+    pub endpoint: Option<String>,
 }
 
 /// The implementation on aws-sdk-s3.
@@ -132,7 +134,7 @@ impl S3Objects {
 
     fn tuned(access: &AwsAccess, buckets: BTreeMap<Region, S3Bucket>, tuning: &Tuning) -> Self {
         let buckets = buckets.into_iter().map(|(region, bucket)| {
-            let client = client(access, &bucket.aws_region, tuning);
+            let client = client(access, &bucket, tuning);
             let bucket = Bucket {
                 client,
                 aws_region: bucket.aws_region,
@@ -164,7 +166,7 @@ impl S3Objects {
     }
 }
 
-fn client(access: &AwsAccess, aws_region: &str, tuning: &Tuning) -> Client {
+fn client(access: &AwsAccess, bucket: &S3Bucket, tuning: &Tuning) -> Client {
     let retry = RetryConfig::standard()
         .with_max_attempts(tuning.attempts)
         .with_initial_backoff(tuning.backoff)
@@ -172,9 +174,13 @@ fn client(access: &AwsAccess, aws_region: &str, tuning: &Tuning) -> Client {
     let stall = StalledStreamProtectionConfig::enabled()
         .grace_period(tuning.stall)
         .build();
-    let config = Builder::from(access.sdk_config())
-        .region(aws_config::Region::new(aws_region.to_owned()))
-        .force_path_style(access.path_style())
+    let mut config = Builder::from(access.sdk_config());
+    if let Some(endpoint) = &bucket.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    let config = config
+        .region(aws_config::Region::new(bucket.aws_region.clone()))
+        .force_path_style(access.path_style() || bucket.endpoint.is_some())
         .retry_config(retry)
         // Of this client alone: a region that fails spends no other region's retries.
         .retry_partition(RetryPartition::custom("objects").build())
@@ -186,7 +192,7 @@ fn client(access: &AwsAccess, aws_region: &str, tuning: &Tuning) -> Client {
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(aws::WholeXml)
         .interceptor(CountCalls {
-            region: aws_region.to_owned(),
+            region: bucket.aws_region.clone(),
         })
         .retry_classifier(aws::RetryCutXml)
         .build();

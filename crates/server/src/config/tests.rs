@@ -107,8 +107,34 @@ fn a_bad_value_names_its_key_and_its_place() {
         "{error}"
     );
     assert!(error.contains("10s"), "{error}");
-    let error = refusal("", &[("INSFORGE_WORKER_PROVIDER", "ec2")]);
-    assert!(error.contains("not part of this release"), "{error}");
+    let error = refusal("", &[("INSFORGE_WORKER_PROVIDER", "cloud")]);
+    assert!(error.contains("valid values: local, ec2"), "{error}");
+}
+
+#[test]
+fn machines_on_ec2_have_an_owner_and_each_region_its_own_place() {
+    let ec2 = ("INSFORGE_WORKER_PROVIDER", "ec2");
+    let named = ("INSFORGE_EC2_DEPLOYMENT", "production");
+    let error = refusal("", &[ec2]);
+    assert!(error.contains("ec2.deployment must be a name"), "{error}");
+    let error = refusal("", &[ec2, named]);
+    assert!(error.contains("ec2.regions must name"), "{error}");
+    let region = |region: &str, more: &str| {
+        format!(r#"{{region="{region}",subnets=["subnet-1"],security_groups=["sg-1"],{more}}}"#)
+    };
+    let regions = |list: &[String]| format!("[{}]", list.join(","));
+    let refused = |list: &[String]| {
+        let regions = regions(list);
+        refusal("", &[ec2, named, ("INSFORGE_EC2_REGIONS", &regions)])
+    };
+    let error = refused(&[region("us-east", r#"image_owner="self""#)]);
+    assert!(error.contains("either image, or image_owner"), "{error}");
+    let image = r#"image="ami-1""#;
+    let error = refused(&[region("us-east", image), region("us-east", image)]);
+    assert!(error.contains("us-east is there twice"), "{error}");
+    let same = format!(r#"aws_region="us-east-1",{image}"#);
+    let error = refused(&[region("us-east", image), region("us-west", &same)]);
+    assert!(error.contains("two of them are in us-east-1"), "{error}");
 }
 
 #[test]

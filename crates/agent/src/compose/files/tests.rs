@@ -157,11 +157,20 @@ async fn the_first_start_scripts_make_what_the_migrations_expect() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binaries = Binaries::find().await.unwrap();
     let password = SecretString::from("p");
-    let port = free_port().unwrap();
-    let cluster = Cluster::initdb(&binaries, dir.path().join("pgdata"), port, &password)
+    let pgdata = dir.path().join("pgdata");
+    Cluster::initdb(&binaries, &pgdata, 1, &password)
         .await
         .unwrap();
-    cluster.start(&Settings::tests()).await.unwrap();
+    let cluster = loop {
+        let port = free_port().unwrap();
+        let cluster = Cluster::open(&binaries, &pgdata, port).await.unwrap();
+        match cluster.start(&Settings::tests()).await {
+            Ok(_) => break cluster,
+            // Somebody else was given it meanwhile.
+            Err(error) if error.to_string().contains("Address already in use") => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
     let url = cluster.superuser_url("postgres", &password);
     let outcome = tokio::spawn(first_start(binaries, url)).await;
     cluster

@@ -88,7 +88,11 @@ impl Supervisor {
     /// Notes, once per agent, that the stack is about to be started. Refuses a new release over
     /// which too many agents were killed.
     fn begin(&mut self, stack: &Stack) -> Result<(), Failure> {
-        if self.begun.as_ref() == Some(stack) {
+        let is_noted = self
+            .notes
+            .written()
+            .is_some_and(|written| written.stack == *stack);
+        if is_noted && self.begun.as_ref() == Some(stack) {
             return Ok(());
         }
         if self.notes.starts(stack) >= MOST_STARTS && self.served_other_than(&stack.release) {

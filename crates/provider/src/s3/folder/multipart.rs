@@ -22,7 +22,7 @@ use super::{
 };
 
 impl Store {
-    pub(super) async fn begin(
+    pub(super) fn begin(
         &self,
         input: CreateMultipartUploadInput,
     ) -> S3Result<CreateMultipartUploadOutput> {

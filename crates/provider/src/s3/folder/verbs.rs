@@ -239,7 +239,7 @@ impl S3 for Store {
         &self,
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        self.begin(req.input).await.map(S3Response::new)
+        self.begin(req.input).map(S3Response::new)
     }
 
     async fn upload_part(

@@ -246,3 +246,32 @@ async fn the_end_of_a_damaged_object_is_never_handed_out() {
     assert!(size < bytes.len());
     assert_eq!(pieces.try_next().await, Ok(None));
 }
+
+#[tokio::test]
+async fn a_region_that_is_down_leaves_the_others_alone() {
+    let rig = Rig::start().await;
+    let mut both = buckets();
+    let mut west = both[&REGION].clone();
+    // Nobody listens on the port of a listener that is gone.
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    west.endpoint = Some(format!("http://{}", gone.local_addr().unwrap()));
+    drop(gone);
+    both.insert(Region::UsWest, west);
+    let objects = S3Objects::tuned(&rig.access, both, &impatient());
+    let down = async {
+        for _ in 0..30 {
+            let name = key("t/1");
+            let put = objects.put(Region::UsWest, &name, &mut &b"x"[..]).await;
+            assert!(matches!(put, Err(ObjectError::Transient(_))));
+        }
+    };
+    let up = async {
+        for n in 0..30 {
+            // It still has its retries.
+            rig.chaos.strike(Verb::Put, Fault::ErrorBefore, ONCE);
+            let name = key(&format!("t/{n}"));
+            objects.put(REGION, &name, &mut &b"x"[..]).await.unwrap();
+        }
+    };
+    tokio::join!(down, up);
+}

@@ -151,7 +151,7 @@ async fn a_bit_that_flips_on_disk_is_noticed() {
 async fn puts_are_encrypted_at_rest() {
     let dir = tempfile::tempdir().unwrap();
     let (server, objects) = start(&dir).await;
-    let client = super::super::client(&server.access(), "us-east-1", &impatient());
+    let client = super::super::client(&server.access(), &buckets()[&REGION], &impatient());
     for (name, size) in [("t/small", 10), ("t/big", 17 * MIB)] {
         let bytes = content(size, 1);
         objects

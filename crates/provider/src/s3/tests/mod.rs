@@ -34,6 +34,7 @@ struct Rig {
     dir: TempDir,
     chaos: Chaos,
     objects: S3Objects,
+    access: AwsAccess,
     _serving: DropGuard,
 }
 
@@ -65,6 +66,7 @@ impl Rig {
             dir,
             chaos,
             objects,
+            access,
             _serving: stop.drop_guard(),
         }
     }
@@ -107,6 +109,7 @@ fn buckets() -> BTreeMap<Region, S3Bucket> {
         aws_region: "us-east-1".to_owned(),
         name: "bucket".to_owned(),
         kms_key: None,
+        endpoint: None,
     };
     BTreeMap::from([(REGION, bucket)])
 }
