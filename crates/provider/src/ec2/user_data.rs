@@ -44,7 +44,8 @@ fn agent_json(machine: MachineId, control_url: &str, token: &SecretString) -> Se
         "control_url": control_url,
         "bootstrap_token": token.expose_secret(),
         "port": BACKEND_PORT,
-        "runtime": { "kind": "compose" },
+        // The disk is the machine's own: its agent grows what is on it.
+        "runtime": { "kind": "compose", "grow_file_systems": true },
     })
     .to_string()
     .into()
