@@ -188,7 +188,7 @@ async fn serve(
         compute.clone(),
         shutdown.clone(),
     ));
-    let mut settings = worker_config(config, demo.base_url.clone());
+    let mut settings = local_machines::pace(worker_config(config, demo.base_url.clone()));
     // Somebody watches; and there are few backends to ask.
     if settings.usage_every == cp_worker::WorkerConfig::default().usage_every {
         settings.usage_every = USAGE_EVERY;
