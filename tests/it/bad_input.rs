@@ -102,6 +102,7 @@ const SYNC: &str = "/{user}/sync-project";
 const EMBED: &str = "/sync-embedded-project";
 const CONNECT: &str = "/connect-user";
 const RESTART: &str = "/{project}/restart";
+const UPGRADE: &str = "/{project}/upgrade";
 const PAUSE: &str = "/{project}/pause";
 
 /// Path, body, and words of the refusal: the field, then the rule.
@@ -157,8 +158,19 @@ fn bad_bodies() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (CONNECT, r#""Ada""#, &["body", "object"]),
         (PAUSE, "[true]", &["body", "object"]),
         (PAUSE, "3", &["body", "object"]),
+        (UPGRADE, "null", &["body", "object"]),
         // Left out.
         (EMBED, "{}", &["project_name", "required"]),
+        (
+            UPGRADE,
+            "{}",
+            &["instance_type", "volume_size_gib", "given"],
+        ),
+        (
+            UPGRADE,
+            r#"{"instance_type":null,"volume_size_gib":null,"wait_for_completion":true}"#,
+            &["instance_type", "volume_size_gib", "given"],
+        ),
         (SYNC, "{}", &["project_name", "required"]),
         (CONNECT, r#"{"name":"Ada"}"#, &["email", "required"]),
         (
@@ -177,6 +189,36 @@ fn bad_bodies() -> Vec<(&'static str, String, Vec<&'static str>)> {
             SYNC,
             r#"{"project_name":["shop"]}"#,
             &["project_name", "string"],
+        ),
+        (
+            UPGRADE,
+            r#"{"volume_size_gib":"20"}"#,
+            &["volume_size_gib", "integer"],
+        ),
+        (
+            UPGRADE,
+            r#"{"volume_size_gib":20.5}"#,
+            &["volume_size_gib", "integer"],
+        ),
+        (
+            UPGRADE,
+            r#"{"volume_size_gib":0}"#,
+            &["volume_size_gib", "1 and 16384"],
+        ),
+        (
+            UPGRADE,
+            r#"{"volume_size_gib":16385}"#,
+            &["volume_size_gib", "1 and 16384"],
+        ),
+        (
+            UPGRADE,
+            r#"{"volume_size_gib":7}"#,
+            &["volume_size_gib", "at least 8", "only grows"],
+        ),
+        (
+            UPGRADE,
+            r#"{"instance_type":"huge","volume_size_gib":20}"#,
+            &["instance_type", "nano, micro, small"],
         ),
         (
             EMBED,
@@ -396,6 +438,7 @@ async fn ids_that_are_no_uuids_are_refused_in_every_place() {
         (Method::POST, "/ID/pause", "projectId"),
         (Method::POST, "/ID/restore", "projectId"),
         (Method::POST, "/ID/restart", "projectId"),
+        (Method::POST, "/ID/upgrade", "projectId"),
         (Method::DELETE, "/ID", "projectId"),
         (Method::POST, "/ID/authorization", "projectId"),
         (Method::GET, "/ID/usage", "projectId"),

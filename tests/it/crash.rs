@@ -38,6 +38,11 @@ async fn a_restart_survives_every_crash() {
 }
 
 #[tokio::test]
+async fn an_upgrade_survives_every_crash() {
+    enumerate(OperationKind::Upgrade, 0).await;
+}
+
+#[tokio::test]
 async fn a_delete_survives_every_crash() {
     enumerate(OperationKind::Delete, 0).await;
 }
@@ -169,6 +174,11 @@ impl World {
             OperationKind::Pause => self.call(project, "pause").await,
             OperationKind::Restore => self.call(project, "restore").await,
             OperationKind::Restart => self.call(project, "restart").await,
+            OperationKind::Upgrade => {
+                let body = json!({ "instance_type": "small", "volume_size_gib": 20 });
+                let path = format!("/{project}/upgrade");
+                self.partner.post(&path, &body).await.expect(200);
+            }
             OperationKind::Delete => {
                 self.partner
                     .delete_project(&project.to_string())

@@ -111,6 +111,10 @@ async fn a_zombie_with_an_old_generation_changes_no_row() {
         address: None,
     };
     let later = Utc::now();
+    let size = cp_model::MachineSize {
+        instance_type: cp_model::InstanceType::Xl,
+        volume_gib: 99,
+    };
     let writes = [
         ("renew", first.renew_lease(&zombie, SOON).await.err()),
         (
@@ -134,7 +138,11 @@ async fn a_zombie_with_an_old_generation_changes_no_row() {
                 .await
                 .err(),
         ),
-        ("succeed", first.succeed_operation(&zombie).await.err()),
+        ("finish", first.finish_operation(&zombie, None).await.err()),
+        (
+            "turn back",
+            first.finish_operation(&zombie, Some(&failure)).await.err(),
+        ),
         ("fail", first.fail_operation(&zombie, &failure).await.err()),
         (
             "allocate",
@@ -174,6 +182,24 @@ async fn a_zombie_with_an_old_generation_changes_no_row() {
         (
             "restart",
             first.request_restart(&zombie, machine.id, 9).await.err(),
+        ),
+        (
+            "size",
+            first.record_size(&zombie, machine.id, size).await.err(),
+        ),
+        (
+            "release",
+            first
+                .settle_for_release(&zombie, machine.id, "v0")
+                .await
+                .err(),
+        ),
+        (
+            "key",
+            first
+                .record_rotated_api_key(&zombie, &"ik_zombie".into())
+                .await
+                .err(),
         ),
     ];
     for (write, refused) in writes {

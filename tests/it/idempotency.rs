@@ -56,6 +56,11 @@ async fn the_first_answer_comes_again_for_every_verb() {
         ),
         (Method::POST, format!("/{id}/authorization"), json!({})),
         (Method::POST, format!("/{id}/restart"), wait.clone()),
+        (
+            Method::POST,
+            format!("/{id}/upgrade"),
+            json!({ "instance_type": "small", "wait_for_completion": true }),
+        ),
         (Method::POST, format!("/{id}/pause"), wait.clone()),
         (Method::POST, format!("/{id}/restore"), wait),
         (Method::DELETE, format!("/{id}"), json!({})),
@@ -241,7 +246,7 @@ async fn take_effect_only(app: &App, by: &PartnerClient, key: &str, body: &[u8])
         .unwrap();
     match effect {
         cp_domain::Effect::Project(id) => id.to_string(),
-        cp_domain::Effect::User(_) => panic!("a project was made"),
+        other => panic!("a project was made, not {other:?}"),
     }
 }
 

@@ -10,7 +10,7 @@ use cp_tests::{App, AppOptions, PartnerClient, WorkerProcess};
 use cp_worker::WorkerConfig;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -18,6 +18,7 @@ enum Action {
     Pause(usize),
     Restore(usize),
     Restart(usize),
+    Upgrade(usize, &'static str, i32),
     Delete(usize),
     Vanish(usize),
     Crash(usize),
@@ -34,6 +35,8 @@ fn action() -> impl Strategy<Value = Action> {
         2 => project.clone().prop_map(Action::Pause),
         2 => project.clone().prop_map(Action::Restore),
         2 => project.clone().prop_map(Action::Restart),
+        3 => (project.clone(), prop_oneof![Just("nano"), Just("small"), Just("xl")], 8..10i32)
+            .prop_map(|(n, kind, gib)| Action::Upgrade(n, kind, gib)),
         2 => project.clone().prop_map(Action::Delete),
         1 => project.clone().prop_map(Action::Vanish),
         1 => project.prop_map(Action::Crash),
@@ -98,9 +101,13 @@ impl Life {
                     vanished: false,
                 });
             }
-            Action::Pause(n) => self.call(*n, "pause").await,
-            Action::Restore(n) => self.call(*n, "restore").await,
-            Action::Restart(n) => self.call(*n, "restart").await,
+            Action::Pause(n) => self.call(*n, "pause", json!({})).await,
+            Action::Restore(n) => self.call(*n, "restore", json!({})).await,
+            Action::Restart(n) => self.call(*n, "restart", json!({})).await,
+            Action::Upgrade(n, kind, gib) => {
+                let size = json!({ "instance_type": kind, "volume_size_gib": gib });
+                self.call(*n, "upgrade", size).await;
+            }
             Action::Delete(n) => {
                 if let Some(expected) = self.projects.get_mut(*n) {
                     let answer = self.partner.delete_project(&expected.id.to_string()).await;
@@ -136,16 +143,18 @@ impl Life {
         }
     }
 
-    async fn call(&self, n: usize, verb: &str) {
+    async fn call(&self, n: usize, verb: &str, body: Value) {
         let Some(expected) = self.projects.get(n) else {
             return;
         };
         let path = format!("/{}/{verb}", expected.id);
-        let answer = self.partner.post(&path, &json!({})).await;
-        let allowed = if expected.deleted {
-            answer.status == 404
-        } else {
-            matches!(answer.status, 200 | 202 | 409)
+        let answer = self.partner.post(&path, &body).await;
+        let allowed = match answer.status {
+            404 => expected.deleted,
+            // A disk only grows.
+            400 => verb == "upgrade",
+            200 | 202 | 409 => !expected.deleted,
+            _ => false,
         };
         assert!(allowed, "{verb}: {} {}", answer.status, answer.text);
     }
@@ -187,6 +196,10 @@ impl Life {
             } else {
                 match newest.state {
                     OperationState::Succeeded => status == newest.kind.final_status(),
+                    OperationState::Failed if newest.turned_back().is_some() => {
+                        status == ProjectStatus::Active
+                            || (expected.vanished && status == ProjectStatus::Failed)
+                    }
                     // Only what vanished, or what failed eight times, may be left failed.
                     OperationState::Failed => {
                         status == ProjectStatus::Failed

@@ -25,6 +25,7 @@ mod reconcile;
 mod stage;
 mod statements;
 mod tenants;
+mod upgrades;
 mod usage;
 mod usage_report;
 mod webhooks;

@@ -413,8 +413,9 @@ async fn work_in_flight_is_shown_and_keeps_others_out() {
     assert_eq!(told["attempts"], 0);
     assert_eq!(told["error"], Value::Null);
 
-    for verb in ["pause", "restore", "restart"] {
-        let refused = partner.post(&format!("/{id}/{verb}"), &json!({})).await;
+    for verb in ["pause", "restore", "restart", "upgrade"] {
+        let body = json!({ "instance_type": "small" });
+        let refused = partner.post(&format!("/{id}/{verb}"), &body).await;
         let refused = refused.expect_code(409, "operation_in_progress");
         assert_eq!(
             refused["operation"],

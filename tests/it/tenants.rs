@@ -83,6 +83,12 @@ const PARTNERSHIP: &[Route] = &[
         Model::WhiteLabel,
         Some("{}"),
     ),
+    route(
+        "POST",
+        "/{projectId}/upgrade",
+        Model::WhiteLabel,
+        Some(r#"{"instance_type":"small"}"#),
+    ),
     route("DELETE", "/{projectId}", Model::WhiteLabel, None),
     route(
         "POST",

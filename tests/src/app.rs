@@ -61,6 +61,7 @@ pub struct App {
     pub control_plane: ControlPlane,
     pub base_url: String,
     pub sim: SimCompute,
+    pub agents: Arc<SimAgents>,
     pub database: Arc<TestDatabase>,
     pub http: reqwest::Client,
     sealing_key: SecretString,
@@ -91,8 +92,11 @@ impl App {
         let sim = SimCompute::new(options.sim.clone())
             .await
             .expect("the sim listens");
+        let control_plane = control_plane(&database, &sealing_key, &options, &base_url);
+        let agents = SimAgents::install(control_plane.clone(), &sim);
         let mut app = Self {
-            control_plane: control_plane(&database, &sealing_key, &options, &base_url),
+            control_plane,
+            agents,
             base_url,
             sim,
             database,
@@ -109,7 +113,6 @@ impl App {
             .rotate_signing_keys(false)
             .await
             .expect("a signing key can be made");
-        SimAgents::install(app.control_plane.clone(), &app.sim);
         app.serve(listener, app.control_plane.clone());
         if app.options.worker {
             app.worker = Some(app.start_worker(app.worker_config("main")));

@@ -7,15 +7,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cp_domain::ControlPlane;
-use cp_model::MachineId;
 use cp_model::agent_protocol::{DesiredState, ObservedState, RegisterRequest, ReportRequest};
+use cp_model::{InstanceType, MachineId};
 use cp_provider::sim::{SimBoot, SimCompute, SimHost};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use secrecy::ExposeSecret;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-type Disks = HashMap<MachineId, (String, u64)>;
+type Disks = HashMap<MachineId, Disk>;
+
+/// What a machine keeps over its boots.
+#[derive(Clone)]
+struct Disk {
+    agent_token: String,
+    boots: u64,
+    /// The release that served last.
+    release: String,
+}
+
+/// What a backend runs whose project is pinned to no release.
+const NEWEST: &str = "v2.3.0";
 
 fn lock(disks: &Mutex<Disks>) -> MutexGuard<'_, Disks> {
     disks.lock().unwrap_or_else(PoisonError::into_inner)
@@ -26,8 +38,11 @@ fn lock(disks: &Mutex<Disks>) -> MutexGuard<'_, Disks> {
 pub struct SimAgents {
     control_plane: ControlPlane,
     sim: SimCompute,
-    /// The token that each machine's agent keeps on its disk, and how often it booted.
     disks: Mutex<Disks>,
+    /// These do not become healthy.
+    sick_releases: Mutex<HashSet<String>>,
+    /// Machines of these types do not come up.
+    dead_types: Mutex<HashSet<InstanceType>>,
 }
 
 impl SimAgents {
@@ -36,15 +51,40 @@ impl SimAgents {
             control_plane,
             sim: sim.clone(),
             disks: Mutex::default(),
+            sick_releases: Mutex::default(),
+            dead_types: Mutex::default(),
         });
         sim.set_host(this.clone());
         this
     }
 
+    /// From now on this release does not become healthy, and agents roll back.
+    pub fn sicken(&self, release: &str) {
+        let mut sick = self.sick_releases.lock();
+        let sick = sick.as_mut().expect("nobody panics with it");
+        sick.insert(release.to_owned());
+    }
+
+    /// From now on machines of this type run, but nothing comes up on them.
+    pub fn keep_down(&self, kind: InstanceType) {
+        let mut dead = self.dead_types.lock();
+        dead.as_mut().expect("nobody panics with it").insert(kind);
+    }
+
+    /// They do again, from their next boot on.
+    pub fn let_up(&self, kind: InstanceType) {
+        let mut dead = self.dead_types.lock();
+        dead.as_mut().expect("nobody panics with it").remove(&kind);
+    }
+
+    fn comes_up(&self, machine: MachineId) -> bool {
+        let dead = self.dead_types.lock().expect("nobody panics with it");
+        let mut alive = self.sim.alive().into_iter();
+        alive.any(|m| m.machine_id == machine && !dead.contains(&m.instance_type))
+    }
+
     fn boot_number(&self, machine: MachineId) -> u64 {
-        lock(&self.disks)
-            .get(&machine)
-            .map_or(0, |(_, boots)| *boots)
+        lock(&self.disks).get(&machine).map_or(0, |disk| disk.boots)
     }
 
     fn is_running(&self, machine: MachineId, boot: u64) -> bool {
@@ -58,16 +98,20 @@ impl SimAgents {
 
     async fn live(&self, boot: SimBoot) {
         let machine = boot.machine_id;
+        if !self.comes_up(machine) {
+            return;
+        }
         let (token, number) = {
             let mut disks = lock(&self.disks);
-            let fresh = || {
-                OpaqueSecret::generate(SecretKind::AgentToken)
+            let disk = disks.entry(machine).or_insert_with(|| Disk {
+                agent_token: OpaqueSecret::generate(SecretKind::AgentToken)
                     .expose()
-                    .to_owned()
-            };
-            let disk = disks.entry(machine).or_insert_with(|| (fresh(), 0));
-            disk.1 += 1;
-            disk.clone()
+                    .to_owned(),
+                boots: 0,
+                release: NEWEST.into(),
+            });
+            disk.boots += 1;
+            (disk.agent_token.clone(), disk.boots)
         };
         let register = RegisterRequest {
             machine_id: machine,
@@ -130,10 +174,24 @@ impl SimAgents {
 
     /// Makes the machine what it shall be; what there is to report of it.
     fn obey(&self, machine: MachineId, desired: &DesiredState) -> ReportRequest {
+        let mut rolled_back_from = None;
+        let mut serving = None;
         let (state, restarts) = if let Some(backend) = &desired.backend {
             let key = backend.env["ACCESS_API_KEY"].clone();
             self.sim.serve(machine, backend.project_id, key);
-            (ObservedState::Serving, backend.restarts)
+            let wanted = backend.release.as_deref().unwrap_or(NEWEST);
+            let sick = self.sick_releases.lock().expect("nobody panics with it");
+            let mut disks = lock(&self.disks);
+            let disk = disks.get_mut(&machine).expect("it booted");
+            let state = if sick.contains(wanted) {
+                rolled_back_from = Some(wanted.to_owned());
+                ObservedState::Failing
+            } else {
+                wanted.clone_into(&mut disk.release);
+                ObservedState::Serving
+            };
+            serving = Some(disk.release.clone());
+            (state, backend.restarts)
         } else {
             self.sim.serve_nothing(machine);
             (ObservedState::Idle, 0)
@@ -143,8 +201,8 @@ impl SimAgents {
             state,
             restarts,
             backend_version: Some("2.3.1-sim".into()),
-            backend_release: None,
-            rolled_back_from: None,
+            backend_release: serving,
+            rolled_back_from,
             message: None,
             agent_version: "sim".into(),
         }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cp_model::{Machine, MachineId, MachineState, ProjectId, ProjectStatus, Region};
+use cp_model::{Machine, MachineId, MachineSize, MachineState, ProjectId, ProjectStatus, Region};
 use cp_provider::{Machine as Found, Power};
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
@@ -16,6 +16,7 @@ struct ProjectRow {
     id: ProjectId,
     status: ProjectStatus,
     access_host: Option<String>,
+    size: MachineSize,
 }
 
 impl App {
@@ -148,6 +149,24 @@ impl App {
             return Some(told);
         }
         if status == ProjectStatus::Active {
+            let alive = self.sim.alive();
+            let found = own
+                .iter()
+                .find_map(|row| alive.iter().find(|m| m.machine_id == row.id));
+            let provided = found.map(|m| MachineSize {
+                instance_type: m.instance_type,
+                volume_gib: self.sim.volume_gib(m.machine_id).unwrap_or_default(),
+            });
+            let recorded = own.first().map(|row| MachineSize {
+                instance_type: row.instance_type,
+                volume_gib: row.volume_gib,
+            });
+            if recorded != Some(project.size) || provided != recorded {
+                return Some(format!(
+                    "project {id} has {:?}, its machine's row {recorded:?}, its machine {provided:?}",
+                    project.size
+                ));
+            }
             let host = project.access_host.as_deref().unwrap_or_default();
             return self.probe(id, host).await.err();
         }
@@ -232,16 +251,20 @@ async fn open_runs(conn: &mut PgConnection) -> HashMap<MachineId, (ProjectId, i6
 }
 
 async fn projects(conn: &mut PgConnection) -> Vec<ProjectRow> {
-    let rows: Vec<(Uuid, String, Option<String>)> =
-        sqlx::query_as("select id, status, access_host from projects")
+    let rows: Vec<(Uuid, String, Option<String>, String, i32)> =
+        sqlx::query_as("select id, status, access_host, instance_type, volume_gib from projects")
             .fetch_all(conn)
             .await
             .expect("projects can be read");
     rows.into_iter()
-        .map(|(id, status, access_host)| ProjectRow {
+        .map(|(id, status, access_host, kind, volume_gib)| ProjectRow {
             id: ProjectId(id),
             status: status.parse().expect("a status is one that we know"),
             access_host,
+            size: MachineSize {
+                instance_type: kind.parse().expect("a type is one that we know"),
+                volume_gib,
+            },
         })
         .collect()
 }

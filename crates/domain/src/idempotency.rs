@@ -3,7 +3,7 @@
 //! finds what was done and builds the answer again.
 
 use chrono::TimeDelta;
-use cp_model::{PartnerId, ProjectId, UserId};
+use cp_model::{OperationId, PartnerId, ProjectId, UserId};
 use cp_storage::{PgConnection, idempotency};
 use cp_tokens::secret::constant_time_eq;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,13 @@ const LOCK: TimeDelta = TimeDelta::seconds(90);
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     User(UserId),
+    /// Nothing had to be done, or the project was made.
     Project(ProjectId),
+    /// Long work on a project was begun.
+    Operation {
+        project: ProjectId,
+        operation: OperationId,
+    },
 }
 
 pub struct StoredAnswer {

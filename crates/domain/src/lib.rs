@@ -42,6 +42,7 @@ pub use create::ProjectRequest;
 pub use errors::{DomainError, DomainResult, Thing};
 pub use idempotency::{Begun, Effect, StoredAnswer};
 pub use keys::{PublishedJwks, SigningKeySummary};
+pub use lifecycle::Upgrade;
 pub use partners::{NewPartner, PartnerCredentials};
 pub use rate_limit::RateLimit;
 pub use reads::{Access, OperationSummary, Page, ProjectAccess, ProjectView};

@@ -1,11 +1,96 @@
-//! What a partner does to a project that exists: pause, restore, restart, delete.
+//! What a partner does to a project that exists: pause, restore, restart, upgrade, delete.
 
-use cp_model::{Failure, OperationKind, Project, ProjectId, ProjectStatus, field};
+use cp_model::catalogue::MAX_VOLUME_GIB;
+use cp_model::{
+    Failure, FieldError, FieldResult, InstanceType, MachineSize, OperationKind, Project, ProjectId,
+    ProjectStatus, UpgradePlan, field,
+};
 use cp_storage::{PgConnection, StorageError, accounts, machines, operations, projects};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::context::{IdempotentRequest, PartnerCaller};
 use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
+
+/// What a project's machine shall be made of; what is left out stays. Made by [`Upgrade::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upgrade {
+    instance_type: Option<InstanceType>,
+    volume_gib: Option<i32>,
+}
+
+impl Upgrade {
+    /// `volume_size_gib`: 1 to [`MAX_VOLUME_GIB`].
+    pub fn new(
+        instance_type: Option<InstanceType>,
+        volume_size_gib: Option<i64>,
+    ) -> FieldResult<Self> {
+        if instance_type.is_none() && volume_size_gib.is_none() {
+            let rule = "or volume_size_gib must be given";
+            return Err(FieldError::new("instance_type", rule));
+        }
+        let volume_gib = volume_size_gib.map(|given| {
+            let fits = i32::try_from(given).ok();
+            fits.filter(|gib| (1..=MAX_VOLUME_GIB).contains(gib))
+                .ok_or_else(|| {
+                    FieldError::new(VOLUME, format!("must be between 1 and {MAX_VOLUME_GIB}"))
+                })
+        });
+        Ok(Self {
+            instance_type,
+            volume_gib: volume_gib.transpose()?,
+        })
+    }
+
+    fn plan(self, from: MachineSize) -> FieldResult<UpgradePlan> {
+        let to = MachineSize {
+            instance_type: self.instance_type.unwrap_or(from.instance_type),
+            volume_gib: self.volume_gib.unwrap_or(from.volume_gib),
+        };
+        if to.volume_gib < from.volume_gib {
+            let rule = format!(
+                "must be at least {}, the size that the disk has: a disk only grows",
+                from.volume_gib
+            );
+            return Err(FieldError::new(VOLUME, rule));
+        }
+        Ok(UpgradePlan { from, to })
+    }
+}
+
+const VOLUME: &str = "volume_size_gib";
+
+/// A change that ends with the project in the change's final status.
+enum Change<'a> {
+    Pause,
+    Restore,
+    Restart { release: Option<&'a str> },
+    Upgrade(Upgrade),
+}
+
+impl Change<'_> {
+    const fn kind(&self) -> OperationKind {
+        match self {
+            Self::Pause => OperationKind::Pause,
+            Self::Restore => OperationKind::Restore,
+            Self::Restart { .. } => OperationKind::Restart,
+            Self::Upgrade(_) => OperationKind::Upgrade,
+        }
+    }
+
+    /// What its operation has to know. None: the project is as it shall be.
+    fn plan(&self, project: &Project) -> FieldResult<Option<Value>> {
+        let is_there = project.status == self.kind().final_status();
+        let (is_needed, data) = match self {
+            Self::Pause | Self::Restore => (!is_there, json!({})),
+            Self::Restart { .. } => (true, json!({})),
+            Self::Upgrade(upgrade) => {
+                let plan = upgrade.plan(project.size())?;
+                (!is_there || plan.from != plan.to, json!(plan))
+            }
+        };
+        Ok(is_needed.then_some(data))
+    }
+}
 
 impl ControlPlane {
     /// Stops the machine, keeps the disk. Nothing to do for a paused project.
@@ -15,8 +100,7 @@ impl ControlPlane {
         id: ProjectId,
         key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        self.change_project(by, id, key, OperationKind::Pause, None)
-            .await
+        self.change_project(by, id, key, Change::Pause).await
     }
 
     /// Starts the machine of a paused project. Nothing to do for an active one.
@@ -26,8 +110,7 @@ impl ControlPlane {
         id: ProjectId,
         key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        self.change_project(by, id, key, OperationKind::Restore, None)
-            .await
+        self.change_project(by, id, key, Change::Restore).await
     }
 
     /// Restarts the backend, with another release if one is named.
@@ -38,10 +121,23 @@ impl ControlPlane {
         release: Option<&str>,
         key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        let release = release
-            .map(|r| field::release("insforge_oss_version", r))
-            .transpose()?;
-        self.change_project(by, id, key, OperationKind::Restart, release.as_deref())
+        let release = release.map(|r| field::release("insforge_oss_version", r));
+        let release = release.transpose()?;
+        let release = release.as_deref();
+        self.change_project(by, id, key, Change::Restart { release })
+            .await
+    }
+
+    /// Gives an active project's machine another size, a bigger disk, or both. Nothing to do when
+    /// it has them.
+    pub async fn upgrade_project(
+        &self,
+        by: &PartnerCaller,
+        id: ProjectId,
+        upgrade: Upgrade,
+        key: Option<&IdempotentRequest>,
+    ) -> DomainResult<Effect> {
+        self.change_project(by, id, key, Change::Upgrade(upgrade))
             .await
     }
 
@@ -50,16 +146,13 @@ impl ControlPlane {
         by: &PartnerCaller,
         id: ProjectId,
         key: Option<&IdempotentRequest>,
-        kind: OperationKind,
-        release: Option<&str>,
+        change: Change<'_>,
     ) -> DomainResult<Effect> {
-        let partner = &by.partner.id;
+        let (partner, kind) = (&by.partner.id, change.kind());
         let mut tx = self.db().begin().await?;
         self.take_key(&mut tx, partner, key).await?;
         let project = self.lock_own_project(&mut tx, by, id).await?;
-        // A restart always does something; the others only bring about a status.
-        let nothing_to_do = kind != OperationKind::Restart && project.status == kind.final_status();
-        if !nothing_to_do {
+        let effect = if let Some(data) = change.plan(&project)? {
             self.check_idle(&mut tx, id).await?;
             if !kind.starts_from().contains(&project.status) {
                 return Err(DomainError::WrongStatus {
@@ -76,23 +169,25 @@ impl ControlPlane {
             }
             self.enter(&mut tx, &project, kind.transitional_status())
                 .await?;
-            if let Some(release) = release {
+            if let Change::Restart {
+                release: Some(release),
+            } = change
+            {
                 projects::set_release(&mut tx, id, release).await?;
             }
-            let actor = by.actor();
-            self.begin_operation(
-                &mut tx,
-                id,
-                kind,
-                &actor,
-                by.caller.request_id.as_str(),
-                json!({}),
-            )
-            .await?;
+            let (actor, request) = (by.actor(), by.caller.request_id.as_str());
+            let operation = self
+                .begin_operation(&mut tx, id, kind, &actor, request, data)
+                .await?;
             self.audit_project(&mut tx, by, audit_action(kind), id)
                 .await?;
-        }
-        let effect = Effect::Project(id);
+            Effect::Operation {
+                project: id,
+                operation,
+            }
+        } else {
+            Effect::Project(id)
+        };
         self.note_effect(&mut tx, partner, key, effect).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(effect)
@@ -186,6 +281,7 @@ const fn past_tense(kind: OperationKind) -> &'static str {
         OperationKind::Pause => "paused",
         OperationKind::Restore => "restored",
         OperationKind::Restart => "restarted",
+        OperationKind::Upgrade => "upgraded",
         OperationKind::Delete => "deleted",
         OperationKind::Rebuild => "rebuilt",
     }
@@ -197,6 +293,7 @@ const fn audit_action(kind: OperationKind) -> &'static str {
         OperationKind::Pause => "project.paused",
         OperationKind::Restore => "project.restored",
         OperationKind::Restart => "project.restarted",
+        OperationKind::Upgrade => "project.upgraded",
         OperationKind::Delete => "project.deleted",
         OperationKind::Rebuild => "project.rebuilt",
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use cp_model::catalogue::DEFAULT_VOLUME_GIB;
-use cp_model::{InstanceType, Machine, MachineId, MachineState, Project, ProjectId, Region};
+use cp_model::{
+    InstanceType, Machine, MachineId, MachineSize, MachineState, Project, ProjectId, Region,
+};
 use cp_storage::machines::{NewMachine, PoolLevel};
 use cp_storage::{PgConnection, machine_runs, machines, projects};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
@@ -65,22 +67,24 @@ impl ControlPlane {
             machines::mark_state(&mut tx, machine.id, MachineState::Terminating, self.now())
                 .await?;
         }
-        let (region, kind) = (project.region, project.instance_type);
-        if let Some(warm) = machines::claim_warm(
-            &mut tx,
-            provider,
-            region,
-            kind,
-            project.id,
-            self.now() - SILENCE,
-        )
-        .await?
+        let (region, size) = (project.region, project.size());
+        // The pool's machines have the usual disk.
+        if size.volume_gib == DEFAULT_VOLUME_GIB
+            && let Some(warm) = machines::claim_warm(
+                &mut tx,
+                provider,
+                region,
+                size.instance_type,
+                project.id,
+                self.now() - SILENCE,
+            )
+            .await?
         {
             commit(tx).await?;
             return Ok(warm);
         }
         let id = self
-            .intend_machine(&mut tx, provider, region, kind, Some(project.id))
+            .intend_machine(&mut tx, provider, region, size, Some(project.id))
             .await?;
         let machine = machines::find_machine(&mut tx, id)
             .await?
@@ -95,7 +99,7 @@ impl ControlPlane {
         conn: &mut PgConnection,
         provider: &str,
         region: Region,
-        instance_type: InstanceType,
+        size: MachineSize,
         project_id: Option<ProjectId>,
     ) -> DomainResult<MachineId> {
         let id = MachineId::generate();
@@ -104,8 +108,8 @@ impl ControlPlane {
             id,
             provider,
             region,
-            instance_type,
-            volume_gib: DEFAULT_VOLUME_GIB,
+            instance_type: size.instance_type,
+            volume_gib: size.volume_gib,
             project_id,
             bootstrap_hash: &token.hash().0,
             bootstrap_sealed: &self.sealer().seal(token.expose().as_bytes(), &context(id)),
@@ -260,6 +264,33 @@ impl ControlPlane {
         commit(tx).await
     }
 
+    /// The provider gave the project's machine this size.
+    pub async fn record_size(
+        &self,
+        lease: &Lease,
+        machine: MachineId,
+        size: MachineSize,
+    ) -> DomainResult<()> {
+        let mut tx = self.begin_under(lease).await?;
+        machines::set_size(&mut tx, machine, size).await?;
+        projects::set_size(&mut tx, lease.project, size).await?;
+        commit(tx).await
+    }
+
+    /// The agent gave up the release that was desired: the one that serves instead is desired from
+    /// now on.
+    pub async fn settle_for_release(
+        &self,
+        lease: &Lease,
+        machine: MachineId,
+        serving: &str,
+    ) -> DomainResult<()> {
+        let mut tx = self.begin_under(lease).await?;
+        projects::set_release(&mut tx, lease.project, serving).await?;
+        machines::bump_desired(&mut tx, machine).await?;
+        commit(tx).await
+    }
+
     pub async fn list_living_machines(
         &self,
         provider: &str,
@@ -379,9 +410,13 @@ impl ControlPlane {
             .find(|l| l.region == region && l.instance_type == instance_type);
         let (ready, coming) = level.map_or((0, 0), |l| (l.ready, l.coming));
         let wanted = i64::from(wanted);
+        let size = MachineSize {
+            instance_type,
+            volume_gib: DEFAULT_VOLUME_GIB,
+        };
         for _ in (ready + coming)..wanted {
             let id = self
-                .intend_machine(&mut tx, provider, region, instance_type, None)
+                .intend_machine(&mut tx, provider, region, size, None)
                 .await?;
             plan.launch.push(id);
         }

@@ -155,8 +155,13 @@ impl ControlPlane {
         )
     }
 
-    /// Ends the operation well: the project reaches its final status in the same transaction.
-    pub async fn succeed_operation(&self, lease: &Lease) -> DomainResult<()> {
+    /// Ends the operation: the project reaches its final status in the same transaction. One that
+    /// turned back has failed with that reason, although the project is well.
+    pub async fn finish_operation(
+        &self,
+        lease: &Lease,
+        turned_back: Option<&Failure>,
+    ) -> DomainResult<()> {
         let now = self.now();
         let mut tx = self.begin_under(lease).await?;
         let project = lock(&mut tx, lease.project).await?;
@@ -165,19 +170,30 @@ impl ControlPlane {
         if lease.kind == OperationKind::Delete {
             project_secrets::delete_secrets(&mut tx, project.id).await?;
         }
-        let done = OperationState::Succeeded;
+        let (end, how) = match turned_back {
+            None => (OperationState::Succeeded, "succeeded"),
+            Some(_) => (OperationState::Failed, "rolled_back"),
+        };
         held(
-            operations::mark_finished(&mut tx, lease.operation, lease.generation, done, None, now)
-                .await?,
+            operations::mark_finished(
+                &mut tx,
+                lease.operation,
+                lease.generation,
+                end,
+                turned_back,
+                now,
+            )
+            .await?,
         )?;
-        let action = format!("{}.succeeded", lease.kind);
+        let action = format!("{}.{how}", lease.kind);
+        let details = turned_back.map_or(json!({}), |failure| json!({ "code": failure.code }));
         self.audit_operation(
             &mut tx,
             "system",
             &action,
             lease.operation,
             &project,
-            json!({}),
+            details,
         )
         .await?;
         commit(tx).await
@@ -380,7 +396,13 @@ impl ControlPlane {
             };
             self.enter(&mut tx, &project, kind.transitional_status())
                 .await?;
-            let data = json!({ "retries": id.to_string() });
+            // Another one of the same kind has the same to do.
+            let mut data = if kind == operation.kind {
+                operation.data.clone()
+            } else {
+                json!({})
+            };
+            data["retries"] = json!(id.to_string());
             self.begin_operation(&mut tx, project.id, kind, "operator", "-", data)
                 .await?
         } else {

@@ -7,6 +7,7 @@ use cp_tokens::sealing::Sealer;
 use cp_tokens::secret::{generate_anon_key, generate_api_key, random_text};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::operations::{Lease, commit};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// What a backend keeps secret (contract/project-backend.md section 1.2).
@@ -126,5 +127,20 @@ impl ControlPlane {
             .await?
             .ok_or(DomainError::NotFound(Thing::Project))?;
         open(self.sealer(), project, SecretName::ApiKey, &sealed)
+    }
+
+    /// The project's owner gave the backend another API key, of which nobody told us.
+    pub async fn record_rotated_api_key(
+        &self,
+        lease: &Lease,
+        api_key: &SecretString,
+    ) -> DomainResult<()> {
+        let (project, name) = (lease.project, SecretName::ApiKey);
+        let sealed = self
+            .sealer()
+            .seal(api_key.expose_secret().as_bytes(), &name.context(project));
+        let mut tx = self.begin_under(lease).await?;
+        project_secrets::replace_secret(&mut tx, project, name.as_str(), &sealed).await?;
+        commit(tx).await
     }
 }

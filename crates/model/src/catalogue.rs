@@ -1,5 +1,7 @@
 //! What a project can be made of: regions, instance types and plans (seeds/partnership.md).
 
+use serde::{Deserialize, Serialize};
+
 use crate::text_enum;
 
 text_enum!(
@@ -38,6 +40,17 @@ impl InstanceType {
 
 /// The disk of a new machine, in GiB.
 pub const DEFAULT_VOLUME_GIB: i32 = 8;
+
+/// The biggest disk, in GiB: EBS gp3 ends at 16 TiB.
+pub const MAX_VOLUME_GIB: i32 = 16 * 1024;
+
+/// What a machine is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSize {
+    pub instance_type: InstanceType,
+    /// Of its disk. A disk only grows.
+    pub volume_gib: i32,
+}
 
 text_enum!(
     /// What an organization pays for.

@@ -15,7 +15,7 @@ pub mod project;
 pub mod usage;
 pub mod webhook;
 
-pub use catalogue::{InstanceType, Plan, Region};
+pub use catalogue::{InstanceType, MachineSize, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};
 pub use ids::{
@@ -24,7 +24,7 @@ pub use ids::{
 };
 pub use machine::{Machine, MachineState};
 pub use oauth::{CLI_CLIENT_ID, ClientId, ClientKind, OAuthClient, Scope, Scopes};
-pub use operation::{Operation, OperationKind, OperationState};
+pub use operation::{Operation, OperationKind, OperationState, UpgradePlan};
 pub use partner::{Partner, PartnershipModel};
 pub use project::{Failure, Project, ProjectStatus};
 pub use usage::{Amounts, Metric, MetricKind, Run, RunChanges, UsagePeriod};

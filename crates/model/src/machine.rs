@@ -27,6 +27,10 @@ pub struct Machine {
     pub observed_state: Option<ObservedState>,
     pub observed_restarts: Option<i64>,
     pub backend_version: Option<String>,
+    /// The release that serves, and the desired one that was given up for it
+    /// ([`crate::agent_protocol::ReportRequest`]).
+    pub backend_release: Option<String>,
+    pub rolled_back_from: Option<String>,
     /// Why the agent fails, in its own words.
     pub agent_message: Option<String>,
     /// Until then it may register.
@@ -43,6 +47,15 @@ impl Machine {
         self.observed_state == Some(ObservedState::Serving)
             && self.observed_generation >= Some(self.desired_generation)
             && self.observed_restarts >= Some(self.restarts)
+    }
+
+    /// The release that serves, when the agent has given up the one that is desired now.
+    pub fn rolled_back_to(&self) -> Option<&str> {
+        let gave_up = self.observed_state == Some(ObservedState::Failing)
+            && self.rolled_back_from.is_some()
+            && self.observed_generation >= Some(self.desired_generation)
+            && self.observed_restarts >= Some(self.restarts);
+        self.backend_release.as_deref().filter(|_| gave_up)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
+use crate::catalogue::MachineSize;
 use crate::project::{Failure, ProjectStatus};
 use crate::{OperationId, ProjectId, text_enum};
 
@@ -16,7 +18,9 @@ pub struct Operation {
     pub state: OperationState,
     /// The step that runs next, by its name in the worker.
     pub step: String,
-    /// What later steps need of earlier ones; never a secret.
+    /// What later steps need of earlier ones; never a secret. With `turned_back`, a [`Failure`], it
+    /// does not get what was asked for and brings the project back to what it was: then it ends as
+    /// failed, and the project as after success.
     pub data: serde_json::Value,
     pub attempts: i32,
     pub max_attempts: i32,
@@ -43,6 +47,8 @@ text_enum!(
         Pause = "pause",
         Restore = "restore",
         Restart = "restart",
+        /// Gives the machine another size, a bigger disk, or both.
+        Upgrade = "upgrade",
         Delete = "delete",
         /// Gives a project whose machine is gone for good a new, empty one. Only an operator can
         /// start it, since the data of the old machine is lost (`operation retry --accept-data-loss`).
@@ -58,6 +64,7 @@ impl OperationKind {
             Self::Pause => ProjectStatus::Pausing,
             Self::Restore => ProjectStatus::Restoring,
             Self::Restart => ProjectStatus::Restarting,
+            Self::Upgrade => ProjectStatus::Upgrading,
             Self::Delete => ProjectStatus::Deleting,
         }
     }
@@ -65,7 +72,7 @@ impl OperationKind {
     /// The project's status when the operation has succeeded.
     pub const fn final_status(self) -> ProjectStatus {
         match self {
-            Self::Provision | Self::Rebuild | Self::Restore | Self::Restart => {
+            Self::Provision | Self::Rebuild | Self::Restore | Self::Restart | Self::Upgrade => {
                 ProjectStatus::Active
             }
             Self::Pause => ProjectStatus::Paused,
@@ -79,7 +86,7 @@ impl OperationKind {
         use ProjectStatus as S;
         match self {
             Self::Provision => &[],
-            Self::Pause | Self::Restart => &[S::Active],
+            Self::Pause | Self::Restart | Self::Upgrade => &[S::Active],
             Self::Restore => &[S::Paused],
             Self::Rebuild => &[S::Failed],
             Self::Delete => &[
@@ -102,16 +109,20 @@ impl OperationKind {
             Self::Pause => "stop_machine",
             Self::Restore => "start_machine",
             Self::Restart => "plan_restart",
+            Self::Upgrade => "grow_volume",
             Self::Delete => "await_quiet",
         }
     }
 
     /// How long the whole may take before it is failed. A delete has no deadline: machines cost
-    /// money until they are gone, so it is tried for ever and shows in `operation list`.
+    /// money until they are gone, so it is tried for ever and shows in `operation list`. A restart
+    /// with another release and an upgrade have time to turn back.
     pub const fn deadline(self) -> Option<Duration> {
         match self {
             Self::Provision | Self::Rebuild => Some(Duration::from_mins(20)),
-            Self::Restore | Self::Restart => Some(Duration::from_mins(15)),
+            Self::Restore => Some(Duration::from_mins(15)),
+            Self::Restart => Some(Duration::from_mins(35)),
+            Self::Upgrade => Some(Duration::from_mins(40)),
             Self::Pause => Some(Duration::from_mins(10)),
             Self::Delete => None,
         }
@@ -139,6 +150,22 @@ text_enum!(
     }
 );
 
+impl Operation {
+    /// Why it turned back, if it did.
+    pub fn turned_back(&self) -> Option<Failure> {
+        serde_json::from_value(self.data[TURNED_BACK].clone()).ok()
+    }
+
+    /// Its data from the moment on at which it turns back.
+    pub fn turning_back(&self, failure: &Failure) -> serde_json::Value {
+        let mut data = self.data.clone();
+        data[TURNED_BACK] = serde_json::json!(failure);
+        data
+    }
+}
+
+const TURNED_BACK: &str = "turned_back";
+
 impl OperationState {
     /// Whether it still holds its project (design.md, invariant 2).
     pub const fn is_in_flight(self) -> bool {
@@ -156,6 +183,13 @@ impl OperationState {
             S::Succeeded | S::Cancelled => false,
         }
     }
+}
+
+/// What `Operation::data` of an upgrade holds from its beginning on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradePlan {
+    pub from: MachineSize,
+    pub to: MachineSize,
 }
 
 /// Waits between attempts: doubling from one second to five minutes, before jitter.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::catalogue::MachineSize;
 use crate::{InstanceType, OrganizationId, PartnerId, ProjectId, Region, UserId, text_enum};
 
 /// One backend, as the control plane keeps it. Holds no secret.
@@ -19,6 +20,8 @@ pub struct Project {
     pub app_key: String,
     pub region: Region,
     pub instance_type: InstanceType,
+    /// Of its machine's disk, in GiB.
+    pub volume_gib: i32,
     pub status: ProjectStatus,
     pub failure: Option<Failure>,
     /// Base URL at which its backend answers; none until it has a machine with an address.
@@ -30,7 +33,7 @@ pub struct Project {
 }
 
 /// Why something failed: a stable code, and words for people. Never a secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     pub code: String,
     pub message: String,
@@ -61,6 +64,15 @@ text_enum!(
         Deleted = "deleted",
     }
 );
+
+impl Project {
+    pub fn size(&self) -> MachineSize {
+        MachineSize {
+            instance_type: self.instance_type,
+            volume_gib: self.volume_gib,
+        }
+    }
+}
 
 impl ProjectStatus {
     /// Whether a project may go from this status straight to `next`.

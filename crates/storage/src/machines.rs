@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use cp_model::agent_protocol::ReportRequest;
-use cp_model::{InstanceType, Machine, MachineId, MachineState, ProjectId, Region};
+use cp_model::{InstanceType, Machine, MachineId, MachineSize, MachineState, ProjectId, Region};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ struct MachineRow {
     observed_state: Option<String>,
     observed_restarts: Option<i64>,
     backend_version: Option<String>,
+    backend_release: Option<String>,
+    rolled_back_from: Option<String>,
     agent_message: Option<String>,
     bootstrap_expires_at: Option<DateTime<Utc>>,
     registered_at: Option<DateTime<Utc>>,
@@ -57,6 +59,8 @@ impl TryFrom<MachineRow> for Machine {
                 .transpose()?,
             observed_restarts: row.observed_restarts,
             backend_version: row.backend_version,
+            backend_release: row.backend_release,
+            rolled_back_from: row.rolled_back_from,
             agent_message: row.agent_message,
             bootstrap_expires_at: row.bootstrap_expires_at,
             registered_at: row.registered_at,
@@ -75,7 +79,7 @@ macro_rules! query_machines {
             $head + " m.id, m.provider, m.provider_ref, m.region, m.instance_type, m.volume_gib, m.state, \
                      m.project_id, m.held_data, m.address, m.desired_generation, m.restarts, \
                      m.observed_generation, m.observed_state, m.observed_restarts, m.backend_version, \
-                     m.agent_message, m.bootstrap_expires_at, m.registered_at, m.last_seen_at, m.missing_since, m.created_at " + $tail
+                     m.backend_release, m.rolled_back_from, m.agent_message, m.bootstrap_expires_at, m.registered_at, m.last_seen_at, m.missing_since, m.created_at " + $tail
             $(, $arg)*
         )
     };
@@ -354,27 +358,45 @@ pub async fn record_report(
     report: &ReportRequest,
     now: DateTime<Utc>,
 ) -> StorageResult<bool> {
-    let message: Option<String> = report
-        .message
-        .as_ref()
-        .map(|m| m.chars().take(500).collect());
+    let kept = |text: &Option<String>, most: usize| -> Option<String> {
+        text.as_ref().map(|text| text.chars().take(most).collect())
+    };
     let done = sqlx::query!(
         "update machines set observed_generation = $2, observed_state = $3, observed_restarts = $4,
-                backend_version = coalesce($5, backend_version), agent_message = $6, agent_version = $7,
-                last_seen_at = greatest(last_seen_at, $8)
+                backend_version = coalesce($5, backend_version), backend_release = $6, rolled_back_from = $7,
+                agent_message = $8, agent_version = $9, last_seen_at = greatest(last_seen_at, $10)
          where id = $1 and coalesce(observed_generation, 0) <= $2 and state not in ('terminating', 'terminated')",
         id.0,
         report.generation,
         report.state.as_str(),
         report.restarts,
-        report.backend_version.as_ref().map(|v| v.chars().take(64).collect::<String>()),
-        message,
+        kept(&report.backend_version, 64),
+        kept(&report.backend_release, 64),
+        kept(&report.rolled_back_from, 64),
+        kept(&report.message, 500),
         report.agent_version.chars().take(64).collect::<String>(),
         now
     )
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The machine's size as the provider has it now.
+pub async fn set_size(
+    conn: &mut PgConnection,
+    id: MachineId,
+    size: MachineSize,
+) -> StorageResult<()> {
+    sqlx::query!(
+        "update machines set instance_type = $2, volume_gib = $3 where id = $1",
+        id.0,
+        size.instance_type.as_str(),
+        size.volume_gib
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Forgets what the agent said, before its machine is started or its work changed: what is

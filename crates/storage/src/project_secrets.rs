@@ -55,6 +55,24 @@ pub async fn find_secret(
     .await?)
 }
 
+/// The backend has another one now.
+pub async fn replace_secret(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    kind: &str,
+    sealed: &[u8],
+) -> StorageResult<()> {
+    sqlx::query!(
+        "update project_secrets set sealed = $3 where project_id = $1 and kind = $2",
+        project.0,
+        kind,
+        sealed
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// When a project is deleted, what it kept secret is forgotten.
 pub async fn delete_secrets(conn: &mut PgConnection, project: ProjectId) -> StorageResult<()> {
     sqlx::query!(

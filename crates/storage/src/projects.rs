@@ -1,7 +1,9 @@
 //! Projects. Tenant queries name the tenant first; what runs for the service itself says so.
 
 use chrono::{DateTime, Utc};
-use cp_model::{Failure, OrganizationId, PartnerId, Project, ProjectId, ProjectStatus, UserId};
+use cp_model::{
+    Failure, MachineSize, OrganizationId, PartnerId, Project, ProjectId, ProjectStatus, UserId,
+};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -19,6 +21,7 @@ struct ProjectRow {
     app_key: String,
     region: String,
     instance_type: String,
+    volume_gib: i32,
     status: String,
     failure_code: Option<String>,
     failure_message: Option<String>,
@@ -45,6 +48,7 @@ impl TryFrom<ProjectRow> for Project {
             app_key: row.app_key,
             region: parse("projects", "region", &row.region)?,
             instance_type: parse("projects", "instance_type", &row.instance_type)?,
+            volume_gib: row.volume_gib,
             status: parse("projects", "status", &row.status)?,
             failure: row.failure_code.map(|code| Failure {
                 code,
@@ -65,7 +69,7 @@ macro_rules! query_projects {
         sqlx::query_as!(
             ProjectRow,
             "select p.id, p.organization_id, p.partner_id, p.user_id, p.external_id, p.name, p.app_key, p.region, \
-                    p.instance_type, p.status, p.failure_code, p.failure_message, p.access_host, p.release, \
+                    p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host, p.release, \
                     p.metadata, p.last_activity_at, p.created_at from projects p " + $rest
             $(, $arg)*
         )
@@ -204,6 +208,7 @@ struct ViewRow {
     app_key: String,
     region: String,
     instance_type: String,
+    volume_gib: i32,
     status: String,
     failure_code: Option<String>,
     failure_message: Option<String>,
@@ -228,7 +233,7 @@ pub async fn find_partner_project_view(
     let row = sqlx::query_as!(
         ViewRow,
         r#"select p.id, p.organization_id, p.user_id, p.external_id, p.name, p.app_key, p.region,
-                p.instance_type, p.status, p.failure_code, p.failure_message, p.access_host, p.release, p.metadata,
+                p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host, p.release, p.metadata,
                 p.last_activity_at, p.created_at, s.sealed as "api_key_sealed?",
                 o.id as "operation_id?", o.kind as "operation_kind?", o.state as "operation_state?"
          from projects p
@@ -255,6 +260,7 @@ pub async fn find_partner_project_view(
         app_key: row.app_key,
         region: row.region,
         instance_type: row.instance_type,
+        volume_gib: row.volume_gib,
         status: row.status,
         failure_code: row.failure_code,
         failure_message: row.failure_message,
@@ -451,6 +457,23 @@ pub async fn set_access_host(
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// What its machine is made of, and a next one would be.
+pub async fn set_size(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    size: MachineSize,
+) -> StorageResult<()> {
+    sqlx::query!(
+        "update projects set instance_type = $2, volume_gib = $3 where id = $1",
+        id.0,
+        size.instance_type.as_str(),
+        size.volume_gib
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 pub async fn set_release(

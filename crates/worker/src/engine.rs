@@ -15,6 +15,7 @@ use crate::crash::CrashPoint;
 use crate::step::{Outcome, StepContext, StepError, StepResult};
 use crate::{
     Worker, delete_project, pause_project, provision_project, restart_project, restore_project,
+    upgrade_project,
 };
 
 /// The longest wait between attempts of a delete, which is tried for ever.
@@ -160,8 +161,12 @@ impl Worker {
                     .await?;
             }
             Outcome::Done => {
-                control_plane.succeed_operation(lease).await?;
-                self.count_end(lease, operation, "succeeded");
+                let turned_back = operation.turned_back();
+                control_plane
+                    .finish_operation(lease, turned_back.as_ref())
+                    .await?;
+                let how = turned_back.map_or("succeeded", |_| "rolled_back");
+                self.count_end(lease, operation, how);
             }
             // A delete goes on until nothing is left: machines cost money.
             Outcome::Fail(failure) if lease.kind != OperationKind::Delete => {
@@ -233,6 +238,9 @@ fn find_step(kind: OperationKind, name: &str) -> Option<&'static str> {
         OperationKind::Restart => {
             restart_project::Step::parse(name).map(restart_project::Step::as_str)
         }
+        OperationKind::Upgrade => {
+            upgrade_project::Step::parse(name).map(upgrade_project::Step::as_str)
+        }
         OperationKind::Delete => {
             delete_project::Step::parse(name).map(delete_project::Step::as_str)
         }
@@ -245,6 +253,7 @@ async fn dispatch(context: &StepContext<'_>) -> StepResult {
         OperationKind::Pause => pause_project::run(context).await,
         OperationKind::Restore => restore_project::run(context).await,
         OperationKind::Restart => restart_project::run(context).await,
+        OperationKind::Upgrade => upgrade_project::run(context).await,
         OperationKind::Delete => delete_project::run(context).await,
     }
 }
@@ -262,6 +271,7 @@ pub fn all_steps(kind: OperationKind) -> Vec<&'static str> {
         OperationKind::Pause => names(pause_project::Step::ALL, pause_project::Step::as_str),
         OperationKind::Restore => names(restore_project::Step::ALL, restore_project::Step::as_str),
         OperationKind::Restart => names(restart_project::Step::ALL, restart_project::Step::as_str),
+        OperationKind::Upgrade => names(upgrade_project::Step::ALL, upgrade_project::Step::as_str),
         OperationKind::Delete => names(delete_project::Step::ALL, delete_project::Step::as_str),
     }
 }

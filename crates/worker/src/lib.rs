@@ -22,6 +22,7 @@ mod reconcile;
 mod restart_project;
 mod restore_project;
 mod step;
+mod upgrade_project;
 mod usage;
 mod webhooks;
 

@@ -17,26 +17,27 @@ steps!(
 
 pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
     match Step::parse(cx.step) {
-        Some(Step::StopMachine) | None => stop_machine(cx).await,
-        Some(Step::AwaitStopped) => await_stopped(cx).await,
+        Some(Step::StopMachine) | None => stop_machine(cx, Step::AwaitStopped.as_str()).await,
+        Some(Step::AwaitStopped) => await_stopped(cx, Outcome::Done).await,
     }
 }
 
-async fn stop_machine(cx: &StepContext<'_>) -> StepResult {
+pub(crate) async fn stop_machine(cx: &StepContext<'_>, next: &'static str) -> StepResult {
     let found = find_own(cx).await?;
     cx.compute().stop(found.at()).await?;
     cx.after_effect().await;
-    Ok(Outcome::Next(Step::AwaitStopped.as_str()))
+    Ok(Outcome::Next(next))
 }
 
-async fn await_stopped(cx: &StepContext<'_>) -> StepResult {
+/// `stopped`: the outcome once it has stopped.
+pub(crate) async fn await_stopped(cx: &StepContext<'_>, stopped: Outcome) -> StepResult {
     let found = find_own(cx).await?;
     match found.power {
         Power::Stopped => {
             cx.control_plane()
                 .record_stopped(cx.lease, found.machine_id)
                 .await?;
-            Ok(Outcome::Done)
+            Ok(stopped)
         }
         Power::Running => {
             // Somebody started it again, or the first call was lost.

@@ -1,8 +1,10 @@
 //! Starts the machine of a paused project and waits until its backend serves.
 
+use cp_provider::ProviderError;
+
 use crate::await_backend::await_backend;
 use crate::pause_project::find_own;
-use crate::step::{Outcome, StepContext, StepResult, steps};
+use crate::step::{Outcome, StepContext, StepError, StepResult, steps};
 
 steps!(
     Step {
@@ -18,14 +20,21 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
     }
 }
 
-/// Written down first: the machine's time counts from here, and what its agent reports after this
-/// is news.
 async fn start_machine(cx: &StepContext<'_>) -> StepResult {
+    start_own(cx).await??;
+    Ok(Outcome::Next(Step::AwaitBackend.as_str()))
+}
+
+/// Starts the project's machine. Written down first: the machine's time counts from here, and what
+/// its agent reports after this is news.
+pub(crate) async fn start_own(
+    cx: &StepContext<'_>,
+) -> Result<Result<(), ProviderError>, StepError> {
     let found = find_own(cx).await?;
     cx.control_plane()
         .record_started(cx.lease, found.machine_id)
         .await?;
-    cx.compute().start(found.at()).await?;
+    let started = cx.compute().start(found.at()).await;
     cx.after_effect().await;
-    Ok(Outcome::Next(Step::AwaitBackend.as_str()))
+    Ok(started)
 }

@@ -10,6 +10,7 @@ mod kills;
 mod machine_lost;
 mod outage;
 mod restart;
+mod rotated_key;
 mod secrets;
 mod secrets_sign_in;
 mod tour;

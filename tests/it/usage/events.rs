@@ -562,12 +562,16 @@ async fn batches_beyond_the_places_are_told_to_wait_before_they_are_read() {
         held.push(open(&story.service, &head, begin.as_bytes()).await);
     }
     // Until all of them have their places, one of these takes a place itself, and waits in vain.
-    let busy = eventually("all places are taken", Duration::from_secs(20), async || {
-        let asking = open(&story.service, "Content-Length: 900000", b"{").await;
-        let asking = tokio::time::timeout(Duration::from_secs(1), read_all(asking));
-        let text = asking.await.ok()?;
-        text.starts_with("HTTP/1.1 429").then_some(text)
-    })
+    let busy = eventually(
+        "all places are taken",
+        Duration::from_secs(20),
+        async || {
+            let asking = open(&story.service, "Content-Length: 900000", b"{").await;
+            let asking = tokio::time::timeout(Duration::from_secs(1), read_all(asking));
+            let text = asking.await.ok()?;
+            text.starts_with("HTTP/1.1 429").then_some(text)
+        },
+    )
     .await;
     assert!(busy.contains("rate_limited"), "{busy}");
     assert!(busy.to_lowercase().contains("retry-after: 1\r\n"), "{busy}");

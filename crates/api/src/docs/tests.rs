@@ -40,6 +40,7 @@ fn the_contracts_endpoints_are_all_there() {
         format!("POST {partner}/{{projectId}}/pause"),
         format!("POST {partner}/{{projectId}}/restore"),
         format!("POST {partner}/{{projectId}}/restart"),
+        format!("POST {partner}/{{projectId}}/upgrade"),
         format!("DELETE {partner}/{{projectId}}"),
         format!("POST {partner}/{{projectId}}/authorization"),
         format!("GET {partner}/projects"),

@@ -80,7 +80,7 @@ pub async fn connect_user(
             Effect::User(id) => Answer::ok(&ConnectUserResponse {
                 account: Account { id },
             }),
-            Effect::Project(_) => Err(Problem::internal(
+            Effect::Project(_) | Effect::Operation { .. } => Err(Problem::internal(
                 "connect-user left the effect of another verb",
             )),
         },

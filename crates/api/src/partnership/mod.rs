@@ -15,6 +15,7 @@ mod restart;
 mod restore;
 mod sync_embedded_project;
 mod sync_project;
+mod upgrade;
 mod usage_report_link;
 mod user_metadata;
 mod wait;
@@ -34,6 +35,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(pause::pause_project))
         .routes(routes!(restore::restore_project))
         .routes(routes!(restart::restart_project))
+        .routes(routes!(upgrade::upgrade_project))
         .routes(routes!(delete_project::delete_project))
         .routes(routes!(authorization::authorize_project))
         .routes(routes!(list_projects::list_projects))

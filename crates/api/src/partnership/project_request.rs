@@ -70,7 +70,7 @@ impl SyncProjectRequest {
         Ok(ProjectRequest {
             name: field::project_name("project_name", &self.project_name)?,
             region: region(self.region.as_deref())?,
-            instance_type: instance_type(self.instance_type.as_deref())?,
+            instance_type: instance_type_or_default(self.instance_type.as_deref())?,
             external_id: None,
             metadata: None,
         })
@@ -85,7 +85,7 @@ impl SyncEmbeddedProjectRequest {
         Ok(ProjectRequest {
             name: field::project_name("project_name", &self.project_name)?,
             region: region(self.region.as_deref())?,
-            instance_type: instance_type(self.instance_type.as_deref())?,
+            instance_type: instance_type_or_default(self.instance_type.as_deref())?,
             external_id: self
                 .external_id
                 .map(|id| field::external_id("external_id", &id))
@@ -101,15 +101,17 @@ fn region(given: Option<&str>) -> FieldResult<Region> {
     })
 }
 
-fn instance_type(given: Option<&str>) -> FieldResult<InstanceType> {
-    given.map_or(Ok(InstanceType::DEFAULT), |given| {
-        one_of(
-            "instance_type",
-            given,
-            InstanceType::ALL,
-            InstanceType::as_str,
-        )
-    })
+pub fn instance_type(given: &str) -> FieldResult<InstanceType> {
+    one_of(
+        "instance_type",
+        given,
+        InstanceType::ALL,
+        InstanceType::as_str,
+    )
+}
+
+fn instance_type_or_default(given: Option<&str>) -> FieldResult<InstanceType> {
+    given.map_or(Ok(InstanceType::DEFAULT), instance_type)
 }
 
 /// The answer to both sync calls: waits a little for `active`, which a warm machine makes the

@@ -2,12 +2,11 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use cp_domain::ProjectView;
 use cp_model::{ProjectStatus, field};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::wait::view_after;
+use super::wait::{After, after};
 use crate::ApiState;
 use crate::body::{JsonBody, RequestBody};
 use crate::docs::errors::{ConflictError, InputErrors, NotFoundError, PartnerErrors};
@@ -52,13 +51,15 @@ struct RestartResponse {
     project: ProjectState,
 }
 
-impl From<ProjectView> for RestartResponse {
-    fn from(view: ProjectView) -> Self {
-        let mut project = view.project;
-        let message = match (project.status, &project.failure) {
-            (ProjectStatus::Restarting, _) => "Project is restarting".to_owned(),
-            (ProjectStatus::Failed, Some(failure)) => failure.message.clone(),
-            (ProjectStatus::Failed, None) => "Project restart failed".to_owned(),
+impl From<After> for RestartResponse {
+    fn from(after: After) -> Self {
+        let turned_back = after.turned_back();
+        let mut project = after.view.project;
+        let message = match (project.status, &project.failure, turned_back) {
+            (ProjectStatus::Restarting, ..) => "Project is restarting".to_owned(),
+            (ProjectStatus::Failed, Some(failure), _) => failure.message.clone(),
+            (ProjectStatus::Failed, None, _) => "Project restart failed".to_owned(),
+            (_, _, Some(failure)) => failure.message,
             _ => "Project restarted successfully".to_owned(),
         };
         Self {
@@ -71,7 +72,9 @@ impl From<ProjectView> for RestartResponse {
 
 /// Restart a project
 ///
-/// Restarts the project's backend, with another release of InsForge if one is named.
+/// Restarts the project's backend, with another release of InsForge if one is named. A release that
+/// does not become healthy is given up for the one before: the answer then names that one, with the
+/// reason as its message, and so does the operation's error.
 #[utoipa::path(
     post,
     path = "/partnership/v1/{partnerId}/{projectId}/restart",
@@ -102,8 +105,8 @@ pub async fn restart_project(
     let control_plane = &state.control_plane;
     let effect = control_plane.restart_project(&by, id, release.as_deref(), key.as_ref());
     once(control_plane, &by, key.as_ref(), effect, async |effect| {
-        let (status, view) = view_after(&state, &by.partner, &place, effect, wait).await?;
-        Answer::json(status, &RestartResponse::from(view))
+        let after = after(&state, &by.partner, &place, effect, wait).await?;
+        Answer::json(after.status, &RestartResponse::from(after))
     })
     .await
 }

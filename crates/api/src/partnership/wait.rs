@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use cp_domain::{DomainResult, Effect, IdempotentRequest, PartnerCaller, ProjectView};
-use cp_model::{Partner, ProjectId, ProjectStatus};
+use cp_model::{Failure, Operation, OperationState, Partner, ProjectId, ProjectStatus};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -57,29 +57,61 @@ pub async fn wait_for_status(
     }
 }
 
-/// The project after a verb, and the status of the answer: 202 when the caller wanted to wait for
-/// the end and it did not come in time.
-pub async fn view_after(
+/// What became of a verb.
+pub struct After {
+    /// 202 when the caller wanted to wait for the end and it did not come in time.
+    pub status: StatusCode,
+    pub view: ProjectView,
+    /// None: nothing had to be done.
+    pub operation: Option<Operation>,
+}
+
+impl After {
+    /// Why the project is as it was before, although the verb was begun.
+    pub fn turned_back(&self) -> Option<Failure> {
+        let ended = self.operation.as_ref();
+        ended
+            .filter(|operation| operation.state == OperationState::Failed)
+            .and_then(Operation::turned_back)
+    }
+}
+
+/// The project and the operation after a verb.
+pub async fn after(
     state: &ApiState,
     partner: &Partner,
     place: &Place,
     effect: Effect,
     wait: bool,
-) -> Result<(StatusCode, ProjectView), Problem> {
+) -> Result<After, Problem> {
+    let control_plane = &state.control_plane;
     let id = project_of(effect)?;
-    if !wait {
-        let view = state.control_plane.project_view(partner, id).await?;
-        return Ok((StatusCode::OK, view));
-    }
-    let at_most = state.control_plane.settings().completion_wait;
     let settled = |status: ProjectStatus| !status.is_transitional();
-    let view = wait_for_status(state, partner, place, id, settled, at_most).await?;
-    let status = if settled(view.project.status) {
-        StatusCode::OK
+    let (status, view) = if wait {
+        let at_most = control_plane.settings().completion_wait;
+        let view = wait_for_status(state, partner, place, id, settled, at_most).await?;
+        let status = if settled(view.project.status) {
+            StatusCode::OK
+        } else {
+            StatusCode::ACCEPTED
+        };
+        (status, view)
     } else {
-        StatusCode::ACCEPTED
+        let view = control_plane.project_view(partner, id).await?;
+        (StatusCode::OK, view)
     };
-    Ok((status, view))
+    let operation = match effect {
+        Effect::Operation { operation, .. } => {
+            let found = control_plane.partner_operation(partner, operation, Duration::ZERO);
+            Some(found.await?)
+        }
+        Effect::Project(_) | Effect::User(_) => None,
+    };
+    Ok(After {
+        status,
+        view,
+        operation,
+    })
 }
 
 /// Runs a verb that changes whether the project runs; the answer is the status after it.
@@ -92,8 +124,8 @@ pub async fn answer_status(
     wait: bool,
 ) -> Result<Response, Problem> {
     once(&state.control_plane, by, key, verb, async |effect| {
-        let (status, view) = view_after(state, &by.partner, place, effect, wait).await?;
-        Answer::json(status, &StatusResponse::from(view.project))
+        let after = after(state, &by.partner, place, effect, wait).await?;
+        Answer::json(after.status, &StatusResponse::from(after.view.project))
     })
     .await
 }
@@ -101,7 +133,7 @@ pub async fn answer_status(
 /// The project that a verb worked on.
 pub fn project_of(effect: Effect) -> Result<ProjectId, Problem> {
     match effect {
-        Effect::Project(id) => Ok(id),
+        Effect::Project(id) | Effect::Operation { project: id, .. } => Ok(id),
         Effect::User(_) => Err(Problem::internal(
             "a project verb left the effect of a user verb",
         )),

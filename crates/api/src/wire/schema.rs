@@ -54,6 +54,16 @@ pub fn observed_state() -> Object {
     texts("What the agent sees.", values).build()
 }
 
+/// A size that is asked for; left out or null: the present one.
+pub fn wanted_instance_type() -> Object {
+    let values = InstanceType::ALL.iter().map(|v| Value::from(v.as_str()));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .description(Some("How big the project's machine shall be."))
+        .enum_values(Some(values.chain([Value::Null])))
+        .build()
+}
+
 /// In requests a field may be left out or be null, which means the default.
 fn optional(
     description: &str,

@@ -8,11 +8,10 @@ use cp_model::usage::midnight;
 use cp_model::{Metric, ProjectId};
 use cp_storage::usage_collections::{self, DueCollection};
 use cp_storage::{StorageError, usage};
-use cp_tokens::keyring::{NewProjectAuthorization, ProjectAuthorization};
 use secrecy::SecretString;
 
 use super::ingest::{MOST_LATE, UsageEvent};
-use crate::{ControlPlane, DomainError, DomainResult};
+use crate::{ControlPlane, DomainResult};
 
 /// What our collector calls itself in the events that it makes.
 pub(super) const SOURCE: &str = "collector";
@@ -88,17 +87,8 @@ impl ControlPlane {
         let day_ends = midnight(from.date_naive() + Days::new(1));
         let newest = (now - MOST_SKEW.min(every / 10)).trunc_subsecs(0);
         let until = newest.min(day_ends).max(from);
-        let claims = ProjectAuthorization::new(
-            NewProjectAuthorization {
-                issuer: &self.settings().base_url,
-                audience: &due.access_host,
-                project_id: due.project.0,
-                user_id: "service:usage",
-            },
-            now,
-        )
-        .map_err(DomainError::internal)?;
-        let token = self.sign(claims).await?.into();
+        let token = self.authorize_service(due.project, &due.access_host, "usage");
+        let token = token.await?;
         Ok(Collection {
             project: due.project,
             access_host: due.access_host,

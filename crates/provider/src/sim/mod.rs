@@ -189,6 +189,13 @@ impl SimCompute {
             .count()
     }
 
+    /// The size of the machine's disk.
+    pub fn volume_gib(&self, machine_id: MachineId) -> Option<i32> {
+        let world = self.world();
+        let sim = world.alive().find(|sim| sim.machine.machine_id == machine_id);
+        sim.map(|sim| sim.volume_gib)
+    }
+
     /// How often a verb was called, successfully or not.
     pub fn calls(&self, verb: Verb) -> usize {
         self.world().faults.calls(verb)

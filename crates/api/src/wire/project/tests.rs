@@ -18,6 +18,7 @@ fn project(status: ProjectStatus) -> Project {
         app_key: "abc".into(),
         region: Region::UsEast,
         instance_type: InstanceType::Nano,
+        volume_gib: 8,
         status,
         failure: Some(Failure::new("machine_lost", "The machine is gone.")),
         access_host: Some("https://abc.us-east.insforge.app".into()),
