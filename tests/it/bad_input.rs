@@ -193,12 +193,12 @@ fn bad_bodies() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             UPGRADE,
             r#"{"volume_size_gib":"20"}"#,
-            &["volume_size_gib", "integer"],
+            &["volume_size_gib", "whole number"],
         ),
         (
             UPGRADE,
             r#"{"volume_size_gib":20.5}"#,
-            &["volume_size_gib", "integer"],
+            &["volume_size_gib", "whole number"],
         ),
         (
             UPGRADE,

@@ -326,6 +326,27 @@ async fn what_an_operator_cancelled_goes_on_with_a_retry() {
 }
 
 #[tokio::test]
+async fn a_way_back_that_failed_is_gone_again_with_a_retry() {
+    let story = Story::start().await;
+    story.app.sim.fail_next(Verb::Start, Fault::Capacity);
+    story.app.sim.fail_next(Verb::Start, Fault::Permanent);
+    let done = story.upgrade("large", 8).await.expect(200);
+    assert_eq!(done["project"]["status"], "failed", "{done}");
+    assert_eq!(done["newInstanceType"], "nano", "{done}");
+    let failed = story.app.newest_operation(story.project()).await;
+    let control_plane = &story.app.control_plane;
+    control_plane
+        .retry_operation(failed.id, false)
+        .await
+        .unwrap();
+    story
+        .app
+        .wait_for_status(story.project(), ProjectStatus::Active)
+        .await;
+    story.assert_turned_back("no_capacity").await;
+}
+
+#[tokio::test]
 async fn a_release_that_does_not_become_healthy_is_given_up() {
     let story = Story::start().await;
     let restart =

@@ -98,9 +98,6 @@ impl SimAgents {
 
     async fn live(&self, boot: SimBoot) {
         let machine = boot.machine_id;
-        if !self.comes_up(machine) {
-            return;
-        }
         let (token, number) = {
             let mut disks = lock(&self.disks);
             let disk = disks.entry(machine).or_insert_with(|| Disk {
@@ -113,6 +110,9 @@ impl SimAgents {
             disk.boots += 1;
             (disk.agent_token.clone(), disk.boots)
         };
+        if !self.comes_up(machine) {
+            return;
+        }
         let register = RegisterRequest {
             machine_id: machine,
             bootstrap_token: boot.bootstrap_token.expose_secret().to_owned(),

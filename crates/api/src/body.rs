@@ -185,7 +185,15 @@ fn refusal(path: &str, error: &serde_json::Error) -> Problem {
     }
     match reason.rsplit_once(", expected ") {
         Some(_) if path == "." => Problem::invalid_input("body must be a JSON object"),
-        Some((_, expected)) => Problem::invalid_input(format!("{field} must be {expected}")),
+        Some((_, expected)) => {
+            // serde names types of ours.
+            let expected = match expected {
+                "i32" | "i64" => "a whole number",
+                "u32" | "u64" => "a whole number of 0 or more",
+                other => other,
+            };
+            Problem::invalid_input(format!("{field} must be {expected}"))
+        }
         None => Problem::invalid_input(format!("{field} has a value that is not valid here")),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cp_domain::operations::MACHINE_LOST;
-use cp_model::{Failure, InstanceType, MachineSize, UpgradePlan};
+use cp_model::{Failure, InstanceType, Machine, MachineSize, MachineState, UpgradePlan};
 use cp_provider::ProviderError;
 
 use crate::await_backend::await_backend;
@@ -124,9 +124,9 @@ impl Upgrade {
             "turning back"
         );
         metrics::counter!("upgrades_turned_back_total", "step" => step.as_str()).increment(1);
-        let size = cx.work.machine.as_ref().map(|m| m.instance_type);
-        let untouched = step == Step::GrowVolume && size == Some(self.plan.from.instance_type);
-        let next = if untouched {
+        let machine = cx.work.machine.as_ref();
+        let untouched = machine.is_some_and(|m| runs_as(m, self.plan.from.instance_type));
+        let next = if step == Step::GrowVolume && untouched {
             Step::AwaitBackend
         } else {
             Step::StopMachine
@@ -153,7 +153,7 @@ async fn grow_volume(cx: &StepContext<'_>, upgrade: &Upgrade) -> StepResult {
             Ok(()) => {}
             Err(ProviderError::Transient(reason)) => {
                 tracing::debug!(reason, "the disk grows");
-                return Ok(Outcome::Wait(LOOK_AT_VOLUME));
+                return Ok(Outcome::Wait(LOOK_AT_VOLUME.min(cx.config().recheck)));
             }
             // EBS: VolumeModificationRateExceeded.
             Err(ProviderError::Capacity(reason)) => {
@@ -173,11 +173,17 @@ async fn grow_volume(cx: &StepContext<'_>, upgrade: &Upgrade) -> StepResult {
             .record_size(cx.lease, machine.id, size)
             .await?;
     }
-    Ok(Outcome::Next(if machine.instance_type == upgrade.goal() {
-        Step::AwaitBackend.as_str()
+    let next = if runs_as(machine, upgrade.goal()) {
+        Step::AwaitBackend
     } else {
-        Step::StopMachine.as_str()
-    }))
+        Step::StopMachine
+    };
+    Ok(Outcome::Next(next.as_str()))
+}
+
+/// An operator may have retried what failed while the machine was stopped.
+fn runs_as(machine: &Machine, kind: InstanceType) -> bool {
+    machine.state == MachineState::Ready && machine.instance_type == kind
 }
 
 async fn resize_machine(cx: &StepContext<'_>, upgrade: &Upgrade) -> StepResult {

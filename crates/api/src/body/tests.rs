@@ -93,7 +93,7 @@ async fn refusals_name_the_field_and_the_rule() {
     );
     assert_eq!(
         refused(r#"{"name":"a","count":-1}"#).await,
-        "count must be u32"
+        "count must be a whole number of 0 or more"
     );
     assert_eq!(refused(r#"["a",1]"#).await, "body must be a JSON object");
     assert_eq!(refused("null").await, "body must be a JSON object");
