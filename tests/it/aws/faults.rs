@@ -55,21 +55,47 @@ async fn a_restore_survives_every_fault() {
     .await;
 }
 
-/// A fault may well make it turn back: the project is as well as before then.
+// A fault may well make an upgrade turn back: the project is as well as before then.
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_survives_every_fault() {
-    table(
-        OperationKind::Upgrade,
-        &[
-            "DescribeInstances",
-            "DescribeVolumes",
-            "ModifyInstanceAttribute",
-            "ModifyVolume",
-            "StartInstances",
-            "StopInstances",
-        ],
-    )
-    .await;
+async fn a_disk_that_grows_survives_every_fault() {
+    let world = World::start().await;
+    world.upgrades(Upgrades::Disk);
+    world
+        .table(
+            OperationKind::Upgrade,
+            &all_steps(OperationKind::Upgrade),
+            &["DescribeInstances", "DescribeVolumes", "ModifyVolume"],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resize_survives_every_fault_until_it_has_stopped() {
+    let world = World::start().await;
+    world
+        .table(
+            OperationKind::Upgrade,
+            &["grow_volume", "stop_machine", "await_stopped"],
+            &["DescribeInstances", "StopInstances"],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resize_survives_every_fault_from_then_on() {
+    let world = World::start().await;
+    world
+        .table(
+            OperationKind::Upgrade,
+            &["resize_machine", "start_machine", "await_backend"],
+            &[
+                "DescribeInstances",
+                "ModifyInstanceAttribute",
+                "StartInstances",
+            ],
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,45 +125,18 @@ async fn every_kind_survives_every_crash() {
     }
 }
 
-/// Every cell of one kind; `called`: what the kind must call, so that the table has no hole.
 async fn table(kind: OperationKind, called: &[&'static str]) {
     let world = World::start().await;
-    let calls = world.calls_of(kind).await;
-    let mut cells: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-    let mut met = BTreeSet::new();
-    for step in all_steps(kind) {
-        for action in ACTIONS {
-            if !calls.contains(&(step, action)) {
-                cells.insert((step, action), vec!["not called".into()]);
-                continue;
-            }
-            for fault in Fault::ALL {
-                let worker = world.worker(arm(&world.cloud, kind, step, action, fault));
-                let faults = world.cloud.chaos().faults();
-                world.run(kind).await;
-                let happened = world.cloud.chaos().faults() > faults;
-                let cell = format!("{kind} {step} {action} {fault:?}");
-                world.assert_whole(&cell).await;
-                worker.kill();
-                // A look that is made only when the agent is slower than the worker.
-                if !happened {
-                    cells.insert((step, action), vec!["not always called".into()]);
-                    break;
-                }
-                met.insert(action);
-                let row = cells.entry((step, action)).or_default();
-                row.push(format!("{fault:?}"));
-            }
-        }
-    }
-    for ((step, action), faults) in &cells {
-        println!("{kind:<10} {step:<18} {action:<20} {}", faults.join(" "));
-    }
-    let called: BTreeSet<&str> = called.iter().copied().collect();
-    assert_eq!(met, called, "what {kind} calls");
-    let holes = cells.values().filter(|faults| faults.len() > 1);
-    assert!(holes.clone().all(|faults| faults.len() == Fault::ALL.len()));
-    assert!(holes.count() > 0);
+    world.table(kind, &all_steps(kind), called).await;
+}
+
+/// What upgrades are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upgrades {
+    /// Another size.
+    Type,
+    /// A bigger disk.
+    Disk,
 }
 
 /// A hook that lets the next call of that action in that step fail, once.
@@ -192,6 +191,7 @@ struct World {
     project: Mutex<Option<ProjectId>>,
     /// Projects that should have an instance.
     living: AtomicUsize,
+    upgrades: Mutex<Upgrades>,
 }
 
 impl World {
@@ -210,7 +210,12 @@ impl World {
             cloud,
             project: Mutex::default(),
             living: AtomicUsize::new(0),
+            upgrades: Mutex::new(Upgrades::Type),
         }
+    }
+
+    fn upgrades(&self, what: Upgrades) {
+        *self.upgrades.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
     fn worker(&self, hook: CrashHook) -> WorkerProcess {
@@ -228,6 +233,46 @@ impl World {
 
     fn plain_worker(&self) -> WorkerProcess {
         self.worker(Arc::new(|_| Box::pin(std::future::ready(()))))
+    }
+
+    /// Every cell of one kind; `called`: what these steps must call, so that the table has no hole.
+    async fn table(&self, kind: OperationKind, steps: &[&'static str], called: &[&'static str]) {
+        let calls = self.calls_of(kind).await;
+        let mut cells: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        let mut met = BTreeSet::new();
+        for step in steps.iter().copied() {
+            for action in ACTIONS {
+                if !calls.contains(&(step, action)) {
+                    cells.insert((step, action), vec!["not called".into()]);
+                    continue;
+                }
+                for fault in Fault::ALL {
+                    let worker = self.worker(arm(&self.cloud, kind, step, action, fault));
+                    let faults = self.cloud.chaos().faults();
+                    self.run(kind).await;
+                    let happened = self.cloud.chaos().faults() > faults;
+                    let cell = format!("{kind} {step} {action} {fault:?}");
+                    self.assert_whole(&cell).await;
+                    worker.kill();
+                    // A look that is made only when the agent is slower than the worker.
+                    if !happened {
+                        cells.insert((step, action), vec!["not always called".into()]);
+                        break;
+                    }
+                    met.insert(action);
+                    let row = cells.entry((step, action)).or_default();
+                    row.push(format!("{fault:?}"));
+                }
+            }
+        }
+        for ((step, action), faults) in &cells {
+            println!("{kind:<10} {step:<18} {action:<20} {}", faults.join(" "));
+        }
+        let called: BTreeSet<&str> = called.iter().copied().collect();
+        assert_eq!(met, called, "what {kind} calls");
+        let holes = cells.values().filter(|faults| faults.len() > 1);
+        assert!(holes.clone().all(|faults| faults.len() == Fault::ALL.len()));
+        assert!(holes.count() > 0);
     }
 
     /// One operation of the kind to its end; what it needs first is done unarmed by the same worker.
@@ -273,14 +318,18 @@ impl World {
         project
     }
 
-    /// To the other size, and always a bigger disk.
+    /// To the other size, or to a disk that is bigger by one.
     async fn upgrade(&self, project: ProjectId) {
         let machine = self.app.machine_of(project).await.expect("it is active");
         let other = match machine.instance_type {
             InstanceType::Nano => InstanceType::Micro,
             _ => InstanceType::Nano,
         };
-        let size = json!({ "instance_type": other, "volume_size_gib": machine.volume_gib + 1 });
+        let what = *self.upgrades.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = match what {
+            Upgrades::Type => json!({ "instance_type": other }),
+            Upgrades::Disk => json!({ "volume_size_gib": machine.volume_gib + 1 }),
+        };
         let path = format!("/{project}/upgrade");
         self.partner.post(&path, &size).await.expect(200);
     }
