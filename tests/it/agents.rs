@@ -111,6 +111,12 @@ impl Agent<'_> {
         Answer::to(request.json(body)).await
     }
 
+    async fn renew(&self, body: &Value) -> Answer {
+        let url = format!("{}/agent/v1/renew", self.app.base_url);
+        let request = self.app.http.post(url).bearer_auth(&self.token);
+        Answer::to(request.json(body)).await
+    }
+
     fn serving(desired: &Value) -> Value {
         json!({
             "generation": desired["generation"], "state": "serving",
@@ -255,6 +261,46 @@ async fn a_bootstrap_token_buys_one_agent_token() {
     let refused = unauthorized(second);
     assert_eq!(fields(&refused), ["code", "error", "requestId"]);
     agent.desired("").await.expect(200);
+}
+
+#[tokio::test]
+async fn an_agent_renews_its_token_and_the_old_one_ends_an_hour_later() {
+    let story = Story::start().await;
+    let (_, mut agent) = story.machine("shop").await;
+    let (_, other) = story.machine("other").await;
+    agent.register().await.expect(200);
+    other.register().await.expect(200);
+    let (old, new) = (agent.token.clone(), token());
+    for body in [
+        json!({}),
+        json!({ "agent_token": "short" }),
+        json!({ "agent_token": old }),
+    ] {
+        let refused = agent.renew(&body).await.expect_code(400, "invalid_input");
+        assert!(
+            refused["error"]
+                .as_str()
+                .unwrap()
+                .starts_with("agent_token")
+        );
+    }
+    // A lost answer is mended by asking again.
+    for _ in 0..2 {
+        let answer = agent.renew(&json!({ "agent_token": new })).await;
+        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    }
+    agent.desired("").await.expect(200);
+    new.clone_into(&mut agent.token);
+    agent.desired("").await.expect(200);
+    story.clock.advance(TimeDelta::minutes(61));
+    agent.desired("").await.expect(200);
+    agent.token = old;
+    agent.desired("").await.expect_code(401, "unauthorized");
+    let stale = agent.renew(&json!({ "agent_token": token() })).await;
+    stale.expect_code(401, "unauthorized");
+    agent.token = new;
+    agent.desired("").await.expect(200);
+    other.desired("").await.expect(200);
 }
 
 #[tokio::test]

@@ -114,6 +114,11 @@ const AGENT: &[(&str, &str, Option<&str>)] = &[
         "/agent/v1/report",
         Some(r#"{"generation":1,"state":"idle","agent_version":"x"}"#),
     ),
+    (
+        "POST",
+        "/agent/v1/renew",
+        Some(r#"{"agent_token":"iat_1"}"#),
+    ),
 ];
 
 /// Services of ours; their wrong callers are those of `usage::events`.

@@ -6,7 +6,7 @@ use std::{convert::Infallible, path::Path, pin::Pin, time::Duration};
 use anyhow::Context;
 use cp_model::agent_protocol::{DesiredState, ReportRequest};
 use cp_pg::RunAs;
-use reqwest::Client;
+use reqwest::{Client, StatusCode};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -86,6 +86,7 @@ pub(crate) async fn run_until(
         bootstrap_token: config.bootstrap_token,
         control: ControlPlane::new(http.clone(), &config.control_url),
         dir: dir.clone(),
+        token_lifetime: limits.token_lifetime,
     };
     let (desired, observed) = (desired_out, observed_in);
     let supervise: Supervise = match config.runtime {
@@ -155,6 +156,7 @@ struct Link {
     bootstrap_token: secrecy::SecretString,
     control: ControlPlane,
     dir: MachineDir,
+    token_lifetime: Duration,
 }
 
 impl Link {
@@ -174,9 +176,47 @@ impl Link {
                 tracing::warn!(%error, "cannot note the registration; will register again");
             }
         }
+        let current = watch::Sender::new(token.token.clone());
         tokio::select! {
-            never = self.follow(&token.token, desired) => never,
-            never = self.report(&token.token, observed, trouble) => never,
+            never = self.follow(&current, desired) => never,
+            never = self.report(&current, observed, trouble) => never,
+            never = self.renew(&current, token) => never,
+        }
+    }
+
+    /// A token that leaked is good until its agent has another one.
+    async fn renew(&self, current: &watch::Sender<String>, mut token: AgentToken) -> Infallible {
+        let mut pace = Pace::new("renew the token");
+        loop {
+            if token.next.is_none() {
+                sleep(token.renewed_in(self.token_lifetime)).await;
+            }
+            // On disk before it is asked for: what the control plane takes must not be lost.
+            let next = token.next();
+            if let Err(error) = keep::save_agent_token(&self.dir, &token) {
+                tracing::warn!(%error, "cannot keep a new token; the old one stays");
+                token.next = None;
+                sleep(REFUSED_PAUSE).await;
+                continue;
+            }
+            match self.control.renew(&token.token, &next).await {
+                Ok(()) => tracing::info!("the token is renewed"),
+                // Refused, since the next one was taken long ago and its answer lost? Then that is
+                // the good one; and if not, neither is.
+                Err(ControlError::Refused(StatusCode::UNAUTHORIZED)) => {
+                    tracing::warn!("the token is not good any more; the next one may be");
+                }
+                Err(error) => {
+                    pace.after(&error).await;
+                    continue;
+                }
+            }
+            pace.well();
+            token.step();
+            if let Err(error) = keep::save_agent_token(&self.dir, &token) {
+                tracing::warn!(%error, "cannot note the renewal; it is found out at the next start");
+            }
+            current.send_replace(token.token.clone());
         }
     }
 
@@ -200,7 +240,7 @@ impl Link {
     /// somebody waits; one that is lost before it is on disk is sent again.
     async fn follow(
         &self,
-        token: &str,
+        token: &watch::Sender<String>,
         desired: watch::Sender<Option<DesiredState>>,
     ) -> Infallible {
         let mut pace = Pace::new("ask for the desired state");
@@ -209,7 +249,8 @@ impl Link {
                 .borrow()
                 .as_ref()
                 .map_or(0, |known| known.generation);
-            match self.control.desired(token, generation).await {
+            let token = token.borrow().clone();
+            match self.control.desired(&token, generation).await {
                 Ok(None) => pace.well(),
                 Ok(Some(newer)) if newer.generation > generation => {
                     pace.well();
@@ -231,7 +272,7 @@ impl Link {
     /// Each change, and a sign of life at least every 20 seconds.
     async fn report(
         &self,
-        token: &str,
+        token: &watch::Sender<String>,
         mut observed: watch::Receiver<Observed>,
         mut trouble: watch::Receiver<Option<String>>,
     ) -> Infallible {
@@ -250,7 +291,8 @@ impl Link {
                 message: (!said.is_empty()).then(|| message(&said.join("; "))),
                 agent_version: crate::VERSION.to_owned(),
             };
-            match self.control.report(token, &report).await {
+            let token = token.borrow().clone();
+            match self.control.report(&token, &report).await {
                 Ok(()) => {
                     pace.well();
                     // Either way there is something to say.

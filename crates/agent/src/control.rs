@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cp_model::{
     MachineId,
-    agent_protocol::{DesiredState, RegisterRequest, ReportRequest},
+    agent_protocol::{DesiredState, RegisterRequest, RenewRequest, ReportRequest},
 };
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -51,6 +51,16 @@ impl ControlPlane {
         };
         let call = self.http.post(format!("{}/register", self.base));
         accept(call.json(&request).timeout(CALL_TIMEOUT).send().await).map(drop)
+    }
+
+    /// Takes `renewed` in place of `token`.
+    pub(crate) async fn renew(&self, token: &str, renewed: &str) -> Result<(), ControlError> {
+        let request = RenewRequest {
+            agent_token: renewed.to_owned(),
+        };
+        let call = self.http.post(format!("{}/renew", self.base));
+        let call = call.bearer_auth(token).json(&request).timeout(CALL_TIMEOUT);
+        accept(call.send().await).map(drop)
     }
 
     /// What is newer than `generation`; none when nothing came in time.

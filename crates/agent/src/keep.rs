@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cp_model::{MachineId, agent_protocol::DesiredState};
@@ -31,6 +32,55 @@ pub(crate) struct AgentToken {
     /// Whose it is; none in files of older agents.
     #[serde(default)]
     machine_id: Option<MachineId>,
+    /// Seconds since 1970; none in files of older agents.
+    #[serde(default)]
+    pub made_at: Option<u64>,
+    /// The one that comes next: the control plane may have taken it, or not have heard of it.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+impl AgentToken {
+    fn new(machine_id: MachineId) -> Self {
+        Self {
+            token: make_token(),
+            registered: false,
+            machine_id: Some(machine_id),
+            made_at: Some(now()),
+            next: None,
+        }
+    }
+
+    /// What is left of its time. A clock that went back makes it old.
+    pub(crate) fn renewed_in(&self, lifetime: Duration) -> Duration {
+        let age = self.made_at.and_then(|at| now().checked_sub(at));
+        age.map_or(Duration::ZERO, |age| {
+            lifetime.saturating_sub(Duration::from_secs(age))
+        })
+    }
+
+    /// The next one, made if there is none.
+    pub(crate) fn next(&mut self) -> String {
+        self.next.get_or_insert_with(make_token).clone()
+    }
+
+    /// The next one takes its place.
+    pub(crate) fn step(&mut self) {
+        if let Some(next) = self.next.take() {
+            self.token = next;
+            self.made_at = Some(now());
+        }
+    }
+}
+
+fn make_token() -> String {
+    let secret = OpaqueSecret::generate(SecretKind::AgentToken);
+    secret.expose().to_owned()
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// On disk before the first call, so that a lost answer is mended by asking again with the same
@@ -48,12 +98,7 @@ pub(crate) fn agent_token(dir: &MachineDir, machine_id: MachineId) -> io::Result
             _ => Ok(token),
         };
     }
-    let secret = OpaqueSecret::generate(SecretKind::AgentToken);
-    let token = AgentToken {
-        token: secret.expose().to_owned(),
-        registered: false,
-        machine_id: Some(machine_id),
-    };
+    let token = AgentToken::new(machine_id);
     save_agent_token(dir, &token)?;
     Ok(token)
 }

@@ -21,7 +21,7 @@ use cp_model::{
     MachineId, ProjectId,
     agent_protocol::{
         DesiredBackend, DesiredState, ObservedState, RegisterRequest, RegisterResponse,
-        ReportRequest,
+        RenewRequest, ReportRequest,
     },
 };
 use cp_pg::{Binaries, Cluster, free_port};
@@ -68,6 +68,10 @@ struct Seen {
     reports: Vec<ReportRequest>,
     /// So many registrations take effect but are answered 500.
     lose_registrations: usize,
+    /// The token of the last renewal that took effect.
+    renewed: Option<String>,
+    /// So many renewals take effect but are answered 500.
+    lose_renewals: usize,
     refuse_tokens: bool,
 }
 
@@ -85,6 +89,7 @@ impl Control {
             .route("/agent/v1/register", post(register))
             .route("/agent/v1/desired", get(desired))
             .route("/agent/v1/report", post(report))
+            .route("/agent/v1/renew", post(renew))
             .with_state(control.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -102,7 +107,8 @@ impl Control {
 
     fn accepts(&self, headers: &HeaderMap) -> bool {
         let seen = self.seen.lock().unwrap();
-        let Some((_, _, token)) = seen.registrations.last() else {
+        let registered = seen.registrations.last().map(|(_, _, token)| token);
+        let Some(token) = seen.renewed.as_ref().or(registered) else {
             return false;
         };
         !seen.refuse_tokens && headers["authorization"] == format!("Bearer {token}")
@@ -186,6 +192,24 @@ async fn report(
     StatusCode::NO_CONTENT
 }
 
+/// Without an overlap: a lost answer shows as a token that is not good any more.
+async fn renew(
+    State(control): State<Arc<Control>>,
+    headers: HeaderMap,
+    Json(request): Json<RenewRequest>,
+) -> StatusCode {
+    if !control.accepts(&headers) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    let mut seen = control.seen.lock().unwrap();
+    seen.renewed = Some(request.agent_token);
+    if seen.lose_renewals > 0 {
+        seen.lose_renewals -= 1;
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    StatusCode::NO_CONTENT
+}
+
 /// A machine as a provider makes it, and the agent on it.
 struct Lab {
     control: Arc<Control>,
@@ -235,14 +259,15 @@ impl Lab {
     }
 
     fn start(&mut self) {
+        self.start_within(Limits::default());
+    }
+
+    fn start_within(&mut self, limits: Limits) {
         let stop = CancellationToken::new();
         let config = self.dir.path().join("agent.json");
         let until = stop.clone();
         let agent = tokio::spawn(async move {
-            {
-                let limits = Limits::default();
-                agent::run_until(&config, limits, until).await.unwrap();
-            }
+            agent::run_until(&config, limits, until).await.unwrap();
         });
         self.agent = Some((stop, agent));
     }
@@ -354,6 +379,41 @@ fn processes_with_home(home: &str) -> Vec<u32> {
 
 fn serving(generation: i64) -> impl Fn(&ReportRequest) -> bool {
     move |report| report.state == ObservedState::Serving && report.generation == generation
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_in_time_and_kept_whatever_becomes_of_the_answer() {
+    let mut lab = Lab::new(cp_provider::local::Runtime::Builtin).await;
+    lab.control.seen.lock().unwrap().lose_renewals = 1;
+    let limits = Limits {
+        token_lifetime: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    lab.start_within(limits);
+    lab.control.until(0, |_| true).await;
+    let (first, renewed) = loop {
+        {
+            let seen = lab.control.seen.lock().unwrap();
+            let (_, _, first) = seen.registrations.last().unwrap().clone();
+            // The second one: the answer to the first was lost.
+            match &seen.renewed {
+                Some(renewed) if seen.lose_renewals == 0 => break (first, renewed.clone()),
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_ne!(first, renewed);
+    // It goes on with a token that is good, at once and after a reboot.
+    let before = lab.control.reports();
+    lab.control.want(None);
+    lab.control.until(before, |_| true).await;
+    lab.stop().await;
+    let before = lab.control.reports();
+    lab.start();
+    lab.control.until(before, |_| true).await;
+    assert_eq!(lab.control.seen.lock().unwrap().registrations.len(), 1);
+    lab.stop().await;
 }
 
 #[tokio::test]

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use cp_model::agent_protocol::{
-    DesiredBackend, DesiredState, ObservedState, RegisterRequest, RegisterResponse, ReportRequest,
+    DesiredBackend, DesiredState, ObservedState, RENEWAL_OVERLAP_SECONDS, RegisterRequest,
+    RegisterResponse, RenewRequest, ReportRequest,
 };
 use cp_model::{FieldError, Machine, MachineId, Project};
 use cp_storage::notifications::Topic;
@@ -47,11 +49,43 @@ impl ControlPlane {
         })
     }
 
+    /// Takes the token that an agent made for itself in place of the one that it has.
+    pub async fn renew_agent_token(
+        &self,
+        token: Option<&str>,
+        request: &RenewRequest,
+    ) -> DomainResult<()> {
+        let presented = OpaqueSecret::parse(SecretKind::AgentToken, token.unwrap_or_default())
+            .map_err(|_| DomainError::Unauthorized)?;
+        let renewed = OpaqueSecret::parse(SecretKind::AgentToken, &request.agent_token)
+            .map_err(|_| FieldError::new("agent_token", "must be a token that the agent made"))?;
+        if renewed.hash() == presented.hash() {
+            return Err(FieldError::new("agent_token", "must be another one").into());
+        }
+        let now = self.now();
+        let until = now + TimeDelta::seconds(RENEWAL_OVERLAP_SECONDS);
+        let (presented, renewed) = (presented.hash(), renewed.hash());
+        let mut conn = self.db().acquire().await?;
+        let done = machines::mark_renewed(
+            &mut conn,
+            presented.as_bytes(),
+            renewed.as_bytes(),
+            now,
+            until,
+        );
+        if done.await? {
+            Ok(())
+        } else {
+            Err(DomainError::Unauthorized)
+        }
+    }
+
     pub async fn authenticate_agent(&self, token: Option<&str>) -> DomainResult<MachineId> {
         let token = OpaqueSecret::parse(SecretKind::AgentToken, token.unwrap_or_default())
             .map_err(|_| DomainError::Unauthorized)?;
         let mut conn = self.db().acquire().await?;
-        let machine = machines::find_by_agent_token(&mut conn, token.hash().as_bytes()).await?;
+        let (hash, now) = (token.hash(), self.now());
+        let machine = machines::find_by_agent_token(&mut conn, hash.as_bytes(), now).await?;
         machine.map(|m| m.id).ok_or(DomainError::Unauthorized)
     }
 

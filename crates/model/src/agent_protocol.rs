@@ -7,8 +7,9 @@
 //! | `POST /agent/v1/register` | [`RegisterRequest`] | [`RegisterResponse`] |
 //! | `GET /agent/v1/desired?generation=&wait=` | – | 200 [`DesiredState`], or 204 when nothing newer than `generation` came within `wait` seconds |
 //! | `POST /agent/v1/report` | [`ReportRequest`] | 204 |
+//! | `POST /agent/v1/renew` | [`RenewRequest`] | 204 |
 //!
-//! The last two carry `Authorization: Bearer <agent token>`.
+//! All but the first carry `Authorization: Bearer <agent token>`.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,18 @@ pub struct RegisterRequest {
     pub agent_token: String,
     pub agent_version: String,
 }
+
+/// Puts a token that the agent has made, and kept on disk, in the place of the one that it calls
+/// with. That one is good for [`RENEWAL_OVERLAP_SECONDS`] more, so that a lost answer is mended by
+/// asking again: the same pair changes nothing.
+#[derive(Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// `iat_…`
+    pub agent_token: String,
+}
+
+/// How long a token that was replaced is still good, in seconds.
+pub const RENEWAL_OVERLAP_SECONDS: i64 = 3600;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RegisterResponse {

@@ -178,11 +178,15 @@ pub async fn find_project_machine(
 pub async fn find_by_agent_token(
     conn: &mut PgConnection,
     hash: &[u8],
+    now: DateTime<Utc>,
 ) -> StorageResult<Option<Machine>> {
     query_machines!(
         "select",
-        "from machines m where m.agent_token_hash = $1 and m.state not in ('terminating', 'terminated')",
-        hash
+        "from machines m
+         where (m.agent_token_hash = $1 or (m.previous_agent_token_hash = $1 and m.previous_agent_token_until > $2))
+           and m.state not in ('terminating', 'terminated')",
+        hash,
+        now
     )
     .fetch_optional(conn)
     .await?
@@ -317,6 +321,32 @@ pub async fn mark_registered(
     .await?
     .map(Machine::try_from)
     .transpose()
+}
+
+/// Puts `renewed` in the place of the token that was presented, which is good until
+/// `previous_until`. The same pair again changes nothing and succeeds. False: what was presented is
+/// not good, or no more.
+pub async fn mark_renewed(
+    conn: &mut PgConnection,
+    presented: &[u8],
+    renewed: &[u8],
+    now: DateTime<Utc>,
+    previous_until: DateTime<Utc>,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update machines set agent_token_hash = $2,
+                previous_agent_token_hash = $1,
+                previous_agent_token_until = case when agent_token_hash = $1 then $4 else previous_agent_token_until end
+         where (agent_token_hash = $1 or (previous_agent_token_hash = $1 and previous_agent_token_until > $3))
+           and state not in ('terminating', 'terminated')",
+        presented,
+        renewed,
+        now,
+        previous_until
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Tells the agent that what it shall do has changed.

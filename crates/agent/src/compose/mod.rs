@@ -63,6 +63,8 @@ pub(crate) struct Limits {
     /// The first pause after a failure; later ones are longer.
     pub pause: Duration,
     pub longest_pause: Duration,
+    /// Until the agent gives itself another token.
+    pub token_lifetime: Duration,
 }
 
 impl Default for Limits {
@@ -78,6 +80,7 @@ impl Default for Limits {
             look_again: Duration::from_secs(1),
             pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(30),
+            token_lifetime: Duration::from_hours(24),
         }
     }
 }

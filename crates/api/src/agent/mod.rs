@@ -1,4 +1,4 @@
-//! What the agents on machines call (`cp_model::agent_protocol`): register, desired, report.
+//! What the agents on machines call (`cp_model::agent_protocol`): register, desired, report, renew.
 
 mod schemas;
 
@@ -10,11 +10,11 @@ use axum::response::{IntoResponse, Response};
 use cp_domain::ControlPlane;
 use cp_model::MachineId;
 use cp_model::agent_protocol::{
-    MAX_WAIT_SECONDS, RegisterRequest, RegisterResponse, ReportRequest,
+    MAX_WAIT_SECONDS, RegisterRequest, RegisterResponse, RenewRequest, ReportRequest,
 };
-use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -41,6 +41,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(register))
         .routes(routes!(desired))
         .routes(routes!(report))
+        .routes(routes!(renew))
 }
 
 impl RequestBody for RegisterRequest {
@@ -48,6 +49,7 @@ impl RequestBody for RegisterRequest {
     const ARRIVAL: Duration = Duration::from_secs(5);
 }
 impl RequestBody for ReportRequest {}
+impl RequestBody for RenewRequest {}
 
 /// The machine whose agent calls.
 struct CallingMachine(MachineId);
@@ -56,14 +58,15 @@ impl FromRequestParts<ApiState> for CallingMachine {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let token = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(bearer_token);
+        let token = presented(&parts.headers);
         let machine = state.control_plane.authenticate_agent(token).await?;
         Ok(Self(machine))
     }
+}
+
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let header = headers.get(AUTHORIZATION)?;
+    header.to_str().ok().and_then(bearer_token)
 }
 
 /// Register an agent
@@ -155,6 +158,32 @@ async fn report(
 ) -> Result<StatusCode, Problem> {
     let report = tidy(body.value);
     control_plane.record_report(machine, &report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Renew the agent's token
+///
+/// Takes a token that the agent has made in place of the one that it calls with, which is good for
+/// an hour more. The same pair of tokens changes nothing.
+#[utoipa::path(
+    post,
+    path = "/agent/v1/renew",
+    tag = "Agents",
+    security(("agent_token" = [])),
+    request_body = schemas::AgentRenewRequest,
+    responses(
+        (status = 204, description = "The new token is good"),
+        AgentErrors, AgentBodyErrors,
+    )
+)]
+async fn renew(
+    State(control_plane): State<ControlPlane>,
+    CallingMachine(_): CallingMachine,
+    headers: HeaderMap,
+    body: JsonBody<RenewRequest>,
+) -> Result<StatusCode, Problem> {
+    let token = presented(&headers);
+    control_plane.renew_agent_token(token, &body.value).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -27,6 +27,14 @@ pub struct AgentRegisterResponse {
     machine_id: Uuid,
 }
 
+/// The body of `renew`.
+#[derive(ToSchema)]
+pub struct AgentRenewRequest {
+    /// Made by the agent itself, and kept by it before it asks.
+    #[schema(example = "iat_…")]
+    agent_token: String,
+}
+
 /// What the machine shall be.
 #[derive(ToSchema)]
 pub struct AgentDesiredState {

@@ -64,6 +64,7 @@ fn the_contracts_endpoints_are_all_there() {
         "POST /agent/v1/register".into(),
         "GET /agent/v1/desired".into(),
         "POST /agent/v1/report".into(),
+        "POST /agent/v1/renew".into(),
     ]
     .into();
     assert_eq!(served, expected);
