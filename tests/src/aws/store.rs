@@ -10,7 +10,7 @@ use cp_provider::{AwsAccess, S3Bucket, S3Objects};
 use super::{Chaos, Hosts, Moto, aws_region};
 
 /// How long a request may take until it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Store {
     pub moto: Arc<Moto>,

@@ -201,6 +201,11 @@ async fn permissions_are_found_out_and_nothing_stays() {
         .filter(|verdict| matches!(verdict, Verdict::Denied(_)));
     // What was never put cannot be read.
     assert_eq!(denied.count(), 5, "{refused:?}");
+    // Not the look for what became of it, which is refused, too.
+    assert!(
+        matches!(&refused[0], Verdict::Denied(text) if text.starts_with("PutObject: 403")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
