@@ -132,6 +132,11 @@ const CHANGES = [
 /** Actions that AWS lets nobody narrow down to a resource. */
 const UNSCOPED = ["ecr:GetAuthorizationToken", "ssm:UpdateInstanceInformation", /^ssmmessages:/, ...LOOKS];
 
+/** What the worker does on S3: what `doctor` tries, action by action. */
+const OBJECTS = [
+  ...new Set(fs.readFileSync(path.join(root, "crates/provider/src/s3/permissions.rs"), "utf8").match(/\bs3:\w+/g)),
+];
+
 /** Nobody may do more than they need. */
 export function permissions({ modules }, report) {
   const granted = new Set();
@@ -144,8 +149,12 @@ export function permissions({ modules }, report) {
       if (texts(body.resources).some((r) => r === "*" || /"\*"/.test(r)) && !UNSCOPED.some((known) => (known.test ? known.test(action) : known === action))) {
         report(file, `${where}: ${action} on every resource`);
       }
-      if (!action.startsWith("ec2:")) continue;
+      if (!/^(ec2|s3):/.test(action)) continue;
       granted.add(action);
+      if (action.startsWith("s3:")) {
+        if (!OBJECTS.includes(action)) report(file, `${where}: the worker does not need ${action}`);
+        continue;
+      }
       if (!LOOKS.includes(action) && !CHANGES.includes(action)) report(file, `${where}: the worker does not need ${action}`);
       const tagged = conditions.some((c) => /^aws:(Request|Resource)Tag\//.test(c));
       if (CHANGES.includes(action) && action !== "ec2:RunInstances" && !tagged) report(file, `${where}: ${action} must ask for the deployment's tag`);
@@ -155,7 +164,7 @@ export function permissions({ modules }, report) {
       report(file, `${where}: iam:PassRole must say to which service (iam:PassedToService)`);
     }
   }
-  for (const action of [...LOOKS, ...CHANGES]) {
+  for (const action of [...LOOKS, ...CHANGES, ...OBJECTS]) {
     if (!granted.has(action)) report("infra/terraform/modules/identity", `the worker lacks ${action}`);
   }
 }
@@ -216,19 +225,16 @@ export function dockerfile({ files }, report) {
   }
 }
 
-/** Keys that are on their way and not in the program yet. Remove a line when its key is there. */
-const COMING = ["objects"];
-
 /** `insforge-cloud` refuses keys that it does not know, so a mistake here would keep it from starting. */
 export function configurationKeys({ files }, report) {
   const config = fs.readFileSync(path.join(root, "crates/server/src/config.rs"), "utf8");
-  const sections = ["sections", "aws"]
+  const sections = ["sections", "aws", "objects"]
     .map((name) => fs.readFileSync(path.join(root, `crates/server/src/config/${name}.rs`), "utf8"))
     .join("\n");
   const short = fs.readFileSync(path.join(root, "crates/server/src/config/environment.rs"), "utf8");
   const known = new Set([...short.matchAll(/"(INSFORGE_\w+)"/g)].map(([, name]) => name).concat("INSFORGE_CONFIG"));
   const names = {};
-  for (const [, section, struct] of config.matchAll(/pub (\w+): (?:sections|aws)::(\w+)/g)) {
+  for (const [, section, struct] of config.matchAll(/pub (\w+): (?:sections|aws|objects)::(\w+)/g)) {
     names[section] = true;
     const body = sections.match(new RegExp(`pub struct ${struct} \\{\\n([\\s\\S]*?)\\n\\}`))?.[1] ?? "";
     for (const [, key] of body.matchAll(/^ {4}pub (\w+):/gm)) known.add(`INSFORGE_${section}_${key}`.toUpperCase());
@@ -237,7 +243,7 @@ export function configurationKeys({ files }, report) {
     if (file.startsWith("infra/bin/") || file === "scripts/check-infra") continue;
     for (const [name] of text.matchAll(/INSFORGE_[A-Z0-9]+_[A-Z0-9_]+/g)) {
       const [, section, key] = name.toLowerCase().match(/^insforge_([a-z0-9]+)_(.+)$/);
-      if (known.has(name) || COMING.includes(section) || COMING.includes(`${section}.${key}`)) continue;
+      if (known.has(name)) continue;
       if (!names[section] && file.includes("/docker/compose")) continue; // compose's own
       report(file, `${name}: insforge-cloud has no key ${section}.${key}`);
     }

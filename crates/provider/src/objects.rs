@@ -38,6 +38,10 @@ pub const MAX_PRESIGNED_LIFETIME: Duration = Duration::from_hours(7 * 24);
 /// A store with one bucket per region. Every verb may be repeated at any time, by any process.
 #[async_trait]
 pub trait Objects: Send + Sync {
+    /// Where it has a bucket. Whoever looks after objects does so region by region: one that is
+    /// down must not hold up the others.
+    fn regions(&self) -> Vec<Region>;
+
     /// Stores all that `content` gives under a key that nothing is stored under yet; encrypted at
     /// rest. Length need not be known; at most 484 GiB. The memory it takes is bounded (see
     /// [`S3Objects`](crate::s3::S3Objects)).

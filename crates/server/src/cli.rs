@@ -81,6 +81,7 @@ pub enum Command {
 #[derive(Args)]
 pub struct DoctorOptions {
     /// Also asks AWS, by dry runs that change nothing, whether it lets us do what machines need.
+    /// (Buckets are always tried.)
     #[arg(long)]
     pub aws: bool,
     #[command(flatten)]

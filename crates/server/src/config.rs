@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod find;
 mod load;
+pub mod objects;
 mod period;
 mod scalar;
 mod secrets;
@@ -40,6 +41,7 @@ pub struct Config {
     pub pool: sections::Pool,
     pub local: sections::Local,
     pub ec2: aws::Ec2,
+    pub objects: objects::Objects,
     pub mail: sections::Mail,
     pub telemetry: sections::Telemetry,
 }

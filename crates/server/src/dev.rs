@@ -1,7 +1,7 @@
 //! `insforge-cloud dev`: everything on one computer, in one folder, from one command.
 //!
 //! Each layer starts one thing, runs the next layer, and stops its thing whatever came of it:
-//! folder → Postgres → business and machines → API and worker. So Ctrl-C, an error half-way and a
+//! folder → Postgres → objects → business and machines → API and worker. So Ctrl-C, an error half-way and a
 //! normal end all leave nothing running; projects stay on disk and come back with the next start.
 //!
 //! There is no container when Postgres is not installed: the machines need its binaries anyway.
@@ -9,6 +9,7 @@
 mod demo;
 mod folder;
 mod mails;
+mod objects;
 mod postgres;
 mod tour;
 
@@ -20,8 +21,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cp_domain::ControlPlane;
 use cp_model::{InstanceType, Region};
-use cp_provider::Compute as _;
 use cp_provider::local::LocalCompute;
+use cp_provider::{AwsAccess, Compute as _, SharedObjects};
 use cp_worker::Worker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,11 @@ const DRAIN: Duration = Duration::from_secs(10);
 struct Listeners {
     api: TcpListener,
     admin: TcpListener,
+}
+
+struct Providers {
+    compute: LocalCompute,
+    objects: SharedObjects,
 }
 
 pub async fn run(
@@ -92,16 +98,35 @@ async fn with_database(
     }
     if config.names_database() {
         folder.write_config(&config)?;
-        return with_machines(config, folder, listeners, shutdown).await;
+        return Box::pin(with_objects(config, folder, listeners, shutdown)).await;
     }
     let postgres = postgres::Private::start(folder).await?;
     let outcome = async {
         config.database.url = Some(postgres.create_database().await?);
         folder.write_config(&config)?;
-        with_machines(config, folder, listeners, shutdown).await
+        Box::pin(with_objects(config, folder, listeners, shutdown)).await
     }
     .await;
     postgres.stop().await;
+    outcome
+}
+
+/// Objects: in the buckets that the configuration names, else in the folder.
+async fn with_objects(
+    config: Config,
+    folder: &DevFolder,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    if config.objects.names_buckets() {
+        let access = AwsAccess::from_environment().await;
+        let objects = Arc::new(config.objects.open(&access));
+        return with_machines(config, folder, objects, listeners, shutdown).await;
+    }
+    let private = objects::Private::start(folder, &config.objects).await?;
+    let objects = private.objects.clone();
+    let outcome = with_machines(config, folder, objects, listeners, shutdown).await;
+    private.stop().await;
     outcome
 }
 
@@ -109,6 +134,7 @@ async fn with_database(
 async fn with_machines(
     config: Config,
     folder: &DevFolder,
+    objects: SharedObjects,
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -130,7 +156,10 @@ async fn with_machines(
         let outcome = serve(
             &config,
             &control_plane,
-            compute.clone(),
+            Providers {
+                compute: compute.clone(),
+                objects,
+            },
             metrics,
             listeners,
             &demo,
@@ -175,7 +204,7 @@ async fn move_machines(
 async fn serve(
     config: &Config,
     control_plane: &ControlPlane,
-    compute: LocalCompute,
+    Providers { compute, objects }: Providers,
     metrics: Metrics,
     listeners: Listeners,
     demo: &Demo,
@@ -195,6 +224,7 @@ async fn serve(
     }
     let settings = cp_worker::WorkerConfig {
         mailer: config.mailer(Some(mails::announce()))?,
+        objects: Some(objects),
         ..settings
     };
     let worker = Worker::new(control_plane.clone(), Arc::new(compute), settings);

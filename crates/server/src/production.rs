@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use cp_api::ApiOptions;
 use cp_domain::ControlPlane;
 use cp_provider::ec2::Ec2Compute;
-use cp_provider::{AwsAccess, SharedCompute};
+use cp_provider::{AwsAccess, SharedCompute, SharedObjects};
 use cp_worker::{Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -62,8 +62,10 @@ pub async fn work(
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
     let admin = start_admin(&config, &control_plane, &shutdown).await?;
     if plane::prepare_database(&database, options.migrate, &shutdown).await? {
+        let access = AwsAccess::from_environment().await;
         let settings = WorkerConfig {
             mailer,
+            objects: objects(&config, &access),
             ..worker_config(&config, control_url.clone())
         };
         // Machines go on running afterwards: another worker, or this one started again, finds them.
@@ -79,7 +81,6 @@ pub async fn work(
                 end(keeper, &shutdown).await;
             }
             Provider::Ec2 => {
-                let access = AwsAccess::from_environment().await;
                 let compute = Ec2Compute::new(&access, config.ec2.compute());
                 // An attempt is noted before it is made: a step may take its whole time before it
                 // calls AWS, the call its whole patience, and AWS half a minute to show the machine.
@@ -95,6 +96,14 @@ pub async fn work(
     end(admin, &shutdown).await;
     database.close().await;
     Ok(())
+}
+
+fn objects(config: &Config, access: &AwsAccess) -> Option<SharedObjects> {
+    if config.objects.names_buckets() {
+        return Some(Arc::new(config.objects.open(access)));
+    }
+    tracing::warn!("no bucket is configured (objects.buckets); what needs one cannot be done");
+    None
 }
 
 async fn run_worker(

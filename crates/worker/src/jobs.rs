@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use cp_domain::DomainResult;
 use cp_domain::people::Mail;
-use cp_model::MailId;
+use cp_model::{MailId, Region};
+use cp_provider::SharedObjects;
 use futures::stream::{self, StreamExt as _};
 use rand::Rng as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -90,6 +91,36 @@ pub(crate) async fn keep_house(worker: Worker, shutdown: CancellationToken) {
     let mut ticks = Ticks::every(Duration::from_mins(1), shutdown);
     while ticks.next().await {
         log_failure("keep_house", worker.control_plane().keep_house().await);
+    }
+}
+
+/// Aborts uploads that nobody ended: their parts show in no listing and cost money. Each region by
+/// itself: one that is down does not hold up the others.
+pub(crate) async fn abort_leftovers(
+    worker: Worker,
+    objects: SharedObjects,
+    region: Region,
+    shutdown: CancellationToken,
+) {
+    let config = worker.config();
+    let mut ticks = Ticks::every(config.leftovers_every, shutdown.clone());
+    while ticks.next().await {
+        let before = worker.control_plane().clock().now() - config.leftover_age;
+        let round = objects.abort_leftovers(region, before);
+        match shutdown.run_until_cancelled(round).await {
+            None => return,
+            Some(Ok(0)) => {}
+            Some(Ok(count)) => {
+                tracing::info!(%region, count, "uploads were aborted that nobody had ended");
+                metrics::counter!("uploads_aborted_total", "region" => region.as_str())
+                    .increment(count);
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%region, %error, "uploads that nobody ended could not be aborted; the next round tries again");
+                metrics::counter!("uploads_abort_failures_total", "region" => region.as_str())
+                    .increment(1);
+            }
+        }
     }
 }
 

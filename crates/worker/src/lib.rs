@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use cp_domain::ControlPlane;
 use cp_model::{InstanceType, Region};
-use cp_provider::SharedCompute;
+use cp_provider::{SharedCompute, SharedObjects};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +77,12 @@ pub struct WorkerConfig {
     pub pool: Vec<PoolTarget>,
     /// How often each backend is asked what it used.
     pub usage_every: Duration,
+    /// Where snapshots and the like are stored; without one nothing can be.
+    pub objects: Option<SharedObjects>,
+    /// How often uploads are looked for that nobody ended.
+    pub leftovers_every: Duration,
+    /// How old they must be: older than any that is still at work.
+    pub leftover_age: Duration,
     /// Who brings mails to people; without one they stay queued.
     pub mailer: Option<mail::Mailer>,
     /// How long running steps are waited for on shutdown.
@@ -104,6 +110,9 @@ impl Default for WorkerConfig {
             boot_time: Duration::from_mins(2),
             pool: Vec::new(),
             usage_every: Duration::from_hours(1),
+            objects: None,
+            leftovers_every: Duration::from_hours(24),
+            leftover_age: Duration::from_hours(24),
             mailer: None,
             grace: Duration::from_secs(10),
             crash_hook: None,
@@ -162,6 +171,13 @@ impl Worker {
         for region in self.compute().regions() {
             let round = reconcile::reconcile_machines(self.clone(), region, shutdown.clone());
             tasks.spawn(round);
+        }
+        if let Some(objects) = &self.config().objects {
+            for region in objects.regions() {
+                let round =
+                    jobs::abort_leftovers(self.clone(), objects.clone(), region, shutdown.clone());
+                tasks.spawn(round);
+            }
         }
         for target in &self.config().pool {
             tasks.spawn(pool::keep_warm(self.clone(), *target, shutdown.clone()));

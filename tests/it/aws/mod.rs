@@ -1,8 +1,10 @@
-//! Machines on EC2, as far as that can be had here: moto for the protocol, a proxy for what goes
-//! wrong, agents that begin with the user-data that was sent.
+//! Machines on EC2 and objects on S3, as far as that can be had here: moto for the protocol, a proxy
+//! for what goes wrong, agents that begin with the user-data that was sent.
 
 mod faults;
 mod lifecycle;
+mod objects;
+mod objects_faults;
 mod regions;
 mod verbs;
 

@@ -14,9 +14,15 @@ async fn projects_answer_again_after_ctrl_c_also_at_another_address() {
     shop.write("before").await;
     dev.partner.pause(&closed.id).await.expect(200);
     let listen = dev.listen();
+    let objects = dev.data().join("objects");
+    assert!(objects.join("us-east").is_dir(), "there is no bucket");
+    let served = std::fs::File::open(objects.join("lock")).unwrap();
+    assert!(served.try_lock().is_err(), "nobody serves objects");
 
     let home = dev.interrupt().await;
     home.nothing_runs(Duration::from_secs(2)).await;
+    served.try_lock().expect("nobody serves objects any more");
+    drop(served);
 
     let dev = Dev::start_at(home, &listen, &[NO_POOL]).await;
     shop.until_read("before", SOON).await;

@@ -1,4 +1,4 @@
-//! A proxy between the SDK and moto that fails on command, before the effect or after it.
+//! A proxy between the SDK and moto, for machines and for objects, that fails on command, before the effect or after it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -11,8 +11,10 @@ use futures::stream;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -30,7 +32,7 @@ pub enum Fault {
     Error500,
     /// 500 without a word; it happened.
     Error500After,
-    /// `ServiceUnavailable`; nothing happened.
+    /// `ServiceUnavailable`, of S3 `SlowDown`; nothing happened.
     Error503,
     /// `RequestLimitExceeded`; nothing happened.
     Throttled,
@@ -53,6 +55,18 @@ impl Fault {
         Self::Error503,
         Self::Throttled,
         Self::NoCapacity,
+        Self::Stall,
+        Self::CutShort,
+        Self::CutOff,
+    ];
+
+    /// Those that S3 knows.
+    pub const OF_OBJECTS: [Self; 8] = [
+        Self::ResetBefore,
+        Self::ResetAfter,
+        Self::Error500,
+        Self::Error500After,
+        Self::Error503,
         Self::Stall,
         Self::CutShort,
         Self::CutOff,
@@ -161,9 +175,15 @@ impl Proxy {
     async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let form: HashMap<String, String> =
-            url::form_urlencoded::parse(&body).into_owned().collect();
-        let action = form.get("Action").cloned().unwrap_or_default();
+        let form: HashMap<String, String> = if is_form(&parts) {
+            url::form_urlencoded::parse(&body).into_owned().collect()
+        } else {
+            HashMap::new()
+        };
+        let action = match form.get("Action") {
+            Some(action) => action.clone(),
+            None => action_on_objects(&parts).to_owned(),
+        };
         let fault = {
             let mut state = lock(&self.state);
             *state.calls.entry(action.clone()).or_default() += 1;
@@ -174,11 +194,13 @@ impl Proxy {
         match fault {
             Some(Fault::ResetBefore) => return Err(io::Error::other("reset")),
             Some(Fault::Error500) => return Ok(plain(500, Bytes::new())),
+            Some(Fault::Error503) if form.is_empty() => return Ok(slow_down()),
             Some(Fault::Error503) => return Ok(refusal(503, "ServiceUnavailable")),
             Some(Fault::Throttled) => return Ok(refusal(503, "RequestLimitExceeded")),
             Some(Fault::NoCapacity) => return Ok(refusal(500, "InsufficientInstanceCapacity")),
             _ => {}
         }
+        let is_head = parts.method == Method::HEAD;
         let mut forward = self
             .http
             .request(parts.method, format!("{}{}", self.moto, parts.uri));
@@ -189,6 +211,7 @@ impl Proxy {
         }
         let answer = forward.body(body).send().await.map_err(io::Error::other)?;
         let status = answer.status().as_u16();
+        let headers = answer.headers().clone();
         let text = answer.bytes().await.map_err(io::Error::other)?;
         if status == 200 {
             self.hosts
@@ -201,11 +224,69 @@ impl Proxy {
                 tokio::time::sleep(Duration::from_secs(30)).await;
                 Err(io::Error::other("it never answers"))
             }
-            Some(Fault::CutShort) => Ok(plain(status, text.slice(..text.len() / 2))),
-            Some(Fault::CutOff) => Ok(cut_off(status, &text)),
-            _ => Ok(plain(status, text)),
+            // There is nothing to cut but the headers.
+            Some(Fault::CutShort | Fault::CutOff) if text.is_empty() => {
+                Err(io::Error::other("cut off"))
+            }
+            Some(Fault::CutShort) => {
+                let half = text.slice(..text.len() / 2);
+                Ok(with_headers(plain(status, half), &headers, is_head))
+            }
+            Some(Fault::CutOff) => Ok(with_headers(cut_off(status, &text), &headers, is_head)),
+            _ => Ok(with_headers(plain(status, text), &headers, is_head)),
         }
     }
+}
+
+/// EC2's protocol puts the action into a form.
+fn is_form(request: &Parts) -> bool {
+    let kind = request.headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes() == b"application/x-www-form-urlencoded")
+}
+
+/// What S3's own documents call a request, with the bucket in the path.
+fn action_on_objects(request: &Parts) -> &'static str {
+    let query = request.uri.query().unwrap_or_default();
+    let asks = |name: &str| url::form_urlencoded::parse(query.as_bytes()).any(|(n, _)| n == name);
+    let is_object = request.uri.path().trim_matches('/').contains('/');
+    match (&request.method, is_object) {
+        (&Method::PUT, true) if asks("partNumber") => "UploadPart",
+        (&Method::PUT, true) => "PutObject",
+        (&Method::PUT, false) => "CreateBucket",
+        (&Method::POST, true) if asks("uploads") => "CreateMultipartUpload",
+        (&Method::POST, true) => "CompleteMultipartUpload",
+        (&Method::POST, false) => "DeleteObjects",
+        (&Method::DELETE, true) if asks("uploadId") => "AbortMultipartUpload",
+        (&Method::DELETE, true) => "DeleteObject",
+        (&Method::HEAD, true) => "HeadObject",
+        (&Method::GET, true) => "GetObject",
+        (&Method::GET, false) if asks("uploads") => "ListMultipartUploads",
+        (&Method::GET, false) => "ListObjectsV2",
+        _ => "",
+    }
+}
+
+fn slow_down() -> Response<Body> {
+    plain(
+        503,
+        Bytes::from_static(b"<Error><Code>SlowDown</Code><Message>as told to</Message></Error>"),
+    )
+}
+
+/// What else the answer's headers say; its length only where it has no body to tell it.
+fn with_headers(
+    mut response: Response<Body>,
+    headers: &HeaderMap,
+    is_head: bool,
+) -> Response<Body> {
+    for (name, value) in headers {
+        let is_ours = [CONNECTION, DATE, TRANSFER_ENCODING].contains(name)
+            || (*name == CONTENT_LENGTH && !is_head);
+        if !is_ours {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
 }
 
 fn plain(status: u16, text: Bytes) -> Response<Body> {

@@ -5,10 +5,12 @@
 mod chaos;
 mod hosts;
 mod moto;
+mod store;
 
 pub use chaos::{Chaos, Fault};
 pub use hosts::Hosts;
 pub use moto::{Instance, Moto};
+pub use store::Store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

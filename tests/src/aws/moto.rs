@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use reqwest::{Method, Response};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -82,9 +83,6 @@ impl Moto {
         more: &[(&str, &str)],
     ) -> String {
         let version = if service == "iam" { IAM } else { EC2 };
-        let scope = format!(
-            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
-        );
         let mut form = vec![("Action", action), ("Version", version)];
         form.extend(more);
         let body: String = url::form_urlencoded::Serializer::new(String::new())
@@ -93,7 +91,7 @@ impl Moto {
         let answer = self
             .http
             .post(&self.url)
-            .header("authorization", scope)
+            .header("authorization", scope(region, service))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body)
             .send()
@@ -103,6 +101,35 @@ impl Moto {
         let text = answer.text().await.expect("moto answers in text");
         assert!(status.is_success(), "{action}: {status}: {text}");
         text
+    }
+
+    /// One request of S3's protocol, by its path: `/bucket/key?uploads`.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn s3(&self, method: Method, path: &str, body: &'static str) -> Response {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        let request = request.header("authorization", scope("us-east-1", "s3"));
+        let answer = request.body(body).send().await.expect("moto answers");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer
+    }
+
+    /// The keys of multipart uploads that nobody ended.
+    pub async fn uploads(&self, bucket: &str) -> Vec<String> {
+        let answer = self
+            .s3(Method::GET, &format!("/{bucket}?uploads"), "")
+            .await;
+        let text = answer.text().await.expect("moto answers in text");
+        all(&text, "Key")
+    }
+
+    /// The keys of objects, up to 1,000.
+    pub async fn keys(&self, bucket: &str) -> Vec<String> {
+        let path = format!("/{bucket}?list-type=2");
+        let answer = self.s3(Method::GET, &path, "").await;
+        let text = answer.text().await.expect("moto answers in text");
+        all(&text, "Key")
     }
 
     async fn ec2(&self, region: &str, action: &str, more: &[(&str, &str)]) -> String {
@@ -170,6 +197,13 @@ impl Moto {
         self.ec2(region, action, &[("InstanceId.1", instance)])
             .await;
     }
+}
+
+/// Who asks, of what. The signature is not looked at.
+fn scope(region: &str, service: &str) -> String {
+    format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    )
 }
 
 /// The value of a tag of an instance.

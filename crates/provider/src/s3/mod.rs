@@ -111,25 +111,33 @@ struct Tuning {
     stall: Duration,
 }
 
-impl Default for Tuning {
-    fn default() -> Self {
+impl Tuning {
+    fn of(patience: Duration) -> Self {
         Self {
             part_size: 8 * 1024 * 1024,
             parts_in_flight: 3,
             page: 1000,
             attempts: 5,
             backoff: Duration::from_millis(250),
-            headers: Duration::from_secs(30),
-            completion: Duration::from_mins(10),
-            stall: Duration::from_secs(20),
+            headers: patience,
+            completion: patience * 20,
+            stall: patience,
         }
     }
 }
 
 impl S3Objects {
+    /// `patience`: how long one request may take until the headers of its answer are there, and
+    /// how long a body may stand still. What sends much may take longer by what a slow line needs
+    /// for it, and a completion 20 times as long.
+    ///
     /// Asks nobody: a wrong bucket shows at the first call.
-    pub fn new(access: &AwsAccess, buckets: BTreeMap<Region, S3Bucket>) -> Self {
-        Self::tuned(access, buckets, &Tuning::default())
+    pub fn new(
+        access: &AwsAccess,
+        buckets: BTreeMap<Region, S3Bucket>,
+        patience: Duration,
+    ) -> Self {
+        Self::tuned(access, buckets, &Tuning::of(patience))
     }
 
     fn tuned(access: &AwsAccess, buckets: BTreeMap<Region, S3Bucket>, tuning: &Tuning) -> Self {
@@ -201,6 +209,10 @@ fn client(access: &AwsAccess, bucket: &S3Bucket, tuning: &Tuning) -> Client {
 
 #[async_trait]
 impl Objects for S3Objects {
+    fn regions(&self) -> Vec<Region> {
+        self.buckets.keys().copied().collect()
+    }
+
     async fn put(
         &self,
         region: Region,

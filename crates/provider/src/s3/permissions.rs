@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use aws_sdk_s3::types as t;
-use futures::TryStreamExt;
+use futures::{TryStreamExt, future};
 
 use super::{Bucket, S3Objects, get};
 use crate::{
@@ -18,16 +18,17 @@ impl S3Objects {
     /// Every action that objects need, in every region, under the prefix `doctor/`. The right to
     /// use a KMS key shows as the right to put and get.
     pub async fn check_permissions(&self) -> Vec<Permission> {
-        let mut permissions = Vec::new();
-        for (region, bucket) in &self.buckets {
-            let verdicts = check(bucket).await;
-            permissions.extend(verdicts.into_iter().map(|(action, done)| Permission {
+        // At once: a region that does not answer takes its time.
+        let checks = self.buckets.iter().map(async |(region, bucket)| {
+            let verdicts = check(bucket).await.into_iter();
+            let permissions = verdicts.map(|(action, done)| Permission {
                 region: *region,
                 action,
                 verdict: verdict(done),
-            }));
-        }
-        permissions
+            });
+            permissions.collect::<Vec<_>>()
+        });
+        future::join_all(checks).await.concat()
     }
 }
 

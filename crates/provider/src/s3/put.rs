@@ -81,9 +81,12 @@ impl Bucket {
         };
         // The SDK has sent it several times: the first may have done it and the last be refused.
         let failure = classify("PutObject", &error);
-        match self.settle(key, &attempt, &stored).await? {
-            Some(()) => Ok(stored),
-            None => Err(failure),
+        match self.settle(key, &attempt, &stored).await {
+            Ok(Some(())) => Ok(stored),
+            Err(ObjectError::Exists) => Err(ObjectError::Exists),
+            // Something is there, and only a look would tell whether it is ours.
+            Err(unseen) if error.code() == Some("PreconditionFailed") => Err(unseen),
+            Ok(None) | Err(_) => Err(failure),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `insforge-cloud doctor`: the effective configuration with secrets masked, and a check of each
-//! thing that a process needs, with how to mend it. Changes nothing.
+//! thing that a process needs, with how to mend it. Changes nothing, but for an object that it puts
+//! into each bucket and removes again: S3 has no dry run.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -80,6 +81,7 @@ pub async fn run(
     if options.aws || config.worker.provider == Provider::Ec2 {
         check_aws(config, options.aws, &mut checks).await;
     }
+    check_objects(config, &mut checks).await;
     checks.push(check_mail(config).await);
     let failed = checks.iter().any(|c| c.verdict == Verdict::Failed);
 
@@ -271,7 +273,10 @@ async fn check_machines(config: &Config, checks: &mut Vec<Check>) {
 
 async fn check_aws(config: &Config, is_asked: bool, checks: &mut Vec<Check>) {
     if config.ec2.regions.is_empty() {
-        let rule = "ec2.regions names no region, so there is nothing to ask AWS about";
+        if config.objects.names_buckets() {
+            return;
+        }
+        let rule = "neither ec2.regions names a region nor objects.buckets a bucket, so there is nothing to ask AWS about";
         checks.push(Check::of("AWS", Err(rule.into())));
         return;
     }
@@ -293,6 +298,43 @@ async fn check_aws(config: &Config, is_asked: bool, checks: &mut Vec<Check>) {
                 )),
             ),
             Answer::Unknown(text) => Check::warning(name, &text),
+        });
+    }
+}
+
+/// Machines on AWS need buckets beside them; those of `dev` have its folder.
+async fn check_objects(config: &Config, checks: &mut Vec<Check>) {
+    let machines = config.ec2.regions.iter().map(|machines| machines.region);
+    for region in machines {
+        let mut buckets = config.objects.buckets.iter();
+        if !buckets.any(|bucket| bucket.region == region) {
+            checks.push(Check::warning(
+                format!("bucket in {region}"),
+                "objects.buckets names none, so no snapshot of a project there can be stored",
+            ));
+        }
+    }
+    if !config.objects.names_buckets() {
+        return;
+    }
+    let access = AwsAccess::from_environment().await;
+    for permission in config.objects.open(&access).check_permissions().await {
+        let region = permission.region;
+        let mut buckets = config.objects.buckets.iter();
+        let bucket = buckets.find(|bucket| bucket.region == region);
+        let bucket = bucket.map_or("", |bucket| &bucket.bucket);
+        let name = format!("{} on {bucket} in {region}", permission.action);
+        checks.push(match permission.verdict {
+            Answer::Allowed => Check::of(name, Ok("allowed".into())),
+            Answer::Denied(text) => Check::of(
+                name,
+                Err(format!(
+                    "refused; the bucket must exist, and the role of this process must be allowed it: {text}"
+                )),
+            ),
+            Answer::Unknown(text) => {
+                Check::warning(name, &format!("could not be found out: {text}"))
+            }
         });
     }
 }

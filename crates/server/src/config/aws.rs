@@ -89,7 +89,8 @@ impl Default for Ec2 {
     }
 }
 
-const fn usual_name(region: Region) -> &'static str {
+/// AWS's name for a region.
+pub const fn usual_name(region: Region) -> &'static str {
     match region {
         Region::UsEast => "us-east-1",
         Region::UsWest => "us-west-2",

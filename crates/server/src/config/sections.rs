@@ -452,6 +452,7 @@ impl Config {
             ));
         }
         self.ec2.validate(self.worker.provider == Provider::Ec2)?;
+        self.objects.validate()?;
         self.signing
             .policy()
             .validate()
@@ -478,7 +479,7 @@ impl Config {
 }
 
 /// A URL that paths can be appended to.
-fn check_origin(text: &str) -> Result<(), &'static str> {
+pub(super) fn check_origin(text: &str) -> Result<(), &'static str> {
     let rule = "must be http:// or https:// and a host, without path, query, user or password";
     let url = reqwest::Url::parse(text).map_err(|_| rule)?;
     let plain = matches!(url.scheme(), "http" | "https")

@@ -138,6 +138,85 @@ fn machines_on_ec2_have_an_owner_and_each_region_its_own_place() {
 }
 
 #[test]
+fn each_region_has_a_bucket_of_its_own_with_a_name_and_a_key_that_s3_takes() {
+    let list = r#"[{region="us-east",bucket="acme-objects"},{region="eu-central",aws_region="eu-west-1",bucket="acme.eu",kms_key="arn:aws:kms:eu-west-1:123456789012:key/1"}]"#;
+    let from_environment = load("", &[("INSFORGE_OBJECTS_BUCKETS", list)]);
+    let file = "[objects]\npatience = \"5s\"\n\
+        [[objects.buckets]]\nregion = \"us-east\"\nbucket = \"acme-objects\"\n\
+        [[objects.buckets]]\nregion = \"eu-central\"\naws_region = \"eu-west-1\"\nbucket = \"acme.eu\"\n\
+        kms_key = \"arn:aws:kms:eu-west-1:123456789012:key/1\"\n";
+    let (a, b) = (
+        from_environment.ok().unwrap().config.objects,
+        load(file, &[]).ok().unwrap().config.objects,
+    );
+    assert_eq!(a.buckets, b.buckets);
+    assert_eq!(b.patience.to_string(), "5s");
+
+    let refused = |list: &str| refusal("", &[("INSFORGE_OBJECTS_BUCKETS", list)]);
+    for (list, rule) in [
+        (
+            r#"[{region="us-east",bucket="a-b"},{region="us-east",bucket="a-c"}]"#,
+            "objects.buckets us-east is there twice",
+        ),
+        (
+            r#"[{region="us-east",bucket="a-b"},{region="us-west",bucket="a-b"}]"#,
+            r#"objects.buckets two regions have the bucket "a-b""#,
+        ),
+        (
+            r#"[{region="us-east",bucket="Acme"}]"#,
+            "objects.buckets us-east: bucket must be a bucket's name",
+        ),
+        (
+            r#"[{region="us-east",bucket="acme-"}]"#,
+            "bucket must be a bucket's name",
+        ),
+        (
+            r#"[{region="us-east",bucket="acme",aws_region=""}]"#,
+            "aws_region may not be empty",
+        ),
+        (
+            r#"[{region="us-east",bucket="acme",kms_key="arn:aws:kms:eu-west-1:1:key/1"}]"#,
+            "kms_key must be the ARN of a key in the bucket's region: arn:aws:kms:us-east-1",
+        ),
+        (
+            r#"[{region="us-east",bucket="acme",endpoint="http://minio:9000/store"}]"#,
+            "objects.buckets us-east: endpoint must be http:// or https:// and a host",
+        ),
+        (r#"[{region="us-east"}]"#, "objects.buckets in INSFORGE"),
+        (
+            r#"[{region="us-east",bucket="acme",secret="hidden"}]"#,
+            "unknown field `secret`",
+        ),
+    ] {
+        let error = refused(list);
+        assert!(error.contains(rule), "{error}");
+    }
+    let error =
+        refused(r#"[{region="us-east",bucket="acme",endpoint="http://key:hunter2@minio:9000"}]"#);
+    assert!(error.contains("without path, query, user"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+    let error = refusal("[objects]\npatience = \"0s\"\n", &[]);
+    assert!(
+        error.contains("objects.patience must lie between"),
+        "{error}"
+    );
+    // One bucket's name on two stores is two buckets, and a store may name keys as it likes.
+    let two = r#"[{region="us-east",bucket="acme",endpoint="http://a:9000",kms_key="mine"},{region="us-west",bucket="acme",endpoint="http://b:9000"}]"#;
+    assert!(load("", &[("INSFORGE_OBJECTS_BUCKETS", two)]).is_ok());
+}
+
+#[test]
+fn the_example_of_infra_is_a_configuration() {
+    let example = include_str!("../../../../infra/docker/insforge.toml.example");
+    let config = load(example, &[]).ok().unwrap().config;
+    assert!(config.objects.names_buckets());
+    assert_eq!(
+        config.objects.buckets[0].region,
+        config.ec2.regions[0].region
+    );
+}
+
+#[test]
 fn lists_can_come_from_the_environment() {
     let targets = r#"[{region="us-east",instance_type="nano",floor=1,ceiling=2}]"#;
     let config = load("", &[("INSFORGE_POOL_TARGETS", targets)])

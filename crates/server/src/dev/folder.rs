@@ -7,6 +7,7 @@
 //!     demo.json      the demo partner, user and OAuth clients (0600)
 //!     sealing-key    made once; without it nothing sealed opens again (0600)
 //!     postgres/      our own database, with postgres-password (0600) and postgres-port beside it
+//!     objects/       snapshots and the like, where no bucket is configured
 //!     mail/          the mails that people would get, as .eml files
 //!     machines/ …    see `cp_provider::local`
 //! ```
@@ -77,6 +78,10 @@ impl DevFolder {
 
     pub(super) fn mail(&self) -> PathBuf {
         self.file("mail")
+    }
+
+    pub(super) fn objects(&self) -> PathBuf {
+        self.file("objects")
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, FolderError> {
@@ -152,7 +157,7 @@ impl DevFolder {
             "allow_http_webhooks".to_owned(),
             Value::Boolean(config.limits.allow_http_webhooks),
         );
-        let sections = [
+        let mut sections = vec![
             ("http", http),
             ("limits", limits),
             ("admin", admin),
@@ -161,6 +166,12 @@ impl DevFolder {
             ("local", local),
             ("mail", mail),
         ];
+        // It cannot fail: an unset key, which TOML has no form for, is left out.
+        if config.objects.names_buckets()
+            && let Ok(objects) = Table::try_from(&config.objects)
+        {
+            sections.push(("objects", objects));
+        }
         let table: Table = sections
             .into_iter()
             .map(|(name, section)| (name.to_owned(), Value::Table(section)))
@@ -223,7 +234,10 @@ fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderErro
 
 #[cfg(test)]
 mod tests {
+    use cp_model::Region;
+
     use super::*;
+    use crate::config::objects::BucketOfRegion;
 
     #[test]
     fn two_devs_cannot_share_a_folder() {
@@ -267,6 +281,13 @@ mod tests {
         config.secrets.sealing_key_file = Some(folder.sealing_key_file(false).unwrap());
         config.http.base_url = Some("http://127.0.0.1:8080".to_owned());
         config.mail.folder = Some(folder.mail());
+        config.objects.buckets.push(BucketOfRegion {
+            region: Region::UsEast,
+            aws_region: None,
+            bucket: "acme".to_owned(),
+            endpoint: Some("http://127.0.0.1:9000".to_owned()),
+            kms_key: None,
+        });
         folder.write_config(&config).unwrap();
         let read = Config::load(Some(&folder.file("config.toml")), [])
             .ok()
@@ -280,5 +301,6 @@ mod tests {
         assert_eq!(read.mail.folder, Some(folder.mail()));
         assert_eq!(read.mail.from, config.mail.from);
         assert_eq!(read.local.data_dir, folder.path());
+        assert_eq!(read.objects.buckets, config.objects.buckets);
     }
 }

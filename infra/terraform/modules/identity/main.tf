@@ -290,14 +290,14 @@ data "aws_iam_policy_document" "machines" {
 }
 
 data "aws_iam_policy_document" "objects" {
-  # Not DeleteObjectVersion: what a fault or a thief deletes can be brought back (module `objects`).
+  # What `doctor` tries, and no more. Not DeleteObjectVersion: what a fault or a thief deletes can be brought back (module
+  # `objects`).
   statement {
     sid = "Objects"
     actions = [
       "s3:AbortMultipartUpload",
       "s3:DeleteObject",
       "s3:GetObject",
-      "s3:ListMultipartUploadParts",
       "s3:PutObject",
     ]
     resources = [for bucket in var.bucket_arns : "${bucket}/*"]
@@ -305,7 +305,7 @@ data "aws_iam_policy_document" "objects" {
 
   statement {
     sid       = "Buckets"
-    actions   = ["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"]
+    actions   = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
     resources = var.bucket_arns
   }
 }

@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use futures::{TryStreamExt, stream};
 use s3s::{S3Error, S3ErrorCode, S3Result, TrailingHeaders, dto::StreamingBlob, s3_error};
@@ -15,6 +14,7 @@ use tokio::{io::AsyncWriteExt, sync::mpsc};
 use uuid::Uuid;
 
 use super::{
+    super::encode_crc32,
     disk::{self, Disk},
     shelf::Part,
 };
@@ -111,11 +111,6 @@ pub(super) async fn receive(
     }
     draft.keep();
     Ok(part)
-}
-
-/// As S3 writes checksums: base64 of the big-endian bytes.
-pub(super) fn encode_crc32(crc32: u32) -> String {
-    BASE64_STANDARD.encode(crc32.to_be_bytes())
 }
 
 /// The bytes of that range of the files' content. A thread reads them, a little ahead.

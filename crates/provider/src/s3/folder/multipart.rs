@@ -6,19 +6,20 @@ use chrono::Utc;
 use s3s::{
     S3Result, TrailingHeaders,
     dto::{
-        ChecksumAlgorithm, ChecksumType, CompleteMultipartUploadInput,
-        CompleteMultipartUploadOutput, CompletedPart, CreateMultipartUploadInput,
-        CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput,
-        MultipartUpload, UploadPartInput, UploadPartOutput,
+        ChecksumAlgorithm, CompleteMultipartUploadInput, CompleteMultipartUploadOutput,
+        CompletedPart, CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag,
+        ListMultipartUploadsInput, ListMultipartUploadsOutput, MultipartUpload, UploadPartInput,
+        UploadPartOutput,
     },
     s3_error,
 };
 
 use super::{
+    super::encode_crc32,
     Store,
-    content::{encode_crc32, receive},
+    content::receive,
     shelf::{About, Object, Part, Upload},
-    verbs::{e_tag, encryption, limit, may_replace, new_object, refuse, timestamp},
+    verbs::{e_tag, encryption, full_object, limit, may_replace, new_object, refuse, timestamp},
 };
 
 impl Store {
@@ -32,14 +33,12 @@ impl Store {
             .is_some_and(|algorithm| algorithm.as_str() != ChecksumAlgorithm::CRC32);
         refuse(other_checksum || input.sse_customer_algorithm.is_some())?;
         let (id, mut draft) = self.draft(&input.bucket)?;
-        let about = About {
-            content_type: input.content_type,
-            metadata: input.metadata,
-            encryption: input
-                .server_side_encryption
-                .map(|named| named.as_str().to_owned()),
-            kms_key: input.ssekms_key_id,
-        };
+        let about = About::new(
+            input.content_type,
+            input.metadata,
+            input.server_side_encryption,
+            input.ssekms_key_id,
+        );
         let output = CreateMultipartUploadOutput {
             bucket: Some(input.bucket.clone()),
             key: Some(input.key.clone()),
@@ -131,7 +130,7 @@ impl Store {
             key: Some(object.key.clone()),
             e_tag: Some(e_tag(&object)),
             checksum_crc32: Some(encode_crc32(object.crc32)),
-            checksum_type: Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
+            checksum_type: Some(full_object()),
             server_side_encryption: encryption(&object.about),
             ssekms_key_id: object.about.kms_key.clone(),
             ..Default::default()

@@ -13,7 +13,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use s3s::{S3Error, S3Result, s3_error};
+use s3s::{S3Error, S3Result, dto::ServerSideEncryption, s3_error};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -51,6 +51,22 @@ pub(super) struct About {
     /// Told back; this disk is the developer's own and is not encrypted.
     pub(super) encryption: Option<String>,
     pub(super) kms_key: Option<String>,
+}
+
+impl About {
+    pub(super) fn new(
+        content_type: Option<String>,
+        metadata: Option<HashMap<String, String>>,
+        encryption: Option<ServerSideEncryption>,
+        kms_key: Option<String>,
+    ) -> Self {
+        Self {
+            content_type,
+            metadata,
+            encryption: encryption.map(|named| named.as_str().to_owned()),
+            kms_key,
+        }
+    }
 }
 
 /// A multipart upload that is not completed.

@@ -20,8 +20,9 @@ use s3s::{
 };
 
 use super::{
+    super::encode_crc32,
     Store,
-    content::{encode_crc32, receive, send},
+    content::{receive, send},
     shelf::{About, Object, Part},
 };
 
@@ -67,14 +68,12 @@ impl S3 for Store {
             req.trailing_headers,
         )
         .await?;
-        let about = About {
-            content_type: input.content_type,
-            metadata: input.metadata,
-            encryption: input
-                .server_side_encryption
-                .map(|named| named.as_str().to_owned()),
-            kms_key: input.ssekms_key_id,
-        };
+        let about = About::new(
+            input.content_type,
+            input.metadata,
+            input.server_side_encryption,
+            input.ssekms_key_id,
+        );
         let object = new_object(input.key, id, vec![part], about);
         let bucket = input.bucket;
         let object = self
@@ -83,7 +82,7 @@ impl S3 for Store {
         Ok(S3Response::new(PutObjectOutput {
             e_tag: Some(e_tag(&object)),
             checksum_crc32: Some(encode_crc32(object.crc32)),
-            checksum_type: Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
+            checksum_type: Some(full_object()),
             server_side_encryption: encryption(&object.about),
             ssekms_key_id: object.about.kms_key.clone(),
             ..Default::default()
@@ -110,24 +109,24 @@ impl S3 for Store {
             .range
             .map(|_| format!("bytes {}-{}/{}", range.start, range.end - 1, object.size));
         let wants_checksum = input.checksum_mode.is_some() && content_range.is_none();
+        let described = describe(&object, wants_checksum);
         let files = object.parts.iter().map(|part| {
             let path = self.shelf.data(&input.bucket, &object.id).join(&part.file);
             (path, part.size)
         });
         Ok(S3Response::new(GetObjectOutput {
-            accept_ranges: Some("bytes".to_owned()),
+            accept_ranges: described.accept_ranges,
             content_length: i64::try_from(range.end - range.start).ok(),
             content_range,
             body: Some(send(files.collect(), range)),
-            content_type: object.about.content_type.clone(),
-            metadata: object.about.metadata.clone(),
-            e_tag: Some(e_tag(&object)),
-            last_modified: Some(timestamp(object.created_at)),
-            checksum_crc32: wants_checksum.then(|| encode_crc32(object.crc32)),
-            checksum_type: wants_checksum
-                .then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
-            server_side_encryption: encryption(&object.about),
-            ssekms_key_id: object.about.kms_key.clone(),
+            content_type: described.content_type,
+            metadata: described.metadata,
+            e_tag: described.e_tag,
+            last_modified: described.last_modified,
+            checksum_crc32: described.checksum_crc32,
+            checksum_type: described.checksum_type,
+            server_side_encryption: described.server_side_encryption,
+            ssekms_key_id: described.ssekms_key_id,
             ..Default::default()
         }))
     }
@@ -139,20 +138,7 @@ impl S3 for Store {
         let input = req.input;
         let object = self.shelf.object(&input.bucket, &input.key)?;
         let wants_checksum = input.checksum_mode.is_some();
-        Ok(S3Response::new(HeadObjectOutput {
-            accept_ranges: Some("bytes".to_owned()),
-            content_length: i64::try_from(object.size).ok(),
-            content_type: object.about.content_type.clone(),
-            metadata: object.about.metadata.clone(),
-            e_tag: Some(e_tag(&object)),
-            last_modified: Some(timestamp(object.created_at)),
-            checksum_crc32: wants_checksum.then(|| encode_crc32(object.crc32)),
-            checksum_type: wants_checksum
-                .then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
-            server_side_encryption: encryption(&object.about),
-            ssekms_key_id: object.about.kms_key.clone(),
-            ..Default::default()
-        }))
+        Ok(S3Response::new(describe(&object, wants_checksum)))
     }
 
     async fn delete_object(
@@ -314,6 +300,27 @@ pub(super) fn new_object(key: String, id: String, parts: Vec<Part>, about: About
         created_at: Utc::now(),
         about,
     }
+}
+
+/// What HEAD answers, and GET beside the content.
+fn describe(object: &Object, wants_checksum: bool) -> HeadObjectOutput {
+    HeadObjectOutput {
+        accept_ranges: Some("bytes".to_owned()),
+        content_length: i64::try_from(object.size).ok(),
+        content_type: object.about.content_type.clone(),
+        metadata: object.about.metadata.clone(),
+        e_tag: Some(e_tag(object)),
+        last_modified: Some(timestamp(object.created_at)),
+        checksum_crc32: wants_checksum.then(|| encode_crc32(object.crc32)),
+        checksum_type: wants_checksum.then(full_object),
+        server_side_encryption: encryption(&object.about),
+        ssekms_key_id: object.about.kms_key.clone(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn full_object() -> ChecksumType {
+    ChecksumType::from_static(ChecksumType::FULL_OBJECT)
 }
 
 pub(super) fn e_tag(object: &Object) -> ETag {

@@ -9,6 +9,7 @@ use super::*;
 use crate::ec2::permissions::Verdict;
 
 const LOOPBACK: &str = "127.0.0.1:0";
+const PATIENCE: Duration = Duration::from_secs(30);
 const MIB: usize = 1024 * 1024;
 
 async fn start(dir: &TempDir) -> (FolderServer, S3Objects) {
@@ -18,7 +19,7 @@ async fn start(dir: &TempDir) -> (FolderServer, S3Objects) {
 async fn start_with(dir: &TempDir, durability: Durability) -> (FolderServer, S3Objects) {
     let server = FolderServer::start(dir.path(), LOOPBACK.parse().unwrap(), durability);
     let server = server.await.unwrap();
-    let objects = S3Objects::new(&server.access(), buckets());
+    let objects = S3Objects::new(&server.access(), buckets(), PATIENCE);
     objects.create_buckets().await.unwrap();
     (server, objects)
 }
@@ -194,12 +195,17 @@ async fn permissions_are_found_out_and_nothing_stays() {
         0
     );
     let stranger = AwsAccess::fixed(server.endpoint(), "folder", "guessed");
-    let refused = verdicts(S3Objects::new(&stranger, buckets())).await;
+    let refused = verdicts(S3Objects::new(&stranger, buckets(), PATIENCE)).await;
     let denied = refused
         .iter()
         .filter(|verdict| matches!(verdict, Verdict::Denied(_)));
     // What was never put cannot be read.
     assert_eq!(denied.count(), 5, "{refused:?}");
+    // Not the look for what became of it, which is refused, too.
+    assert!(
+        matches!(&refused[0], Verdict::Denied(text) if text.starts_with("PutObject: 403")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
