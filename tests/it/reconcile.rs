@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cp_domain::DomainError;
 use cp_model::{InstanceType, Machine, MachineId, MachineState, ProjectId, ProjectStatus, Region};
-use cp_provider::sim::{SimConfig, Verb};
-use cp_provider::{Compute, LaunchSpec, Power};
+use cp_provider::sim::{Fault, SimConfig, Verb};
+use cp_provider::{Ailment, Compute, LaunchSpec, Power};
 use cp_tests::{App, AppOptions, PartnerClient, WorkerProcess, eventually};
 use cp_worker::WorkerConfig;
 use secrecy::SecretString;
@@ -317,4 +317,355 @@ async fn two_workers_keep_one_pool() {
     for machine in app.sim.alive() {
         assert_eq!(app.sim.launch_effects(machine.machine_id), 1);
     }
+}
+
+#[tokio::test]
+async fn of_two_machines_of_one_id_the_recorded_one_is_worked_with() {
+    let mut app = App::start_with(AppOptions {
+        sim: SimConfig {
+            launch_looks_first: false,
+            ..SimConfig::default()
+        },
+        ..AppOptions::default()
+    })
+    .await;
+    let partner = app.partner().await;
+    let project = active(&partner).await;
+    let own = machine(&app, project).await;
+    app.kill_worker();
+    launch_stray(&app, own.id).await;
+    let refs: Vec<String> = app
+        .sim
+        .alive()
+        .into_iter()
+        .map(|m| m.provider_ref)
+        .collect();
+    // Not the one that a look by tag alone takes.
+    let recorded = refs.iter().max().unwrap();
+    sqlx::query("update machines set provider_ref = $2 where id = $1")
+        .bind(own.id.0)
+        .bind(recorded)
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    let _worker = app.start_worker(WorkerConfig {
+        reconcile_every: Duration::from_hours(1),
+        orphan_grace: Duration::from_hours(1),
+        ..app.worker_config("second")
+    });
+    partner.pause(&project.to_string()).await.expect(200);
+    let stopped: Vec<String> = app
+        .sim
+        .alive()
+        .into_iter()
+        .filter(|m| m.power == Power::Stopped)
+        .map(|m| m.provider_ref)
+        .collect();
+    assert_eq!(stopped, std::slice::from_ref(recorded));
+}
+
+#[tokio::test]
+async fn only_its_own_attempt_to_launch_is_forgotten() {
+    let app = App::start_with(AppOptions {
+        worker: false,
+        ..AppOptions::default()
+    })
+    .await;
+    let plan = app
+        .control_plane
+        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 1)
+        .await
+        .unwrap();
+    let id = plan.launch[0];
+    let begin = async |visibility| {
+        app.control_plane
+            .begin_launch(id, visibility)
+            .await
+            .unwrap()
+    };
+    let slow = begin(Duration::ZERO).await.expect("nobody launches yet");
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let heir = begin(Duration::ZERO)
+        .await
+        .expect("the first one counts as over");
+    // The slow one comes back at last, refused.
+    app.control_plane.forget_launch(slow).await.unwrap();
+    let minute = Duration::from_mins(1);
+    assert!(
+        app.control_plane
+            .launch_may_surface(id, minute)
+            .await
+            .unwrap()
+    );
+    assert_eq!(begin(minute).await, None);
+    app.control_plane.forget_launch(heir).await.unwrap();
+    assert!(begin(minute).await.is_some());
+}
+
+async fn paused(partner: &PartnerClient) -> ProjectId {
+    let project = active(partner).await;
+    partner.pause(&project.to_string()).await.expect(200);
+    project
+}
+
+async fn audited(app: &App, action: &str, machine: MachineId) -> i64 {
+    sqlx::query_scalar("select count(*) from audit_log where action = $1 and target_id = $2")
+        .bind(action)
+        .bind(machine.to_string())
+        .fetch_one(&mut app.database.connect().await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_list_without_most_machines_makes_nobody_lost() {
+    let (app, partner) = with_pool(0).await;
+    let mut projects = Vec::new();
+    for _ in 0..5 {
+        projects.push(paused(&partner).await);
+    }
+    app.sim.hide_all(true);
+    let lists = app.sim.calls(Verb::List);
+    eventually("many rounds have seen nothing", SOON, async || {
+        (app.sim.calls(Verb::List) > lists + 8 * Region::ALL.len()).then_some(())
+    })
+    .await;
+    for project in &projects {
+        assert_eq!(app.status_of(*project).await, ProjectStatus::Paused);
+        assert_eq!(machine(&app, *project).await.missing_since, None);
+    }
+    // What asks for one of them itself does not believe it, either.
+    let restoring = projects[0];
+    let path = format!("/{restoring}/restore");
+    let body = serde_json::json!({});
+    let (answer, ()) = tokio::join!(partner.post(&path, &body), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        app.sim.hide_all(false);
+    });
+    answer.expect(200);
+    app.assert_truth().await;
+    assert_eq!(app.status_of(restoring).await, ProjectStatus::Active);
+}
+
+#[tokio::test]
+async fn an_operator_who_knows_that_most_are_gone_is_believed() {
+    let mut app = App::start().await;
+    let partner = app.partner().await;
+    let mut projects = Vec::new();
+    for _ in 0..5 {
+        projects.push(paused(&partner).await);
+    }
+    app.kill_worker();
+    app.sim.hide_all(true);
+    let _worker = app.start_worker(WorkerConfig {
+        believe_losses: true,
+        ..app.worker_config("believer")
+    });
+    for project in &projects {
+        app.wait_for_status(*project, ProjectStatus::Failed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_machine_that_is_seen_again_and_stopped_stays_stopped() {
+    let (app, partner) = with_pool(0).await;
+    let project = paused(&partner).await;
+    app.sim.hide_all(true);
+    app.wait_for_status(project, ProjectStatus::Failed).await;
+    let starts = app.sim.calls(Verb::Start);
+    app.sim.hide_all(false);
+    eventually("it is known again", SOON, async || {
+        (machine(&app, project).await.state != MachineState::Lost).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(machine(&app, project).await.state, MachineState::Stopped);
+    assert_eq!(app.sim.calls(Verb::Start), starts, "it would run unbilled");
+    let failed = app.newest_operation(project).await;
+    app.control_plane
+        .retry_operation(failed.id, false)
+        .await
+        .unwrap();
+    app.wait_for_status(project, ProjectStatus::Active).await;
+    app.assert_truth().await;
+}
+
+#[tokio::test]
+async fn want_of_room_is_waited_for_however_often_it_takes() {
+    let (app, partner) = with_pool(0).await;
+    app.sim.fail_times(Verb::Launch, Fault::Capacity, 12);
+    let project = active(&partner).await;
+    assert_eq!(app.newest_operation(project).await.attempts, 0);
+    partner.pause(&project.to_string()).await.expect(200);
+    app.sim.fail_times(Verb::Start, Fault::Capacity, 12);
+    partner.restore(&project.to_string()).await.expect(200);
+    app.assert_truth().await;
+}
+
+#[tokio::test]
+async fn want_of_room_ends_with_the_deadline_and_says_so() {
+    let (app, partner) = with_pool(0).await;
+    app.sim.fail_times(Verb::Launch, Fault::Capacity, 1000);
+    let begun = tokio::spawn({
+        let partner = partner.clone();
+        async move { partner.begin_project("shop").await }
+    });
+    eventually("it waits for room", SOON, async || {
+        let all = app
+            .control_plane
+            .list_operations(None, None, 1)
+            .await
+            .ok()?;
+        let code = all.first()?.error.as_ref()?.code.clone();
+        (code == "no_capacity").then_some(())
+    })
+    .await;
+    sqlx::query("update operations set deadline_at = now() + interval '2 seconds'")
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    let project = begun.await.unwrap();
+    app.wait_for_status(project, ProjectStatus::Failed).await;
+    let failed = app.newest_operation(project).await;
+    assert_eq!(failed.error.unwrap().code, "no_capacity");
+    assert_eq!(failed.attempts, 0);
+}
+
+#[tokio::test]
+async fn a_warm_machine_that_waited_long_for_its_launch_may_boot_as_long_as_any() {
+    let app = App::start_with(AppOptions {
+        sim: SimConfig {
+            boots_after: Duration::from_secs(2),
+            ..SimConfig::default()
+        },
+        worker: false,
+        ..AppOptions::default()
+    })
+    .await;
+    let plan = app
+        .control_plane
+        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 1)
+        .await
+        .unwrap();
+    sqlx::query("update machines set created_at = now() - interval '1 hour'")
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    let _worker = app.start_worker(WorkerConfig {
+        pool: App::warm_pool(1),
+        ..app.worker_config("late")
+    });
+    assert_eq!(warm(&app, 1).await, plan.launch);
+    assert_eq!(app.sim.calls(Verb::Launch), 1);
+}
+
+#[tokio::test]
+async fn an_ailing_machine_is_stopped_and_started_once() {
+    let (app, partner) = with_pool(0).await;
+    for ailment in [Ailment::Impaired, Ailment::Retiring] {
+        let project = active(&partner).await;
+        let own = machine(&app, project).await;
+        let rest = app.worker_config("main").impaired_grace * 3;
+        tokio::time::sleep(rest).await;
+        let stops = app.sim.calls(Verb::Stop);
+        app.sim.ail(own.provider_ref.as_deref().unwrap(), ailment);
+        eventually("it was stopped and runs again", SOON, async || {
+            let stopped = app.sim.calls(Verb::Stop) > stops;
+            (stopped && power(&app, own.id) == Some(Power::Running)).then_some(())
+        })
+        .await;
+        app.assert_truth().await;
+        assert_eq!(app.status_of(project).await, ProjectStatus::Active);
+        assert_eq!(app.sim.calls(Verb::Stop), stops + 1);
+        assert_eq!(audited(&app, "machine.moved", own.id).await, 1);
+        assert_eq!(audited(&app, "machine.started_again", own.id).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_ails_only_for_a_moment_stays_where_it_is() {
+    let mut app = App::start().await;
+    let partner = app.partner().await;
+    let own = machine(&app, active(&partner).await).await;
+    app.kill_worker();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    app.sim
+        .ail(own.provider_ref.as_deref().unwrap(), Ailment::Impaired);
+    let _worker = app.start_worker(WorkerConfig {
+        impaired_grace: Duration::from_hours(1),
+        ..app.worker_config("patient")
+    });
+    let rounds = app.sim.calls(Verb::Ailing);
+    eventually("it was looked at", SOON, async || {
+        (app.sim.calls(Verb::Ailing) > rounds + 4 * Region::ALL.len()).then_some(())
+    })
+    .await;
+    assert_eq!(app.sim.calls(Verb::Stop), 0);
+}
+
+#[tokio::test]
+async fn an_ailing_warm_machine_is_replaced() {
+    let (app, _partner) = with_pool(1).await;
+    let [id] = warm(&app, 1).await.try_into().unwrap();
+    let row = app.control_plane.find_machine(id).await.unwrap().unwrap();
+    app.sim.ail(&row.provider_ref.unwrap(), Ailment::Retiring);
+    eventually("another one is warm", SOON, async || {
+        let now = pooled(&app).await;
+        (now.len() == 1 && now[0] != id).then_some(())
+    })
+    .await;
+    eventually("it is gone", SOON, async || {
+        power(&app, id).is_none().then_some(())
+    })
+    .await;
+    assert_eq!(audited(&app, "machine.terminating", id).await, 1);
+}
+
+#[tokio::test]
+async fn disks_are_deleted_once_nobody_can_need_them() {
+    let (app, partner) = with_pool(0).await;
+    let lost = active(&partner).await;
+    let kept = machine(&app, lost).await.id;
+    app.sim.vanish(kept);
+    app.wait_for_status(lost, ProjectStatus::Failed).await;
+    let deleted = active(&partner).await;
+    let gone = machine(&app, deleted).await.id;
+    partner
+        .delete_project(&deleted.to_string())
+        .await
+        .expect(200);
+    app.wait_for_status(deleted, ProjectStatus::Deleted).await;
+    let began = tokio::time::Instant::now();
+    let nobodys = MachineId::generate();
+    let rescue = app.sim.leave_behind(Region::UsEast, kept);
+    app.sim.leave_behind(Region::UsEast, gone);
+    app.sim.leave_behind(Region::UsEast, nobodys);
+    eventually("one is left", SOON, async || {
+        (app.sim.left_behind().len() == 1).then_some(())
+    })
+    .await;
+    let grace = app.worker_config("main").orphan_grace;
+    assert!(began.elapsed() >= grace, "gone after {:?}", began.elapsed());
+    for id in [gone, nobodys] {
+        assert_eq!(audited(&app, "machine.disk_deleted", id).await, 1);
+    }
+    // All that is left of somebody's data.
+    tokio::time::sleep(grace * 2).await;
+    assert_eq!(app.sim.left_behind(), [rescue]);
+}
+
+#[tokio::test]
+async fn disks_are_spared_where_orphans_are() {
+    let app = App::start_with(AppOptions {
+        worker: false,
+        ..AppOptions::default()
+    })
+    .await;
+    let _worker = app.start_worker(WorkerConfig {
+        spare_orphans: true,
+        ..app.worker_config("restored")
+    });
+    let disk = app.sim.leave_behind(Region::UsEast, MachineId::generate());
+    tokio::time::sleep(app.worker_config("").orphan_grace * 4).await;
+    assert_eq!(app.sim.left_behind(), [disk]);
 }

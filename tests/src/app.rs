@@ -191,10 +191,13 @@ impl App {
             lease: Duration::from_millis(900),
             sweep_every: Duration::from_millis(100),
             reconcile_every: Duration::from_millis(200),
+            health_every: Duration::from_millis(700),
+            impaired_grace: Duration::from_millis(300),
             missing_grace: Duration::from_millis(400),
             launch_visibility: Duration::from_millis(300),
             recheck: Duration::from_secs(1),
             orphan_grace: Duration::from_millis(600),
+            capacity_pause: Duration::from_millis(100),
             boot_time: Duration::from_secs(1),
             grace: Duration::from_secs(5),
             ..production

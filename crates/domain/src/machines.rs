@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use cp_model::catalogue::DEFAULT_VOLUME_GIB;
 use cp_model::{
     InstanceType, Machine, MachineId, MachineSize, MachineState, Project, ProjectId, Region,
@@ -37,6 +37,13 @@ fn context(machine: MachineId) -> String {
 pub struct Launched {
     pub provider_ref: String,
     pub address: Option<String>,
+}
+
+/// The right to launch a machine now; whoever lets it go may only let go of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchAttempt {
+    machine: MachineId,
+    begun_at: DateTime<Utc>,
 }
 
 impl ControlPlane {
@@ -135,22 +142,24 @@ impl ControlPlane {
             .transpose()
     }
 
-    /// Asks to launch a machine now. False: an attempt within `visibility` may have made one that
+    /// Asks to launch a machine now. None: an attempt within `visibility` may have made one that
     /// the provider does not show yet (or the launch is recorded); look for it instead.
     pub async fn begin_launch(
         &self,
         machine: MachineId,
         visibility: Duration,
-    ) -> DomainResult<bool> {
+    ) -> DomainResult<Option<LaunchAttempt>> {
         let now = self.now();
         let mut conn = self.db().acquire().await?;
-        Ok(machines::begin_launch(&mut conn, machine, now - time_delta(visibility), now).await?)
+        let earlier = now - time_delta(visibility);
+        let begun_at = machines::begin_launch(&mut conn, machine, earlier, now).await?;
+        Ok(begun_at.map(|begun_at| LaunchAttempt { machine, begun_at }))
     }
 
-    /// The attempt surely made no machine.
-    pub async fn forget_launch(&self, machine: MachineId) -> DomainResult<()> {
+    /// That attempt surely made no machine. Whoever has begun one since keeps it.
+    pub async fn forget_launch(&self, attempt: LaunchAttempt) -> DomainResult<()> {
         let mut conn = self.db().acquire().await?;
-        Ok(machines::clear_launch(&mut conn, machine).await?)
+        Ok(machines::clear_launch(&mut conn, attempt.machine, attempt.begun_at).await?)
     }
 
     /// Whether the provider may yet show a machine of an attempt to launch within `visibility`.

@@ -24,6 +24,9 @@ use crate::{ControlPlane, DomainError, DomainResult, Thing};
 /// The failure code of a machine that is gone with its disk.
 pub const MACHINE_LOST: &str = "machine_lost";
 
+/// The failure code of a provider that has no room, or an account that may have no more.
+pub const NO_CAPACITY: &str = "no_capacity";
+
 /// The right to write for an operation, until somebody else has it.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -149,10 +152,21 @@ impl ControlPlane {
         error: &Failure,
     ) -> DomainResult<()> {
         let mut conn = self.db().acquire().await?;
-        held(
-            operations::mark_retrying(&mut conn, lease.operation, lease.generation, next, error)
-                .await?,
-        )
+        let (id, generation) = (lease.operation, lease.generation);
+        held(operations::mark_retrying(&mut conn, id, generation, next, error, true).await?)
+    }
+
+    /// As [`Self::retry_operation_at`], for what no number of attempts speaks against: the reason is
+    /// told, and only the deadline ends it.
+    pub async fn hold_operation_until(
+        &self,
+        lease: &Lease,
+        next: DateTime<Utc>,
+        reason: &Failure,
+    ) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        let (id, generation) = (lease.operation, lease.generation);
+        held(operations::mark_retrying(&mut conn, id, generation, next, reason, false).await?)
     }
 
     /// Ends the operation: the project reaches its final status in the same transaction. One that
@@ -277,17 +291,7 @@ impl ControlPlane {
         drop(conn);
         let mut failed = 0;
         for operation in expired {
-            let last = operation
-                .error
-                .map(|e| format!("; the last error was: {}", e.message))
-                .unwrap_or_default();
-            let failure = Failure::new(
-                "deadline_exceeded",
-                format!(
-                    "{} did not end in time, in step {}{last}",
-                    operation.kind, operation.step
-                ),
-            );
+            let failure = out_of_time(&operation);
             let mut tx = self.db().begin().await?;
             let project = lock(&mut tx, operation.project_id).await?;
             if operations::mark_expired(&mut tx, operation.id, &failure, self.now()).await? {
@@ -537,6 +541,19 @@ impl ControlPlane {
         commit(tx).await?;
         Ok(true)
     }
+}
+
+/// Why an operation fails whose deadline has passed.
+fn out_of_time(operation: &Operation) -> Failure {
+    let last = match &operation.error {
+        // It is this that it waited for.
+        Some(error) if error.code == NO_CAPACITY => return error.clone(),
+        Some(error) => format!("; the last error was: {}", error.message),
+        None => String::new(),
+    };
+    let (kind, step) = (operation.kind, &operation.step);
+    let text = format!("{kind} did not end in time, in step {step}{last}");
+    Failure::new("deadline_exceeded", text)
 }
 
 /// Why a project without its machine cannot go on.

@@ -38,10 +38,17 @@ pub struct Machine {
     pub registered_at: Option<DateTime<Utc>>,
     pub last_seen_at: Option<DateTime<Utc>>,
     pub missing_since: Option<DateTime<Utc>>,
+    /// When a launch was last tried of which it is not known that it made nothing.
+    pub launch_attempted_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
 }
 
 impl Machine {
+    /// Whether surely no provider ever made it.
+    pub const fn was_never_launched(&self) -> bool {
+        self.provider_ref.is_none() && self.launch_attempted_at.is_none()
+    }
+
     /// Whether the agent says that its backend serves what is desired now.
     pub fn serves_as_desired(&self) -> bool {
         self.observed_state == Some(ObservedState::Serving)
@@ -89,7 +96,7 @@ impl MachineState {
             S::Ready => matches!(next, S::Stopped | S::Lost | S::Terminating),
             S::Stopped => matches!(next, S::Ready | S::Lost | S::Terminating),
             // It was seen again: the provider's list had been wrong.
-            S::Lost => matches!(next, S::Ready | S::Terminating),
+            S::Lost => matches!(next, S::Ready | S::Stopped | S::Terminating),
             S::Terminating => matches!(next, S::Terminated),
             S::Terminated => false,
         }

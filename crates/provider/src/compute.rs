@@ -23,8 +23,13 @@ pub trait Compute: Send + Sync {
     /// down must not hold up the others.
     fn regions(&self) -> Vec<Region>;
 
-    /// The machine with our tag, stopped ones too; none when there is none, or it is terminated.
+    /// The machine with our tag, stopped ones too; none when there is none, or it is terminated. Of
+    /// several with one id [`first`]. Who has recorded which one is meant asks for that:
+    /// [`Self::describe`].
     async fn find(&self, region: Region, id: MachineId) -> Result<Option<Machine>, ProviderError>;
+
+    /// Exactly that machine, stopped too; none when it is terminated, whatever else has its id.
+    async fn describe(&self, machine: MachineRef<'_>) -> Result<Option<Machine>, ProviderError>;
 
     /// Every machine of the region with a tag of ours, stopped ones too, terminated ones not. Two
     /// machines with one id show as two.
@@ -54,6 +59,26 @@ pub trait Compute: Send + Sync {
     /// Makes the machine's disk at least that big; its agent grows the file system. Ok when it is
     /// already. [`ProviderError::Transient`] as long as the provider is at it.
     async fn grow_volume(&self, machine: MachineRef<'_>, gib: i32) -> Result<(), ProviderError>;
+
+    /// Running machines that should not stay where they are, as the provider says; others' may be
+    /// among them. Stopped and started again, they come up elsewhere.
+    async fn ailing(&self, _region: Region) -> Result<Vec<Ailing>, ProviderError> {
+        Ok(Vec::new())
+    }
+
+    /// Disks with tags of ours that no machine has. Each costs money, and may hold data.
+    async fn leftovers(&self, _region: Region) -> Result<Vec<Leftover>, ProviderError> {
+        Ok(Vec::new())
+    }
+
+    /// Deletes a disk that no machine has. Ok when it is gone already.
+    async fn delete_leftover(
+        &self,
+        _region: Region,
+        _leftover: &Leftover,
+    ) -> Result<(), ProviderError> {
+        Ok(())
+    }
 
     /// The base URL under which users reach a backend with this app key on this machine, with no
     /// trailing slash. None as long as the machine has no address.
@@ -110,6 +135,41 @@ impl Machine {
             provider_ref: &self.provider_ref,
         }
     }
+
+    /// Of machines with one id the one that everybody takes for it as long as none is recorded: who
+    /// lives comes before who is ending, and then the provider's name decides. Times do not: EC2's
+    /// `LaunchTime` is that of the last start.
+    pub fn first_of<'a>(machines: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
+        let ends = |it: &Self| matches!(it.power, Power::Terminating | Power::Terminated);
+        machines
+            .into_iter()
+            .min_by_key(|it| (ends(it), it.provider_ref.as_str()))
+    }
+}
+
+/// A machine that should not stay where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ailing {
+    /// The provider's own name for the machine.
+    pub provider_ref: String,
+    pub ailment: Ailment,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ailment {
+    /// The machine or what it runs on does not pass the provider's checks. It may pass by.
+    Impaired,
+    /// The provider will stop it, or take away what it runs on.
+    Retiring,
+}
+
+/// A disk that no machine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// Whose disk it was.
+    pub machine_id: MachineId,
+    /// The provider's own name for the disk.
+    pub provider_ref: String,
 }
 
 /// The states that EC2 names, too.
@@ -145,4 +205,33 @@ pub enum ProviderError {
     /// The answer was lost: it may have happened. Look by tag before trying again.
     #[error("the provider's answer was lost: {0}")]
     Ambiguous(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn which_of_two_is_first_does_not_change_when_one_is_restarted() {
+        let machine = |provider_ref: &str| Machine {
+            machine_id: MachineId::generate(),
+            provider_ref: provider_ref.into(),
+            power: Power::Running,
+            address: None,
+            database_address: None,
+            launched_at: Utc::now(),
+            region: Region::DEFAULT,
+            instance_type: InstanceType::DEFAULT,
+        };
+        let (mut one, two) = (machine("i-1"), machine("i-2"));
+        let first = |one: &Machine| Machine::first_of([&two, one]).unwrap().provider_ref.clone();
+        assert_eq!(first(&one), "i-1");
+        one.launched_at += TimeDelta::hours(1);
+        one.power = Power::Stopped;
+        assert_eq!(first(&one), "i-1");
+        one.power = Power::Terminating;
+        assert_eq!(first(&one), "i-2");
+    }
 }

@@ -17,6 +17,9 @@ pub mod s3;
 pub mod sim;
 
 pub use aws::AwsAccess;
-pub use compute::{Compute, LaunchSpec, Machine, MachineRef, Power, ProviderError, SharedCompute};
+pub use compute::{
+    Ailing, Ailment, Compute, LaunchSpec, Leftover, Machine, MachineRef, Power, ProviderError,
+    SharedCompute,
+};
 pub use objects::{ObjectError, Objects, SharedObjects};
 pub use s3::{S3Bucket, S3Objects};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Metrics};
 use crate::cli::StartOptions;
-use crate::config::sections::Orphans;
+use crate::config::sections::{Losses, Orphans};
 use crate::config::{Config, Provider};
 use crate::{local_machines, plane};
 
@@ -137,6 +137,7 @@ pub(crate) fn worker_config(config: &Config, control_url: String) -> WorkerConfi
         reconcile_every: worker.reconcile_every.get(),
         usage_every: worker.usage_every.get(),
         spare_orphans: worker.orphans == Orphans::Report,
+        believe_losses: worker.losses == Losses::Believe,
         grace: worker.drain.get(),
         pool: config
             .pool

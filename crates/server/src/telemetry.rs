@@ -8,6 +8,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -88,11 +89,28 @@ pub fn init(telemetry: &Telemetry, style: LogStyle) -> anyhow::Result<TelemetryG
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)));
     tracing_subscriber::registry()
         .with(filter)
+        .with(quiet())
         .with(export)
         .with(lines)
         .try_init()
         .context("the log could not be set up")?;
     Ok(TelemetryGuard(spans))
+}
+
+/// Whatever the filter says: below these levels, libraries write whole requests, and with them
+/// user-data, signatures and the objects of users.
+const QUIET: [(&str, tracing::Level); 3] = [
+    ("aws_", tracing::Level::INFO),
+    ("hyper", tracing::Level::INFO),
+    ("s3s", tracing::Level::WARN),
+];
+
+fn quiet() -> FilterFn {
+    FilterFn::new(|event| {
+        let mut quiet = QUIET.iter();
+        let most = quiet.find(|(beginning, _)| event.target().starts_with(beginning));
+        most.is_none_or(|(_, most)| event.level() <= most)
+    })
 }
 
 /// In batches, from a thread of its own: a collector that is slow or away holds nothing up.
@@ -108,4 +126,52 @@ fn span_export(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
         .with_batch_exporter(exporter)
         .with_resource(Resource::builder().with_service_name(SERVICE).build())
         .build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_filter_makes_libraries_write_requests() {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let filter = EnvFilter::new("trace,aws_smithy_runtime::client=trace,s3s=info");
+        let subscriber = tracing_subscriber::registry()
+            .with(filter)
+            .with(quiet())
+            .with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "aws_smithy_runtime::client", "of AWS");
+            tracing::trace!(target: "aws_sdk_ec2::operation", "of EC2");
+            tracing::trace!(target: "hyper_util::client", "of hyper");
+            tracing::info!(target: "s3s::ops", "of S3");
+            tracing::info!(target: "aws_config", "that is said");
+            tracing::trace!(target: "cp_worker", "ours is said");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let said: Vec<&str> = text.lines().collect();
+        assert_eq!(said.len(), 2, "{text}");
+        assert!(
+            said[0].contains("that is said") && said[1].contains("ours is said"),
+            "{text}"
+        );
+    }
 }

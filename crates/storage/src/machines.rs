@@ -33,6 +33,7 @@ struct MachineRow {
     registered_at: Option<DateTime<Utc>>,
     last_seen_at: Option<DateTime<Utc>>,
     missing_since: Option<DateTime<Utc>>,
+    launch_attempted_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
 }
 
@@ -66,6 +67,7 @@ impl TryFrom<MachineRow> for Machine {
             registered_at: row.registered_at,
             last_seen_at: row.last_seen_at,
             missing_since: row.missing_since,
+            launch_attempted_at: row.launch_attempted_at,
             created_at: row.created_at,
         })
     }
@@ -79,7 +81,8 @@ macro_rules! query_machines {
             $head + " m.id, m.provider, m.provider_ref, m.region, m.instance_type, m.volume_gib, m.state, \
                      m.project_id, m.held_data, m.address, m.desired_generation, m.restarts, \
                      m.observed_generation, m.observed_state, m.observed_restarts, m.backend_version, \
-                     m.backend_release, m.rolled_back_from, m.agent_message, m.bootstrap_expires_at, m.registered_at, m.last_seen_at, m.missing_since, m.created_at " + $tail
+                     m.backend_release, m.rolled_back_from, m.agent_message, m.bootstrap_expires_at, m.registered_at, \
+                     m.last_seen_at, m.missing_since, m.launch_attempted_at, m.created_at " + $tail
             $(, $arg)*
         )
     };
@@ -224,7 +227,8 @@ pub async fn find_bootstrap(
     Ok(sealed.flatten())
 }
 
-/// The provider took the launch. A machine that has registered meanwhile stays ready.
+/// The provider took the launch. A machine that has registered meanwhile stays ready. False: it is
+/// not wanted any more, or another instance is recorded for it already.
 pub async fn mark_launched(
     conn: &mut PgConnection,
     id: MachineId,
@@ -235,7 +239,8 @@ pub async fn mark_launched(
     let done = sqlx::query!(
         "update machines set provider_ref = $2, address = coalesce($3, address), bootstrap_expires_at = $4,
                 state = case when state = 'launching' then 'booting' else state end
-         where id = $1 and state in ('launching', 'booting', 'ready')",
+         where id = $1 and state in ('launching', 'booting', 'ready')
+           and (provider_ref is null or provider_ref = $2)",
         id.0,
         provider_ref,
         address,
@@ -247,31 +252,39 @@ pub async fn mark_launched(
 }
 
 /// Takes the one attempt to launch the machine, unless there was one since `earlier`, of which the
-/// provider may yet show a machine. False: there was, or the launch is recorded already.
+/// provider may yet show a machine. Gives the attempt's time as it is stored, which names it. None:
+/// there was, or the launch is recorded already.
 pub async fn begin_launch(
     conn: &mut PgConnection,
     id: MachineId,
     earlier: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> StorageResult<bool> {
-    let done = sqlx::query!(
+) -> StorageResult<Option<DateTime<Utc>>> {
+    let attempt = sqlx::query_scalar!(
         "update machines set launch_attempted_at = $3
          where id = $1 and provider_ref is null and state = 'launching'
-           and (launch_attempted_at is null or launch_attempted_at <= $2)",
+           and (launch_attempted_at is null or launch_attempted_at <= $2)
+         returning launch_attempted_at",
         id.0,
         earlier,
         now
     )
-    .execute(conn)
+    .fetch_optional(conn)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(attempt.flatten())
 }
 
-/// The attempt surely made no machine: the next one need not wait.
-pub async fn clear_launch(conn: &mut PgConnection, id: MachineId) -> StorageResult<()> {
+/// That attempt surely made no machine: the next one need not wait. Another one's stays: of that
+/// nothing is known.
+pub async fn clear_launch(
+    conn: &mut PgConnection,
+    id: MachineId,
+    attempt: DateTime<Utc>,
+) -> StorageResult<()> {
     sqlx::query!(
-        "update machines set launch_attempted_at = null where id = $1",
-        id.0
+        "update machines set launch_attempted_at = null where id = $1 and launch_attempted_at = $2",
+        id.0,
+        attempt
     )
     .execute(conn)
     .await?;

@@ -334,16 +334,19 @@ pub async fn mark_retrying(
     generation: i64,
     next: DateTime<Utc>,
     error: &Failure,
+    counts: bool,
 ) -> StorageResult<bool> {
     let done = sqlx::query!(
-        "update operations set state = 'waiting', lease_owner = null, lease_until = null, attempts = attempts + 1,
+        "update operations set state = 'waiting', lease_owner = null, lease_until = null,
+                attempts = attempts + case when $6 then 1 else 0 end,
                 next_attempt_at = $3, error_code = $4, error_message = $5
          where id = $1 and generation = $2 and state = 'running'",
         id.0,
         generation,
         next,
         error.code,
-        error.message
+        error.message,
+        counts
     )
     .execute(conn)
     .await?;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cp_model::Machine;
 use cp_provider::Power;
 
 use crate::launch::recorded;
@@ -40,7 +41,12 @@ async fn terminate_machine(cx: &StepContext<'_>) -> StepResult {
     cx.control_plane()
         .record_terminating(cx.lease, machine.id)
         .await?;
-    // By tag: a launch may have happened whose answer we never recorded.
+    if is_nowhere(cx, machine) {
+        cx.after_effect().await;
+        return Ok(Outcome::Next(Step::AwaitTerminated.as_str()));
+    }
+    // By tag: a launch may have happened whose answer we never recorded. Whatever else has it goes
+    // in its turn.
     let found = cx.compute().find(machine.region, machine.id).await?;
     let seen = found.as_ref().map(|found| found.at());
     if let Some(machine) = seen.or_else(|| recorded(machine)) {
@@ -54,7 +60,12 @@ async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
     let Some(machine) = &cx.work.machine else {
         return Ok(Outcome::Done);
     };
-    match cx.compute().find(machine.region, machine.id).await? {
+    let found = if is_nowhere(cx, machine) {
+        None
+    } else {
+        cx.compute().find(machine.region, machine.id).await?
+    };
+    match found {
         Some(found) => {
             if found.power != Power::Terminating {
                 cx.compute().terminate(found.at()).await?;
@@ -76,4 +87,11 @@ async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Whether there is neither anything to end nor anybody to ask: it was asked for in a region without
+/// machines. One that was launched there, before the region was taken out of the configuration, is
+/// asked for until it is back in: it costs money.
+fn is_nowhere(cx: &StepContext<'_>, machine: &Machine) -> bool {
+    machine.was_never_launched() && !cx.compute().regions().contains(&machine.region)
 }

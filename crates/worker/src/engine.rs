@@ -160,6 +160,15 @@ impl Worker {
                     .suspend_operation(lease, operation.wakes, now + time)
                     .await?;
             }
+            Outcome::Hold(failure) => {
+                let pause = self.config().capacity_pause;
+                let pause = TimeDelta::from_std(pause.mul_f64(rand::rng().random_range(1.0..2.0)));
+                let next = now + pause.unwrap_or(TimeDelta::minutes(1));
+                tracing::info!(code = failure.code, message = failure.message, "step waits");
+                control_plane
+                    .hold_operation_until(lease, next, &failure)
+                    .await?;
+            }
             Outcome::Done => {
                 let turned_back = operation.turned_back();
                 control_plane

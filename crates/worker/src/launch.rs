@@ -32,6 +32,15 @@ pub(crate) fn recorded(machine: &Machine) -> Option<MachineRef<'_>> {
 }
 
 impl Worker {
+    /// The machine at its provider: the one that is recorded, whatever else carries its tag; and as
+    /// long as none is, the one that everybody would find.
+    pub(crate) async fn find(&self, machine: &Machine) -> Result<Option<Found>, ProviderError> {
+        match recorded(machine) {
+            Some(recorded) => self.compute().describe(recorded).await,
+            None => self.compute().find(machine.region, machine.id).await,
+        }
+    }
+
     /// The machine at its provider, launched if need be. None: an earlier attempt may have made
     /// it; look again after [`Worker::look_again`].
     pub(crate) async fn launch_once(
@@ -41,24 +50,22 @@ impl Worker {
         let control_plane = self.control_plane();
         // The attempt is taken before the look: what an earlier one made is seen by a look that
         // comes `launch_visibility` after it.
-        let may_launch = control_plane
+        let attempt = control_plane
             .begin_launch(machine.id, self.config().launch_visibility)
             .await?;
-        let launched = match self.compute().find(machine.region, machine.id).await {
-            Ok(Some(found)) => return Ok(Some(found)),
-            Ok(None) if !may_launch => return Ok(None),
-            Ok(None) => self.launch(machine).await,
-            Err(error) => {
-                if may_launch {
-                    control_plane.forget_launch(machine.id).await?;
-                }
-                return Err(error.into());
-            }
+        let launched = match (self.find(machine).await, attempt) {
+            (Ok(Some(found)), _) => return Ok(Some(found)),
+            (Ok(None), None) => return Ok(None),
+            (Ok(None), Some(_)) => self.launch(machine).await,
+            (Err(error), _) => Err(error.into()),
         };
-        if let Err(MachineError::Provider(error)) = &launched
-            && !matches!(error, ProviderError::Ambiguous(_))
-        {
-            control_plane.forget_launch(machine.id).await?;
+        // A look changes nothing.
+        let is_undone = match &launched {
+            Err(MachineError::Provider(error)) => !matches!(error, ProviderError::Ambiguous(_)),
+            _ => false,
+        };
+        if let Some(attempt) = attempt.filter(|_| is_undone) {
+            control_plane.forget_launch(attempt).await?;
         }
         launched
     }

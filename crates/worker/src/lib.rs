@@ -8,7 +8,9 @@
 mod await_backend;
 mod crash;
 mod delete_project;
+mod doubt;
 mod engine;
+mod health;
 mod jobs;
 mod launch;
 mod lost;
@@ -35,6 +37,8 @@ use cp_provider::{SharedCompute, SharedObjects};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use doubt::Doubts;
+
 pub use crash::{CrashHook, CrashPoint, CrashSite};
 pub use engine::all_steps;
 pub use pool::wanted_machines;
@@ -54,6 +58,11 @@ pub struct WorkerConfig {
     pub sweep_every: Duration,
     /// How often machines are compared with the provider's list.
     pub reconcile_every: Duration,
+    /// How often the provider is asked which machines ail, and which disks nobody has.
+    pub health_every: Duration,
+    /// How long a machine may fail the provider's checks before it is moved. After a move it is not
+    /// moved again for three times that.
+    pub impaired_grace: Duration,
     /// How long the provider may not know a machine before it counts as gone: providers' lists lag.
     pub missing_grace: Duration,
     /// How long after a launch the provider may fail to show its machine. After a launch whose
@@ -62,6 +71,9 @@ pub struct WorkerConfig {
     /// How often an operation that waits for its machine asks the provider about it. The agent's
     /// reports wake it at once; this is for machines that vanish or stop while they boot.
     pub recheck: Duration,
+    /// How long a step rests when the provider has no room, or the account none left: this long to
+    /// twice as long.
+    pub capacity_pause: Duration,
     /// How long one run of a step may take; a provider's call may hang.
     pub step_timeout: Duration,
     /// How long a machine without a row may run before it is terminated.
@@ -70,6 +82,9 @@ pub struct WorkerConfig {
     /// wrong place: after the database was restored from a backup, it does not know what became of
     /// machines since, and customers use them.
     pub spare_orphans: bool,
+    /// Believes it when a provider's list lacks most machines of a region at once. Else nothing is
+    /// done about such a list: rather is it another account's (see `doubt`).
+    pub believe_losses: bool,
     /// How long a warm machine may take to register before it is replaced.
     pub boot_deadline: Duration,
     /// How long machines take to boot, for the size of the pool.
@@ -100,12 +115,16 @@ impl Default for WorkerConfig {
             lease: Duration::from_secs(15),
             sweep_every: Duration::from_secs(1),
             reconcile_every: Duration::from_secs(10),
+            health_every: Duration::from_mins(1),
+            impaired_grace: Duration::from_mins(10),
             missing_grace: Duration::from_mins(1),
             launch_visibility: Duration::from_secs(30),
             recheck: Duration::from_mins(1),
+            capacity_pause: Duration::from_secs(30),
             step_timeout: Duration::from_mins(2),
             orphan_grace: Duration::from_mins(5),
             spare_orphans: false,
+            believe_losses: false,
             boot_deadline: Duration::from_mins(15),
             boot_time: Duration::from_mins(2),
             pool: Vec::new(),
@@ -141,6 +160,7 @@ struct Inner {
     http: reqwest::Client,
     owner: String,
     config: WorkerConfig,
+    doubts: Doubts,
 }
 
 impl Worker {
@@ -153,6 +173,7 @@ impl Worker {
                 http: probe::client(),
                 owner,
                 config,
+                doubts: Doubts::default(),
             }),
         }
     }
@@ -171,6 +192,11 @@ impl Worker {
         for region in self.compute().regions() {
             let round = reconcile::reconcile_machines(self.clone(), region, shutdown.clone());
             tasks.spawn(round);
+            tasks.spawn(health::mend_machines(
+                self.clone(),
+                region,
+                shutdown.clone(),
+            ));
         }
         if let Some(objects) = &self.config().objects {
             for region in objects.regions() {
@@ -180,6 +206,10 @@ impl Worker {
             }
         }
         for target in &self.config().pool {
+            if !self.compute().regions().contains(&target.region) {
+                tracing::error!(region = %target.region, "a pool (pool.targets) is in a region without machines (ec2.regions); it stays empty");
+                continue;
+            }
             tasks.spawn(pool::keep_warm(self.clone(), *target, shutdown.clone()));
         }
         tasks.close();
@@ -196,5 +226,9 @@ impl Worker {
 
     fn config(&self) -> &WorkerConfig {
         &self.inner.config
+    }
+
+    fn doubts(&self) -> &Doubts {
+        &self.inner.doubts
     }
 }

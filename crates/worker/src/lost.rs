@@ -16,6 +16,10 @@ pub(crate) async fn wait_or_lose(
     cx: &StepContext<'_>,
     machine: &Machine,
 ) -> Result<Option<Outcome>, StepError> {
+    let look_again = Outcome::Wait(LOOK_AGAIN.min(cx.config().missing_grace));
+    if cx.worker.doubts().has(machine.region) {
+        return Ok(Some(look_again));
+    }
     let now = cx.control_plane().clock().now();
     let grace = TimeDelta::from_std(cx.config().missing_grace).unwrap_or(TimeDelta::minutes(1));
     if machine
@@ -27,9 +31,7 @@ pub(crate) async fn wait_or_lose(
         return Ok(None);
     }
     cx.control_plane().note_missing(machine.id, true).await?;
-    Ok(Some(Outcome::Wait(
-        LOOK_AGAIN.min(cx.config().missing_grace),
-    )))
+    Ok(Some(look_again))
 }
 
 /// The provider knows the machine: forgets that it did not.

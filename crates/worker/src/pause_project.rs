@@ -52,7 +52,7 @@ pub(crate) async fn await_stopped(cx: &StepContext<'_>, stopped: Outcome) -> Ste
 /// The error of one that is missing since just now is to look again.
 pub(crate) async fn find_own(cx: &StepContext<'_>) -> Result<Machine, StepError> {
     let machine = cx.machine()?;
-    if let Some(found) = cx.compute().find(machine.region, machine.id).await? {
+    if let Some(found) = cx.worker.find(machine).await? {
         note_seen(cx, machine).await?;
         return Ok(found);
     }

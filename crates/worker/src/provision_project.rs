@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use cp_domain::machines::Launched;
+use cp_model::Failure;
 
 use crate::await_backend::await_backend;
 use crate::lost::{note_seen, wait_or_lose};
@@ -29,6 +30,13 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
 
 /// A warm machine if there is one, else the intent to launch.
 async fn allocate_machine(cx: &StepContext<'_>) -> StepResult {
+    // Before anything is written down: nothing is left to take back.
+    let region = cx.project().region;
+    if !cx.compute().regions().contains(&region) {
+        tracing::warn!(%region, "a project is asked for in a region that has no machines (ec2.regions)");
+        let text = format!("this service has no machines in region {region}");
+        return Ok(Outcome::Fail(Failure::new("region_unavailable", text)));
+    }
     let machine = cx
         .control_plane()
         .allocate_machine(cx.lease, cx.compute().name(), cx.project())
@@ -63,7 +71,7 @@ async fn launch_machine(cx: &StepContext<'_>) -> StepResult {
 /// Tells the machine whose backend it runs, as soon as its address is known.
 async fn assign_machine(cx: &StepContext<'_>) -> StepResult {
     let machine = cx.machine()?;
-    let Some(found) = cx.compute().find(machine.region, machine.id).await? else {
+    let Some(found) = cx.worker.find(machine).await? else {
         return Ok(match wait_or_lose(cx, machine).await? {
             // The provider's list may lag behind its launches, though seldom by much.
             Some(_) => Outcome::Wait(Duration::from_secs(1)),

@@ -59,6 +59,11 @@ impl Worker {
             .list_living_machines(self.compute().name(), rounds.region)
             .await?;
         let (owned, strays) = pair(&rows, &found);
+        if self.doubts_list(rounds.region, &rows, |row| owned.contains_key(&row.id)) {
+            // Not in what it has, either: another account's machines are no orphans of ours.
+            rounds.orphans.clear();
+            return Ok(());
+        }
         let last_seen = rows.iter().filter_map(|row| row.last_seen_at).max();
         let tolerated = tolerated_silence(last_seen, rounds.watching_since, self.now());
         for row in &rows {
@@ -184,10 +189,16 @@ impl Worker {
                     .await?;
                 Ok(())
             }
-            // Seen again: the list had been wrong. Its project can be restored by a plain retry.
-            (MachineState::Lost, Some(_)) if row.project_id.is_some() => {
-                tracing::warn!(machine = %row.id, "a lost machine is there again");
-                control_plane.mark_machine(row, MachineState::Ready).await?;
+            // Seen again: the list had been wrong. Its project can be restored by a plain retry;
+            // until then a stopped one stays so, or it would run without being billed.
+            (MachineState::Lost, Some(found)) if row.project_id.is_some() => {
+                let state = match found.power {
+                    Power::Stopped => MachineState::Stopped,
+                    Power::Pending | Power::Running => MachineState::Ready,
+                    Power::Stopping | Power::Terminating | Power::Terminated => return Ok(()),
+                };
+                tracing::warn!(machine = %row.id, %state, "a lost machine is there again");
+                control_plane.mark_machine(row, state).await?;
                 Ok(())
             }
             // A lost machine stays with its failed project until an operator decides; without a
@@ -213,7 +224,9 @@ impl Worker {
     }
 
     fn boots_too_long(&self, row: &Machine) -> bool {
-        let age = self.control_plane().clock().now() - row.created_at;
+        // Not the row's age: for want of room it may have waited long for its launch.
+        let began = row.launch_attempted_at.unwrap_or(row.created_at);
+        let age = self.now() - began;
         row.project_id.is_none()
             && age
                 .to_std()
@@ -262,8 +275,8 @@ impl Worker {
     }
 }
 
-/// Each row with its machine; and the machines that no row owns: those whose id no row has, and
-/// the second one of an id whose first one is recorded.
+/// Each row with its machine: the recorded one, else the one that `Worker::find` would take. And the
+/// machines that no row owns: those whose id no row has, and others of an id whose machine is recorded.
 fn pair<'a>(
     rows: &[Machine],
     found: &'a [Found],
@@ -275,7 +288,10 @@ fn pair<'a>(
         let recorded = rows.get(&machine.machine_id).map(|row| &row.provider_ref);
         match recorded {
             Some(None) => {
-                owned.insert(machine.machine_id, machine);
+                let rival = owned.insert(machine.machine_id, machine);
+                if let Some(first) = Found::first_of([machine].into_iter().chain(rival)) {
+                    owned.insert(machine.machine_id, first);
+                }
             }
             Some(Some(reference)) if *reference == machine.provider_ref => {
                 owned.insert(machine.machine_id, machine);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cp_domain::operations::{Lease, Work};
+use cp_domain::operations::{Lease, NO_CAPACITY, Work};
 use cp_domain::{ControlPlane, DomainError};
 use cp_model::{Failure, Machine, Operation, Project};
 use cp_provider::{ProviderError, SharedCompute};
@@ -22,6 +22,9 @@ pub(crate) enum Outcome {
     NextWith(&'static str, Value),
     /// Come back after this long, or when woken. Holds no slot and no connection meanwhile.
     Wait(Duration),
+    /// Come back in half a minute to a minute, however often, until the operation's deadline; this is
+    /// what it waits for.
+    Hold(Failure),
     /// The operation has done its work.
     Done,
     /// It did not work; try the step again after a while.
@@ -72,8 +75,9 @@ impl From<ProviderError> for StepError {
             )),
             // Nothing failed: it is our turn later.
             ProviderError::Throttled(pause) => Outcome::Wait(pause),
-            ProviderError::Capacity(_) => Outcome::Retry(failure(
-                "no_capacity",
+            // Of others' making, and over in minutes or hours: no number of attempts tells more.
+            ProviderError::Capacity(_) => Outcome::Hold(failure(
+                NO_CAPACITY,
                 "the machine provider has no room for this instance type at the moment",
             )),
             ProviderError::Transient(_) | ProviderError::Ambiguous(_) | ProviderError::NotFound => {

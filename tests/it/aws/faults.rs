@@ -222,6 +222,7 @@ impl World {
         let config = WorkerConfig {
             lease: Duration::from_millis(900),
             reconcile_every: Duration::from_hours(1),
+            health_every: Duration::from_hours(1),
             crash_hook: Some(hook),
             concurrency: 1,
             ..self.app.worker_config("doomed")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cp_model::{InstanceType, MachineId, Region};
+use cp_provider::ec2::config::Image;
 use cp_provider::{Compute as _, LaunchSpec, Machine, MachineRef, Power, ProviderError};
 use cp_tests::aws::{Cloud, Fault};
 
@@ -211,4 +212,156 @@ async fn a_launch_that_fails_says_whether_it_may_have_happened() {
         };
         assert_eq!((told, happened), expected, "{fault:?}: {result:?}");
     }
+}
+
+#[tokio::test]
+async fn of_two_instances_with_one_id_the_same_is_found_after_every_restart() {
+    let (cloud, compute, machine) = launched().await;
+    let mut refs = vec![machine.provider_ref.clone()];
+    let id = machine.machine_id.to_string();
+    let region = &cloud.config.regions[0];
+    let Image::Id(image) = &region.image else {
+        panic!("moto's image has an id")
+    };
+    let run = [
+        ("ImageId", image.as_str()),
+        ("MinCount", "1"),
+        ("MaxCount", "1"),
+        ("TagSpecification.1.ResourceType", "instance"),
+        ("TagSpecification.1.Tag.1.Key", "insforge:managed"),
+        ("TagSpecification.1.Tag.1.Value", "test"),
+        ("TagSpecification.1.Tag.2.Key", "insforge:machine"),
+        ("TagSpecification.1.Tag.2.Value", id.as_str()),
+    ];
+    cloud
+        .moto
+        .call("ec2", "us-east-1", "RunInstances", &run)
+        .await;
+    let list = compute.list(Region::UsEast).await.unwrap();
+    refs.extend(list.into_iter().map(|m| m.provider_ref));
+    refs.sort();
+    refs.dedup();
+    assert_eq!(refs.len(), 2);
+    for restarted in &refs {
+        for action in ["StopInstances", "StartInstances"] {
+            cloud.by_hand(Region::UsEast, action, restarted).await;
+        }
+        let found = compute.find(Region::UsEast, machine.machine_id).await;
+        assert_eq!(found.unwrap().unwrap().provider_ref, refs[0]);
+        let described = MachineRef {
+            provider_ref: restarted,
+            ..machine.at()
+        };
+        let found = compute.describe(described).await.unwrap().unwrap();
+        assert_eq!(&found.provider_ref, restarted);
+    }
+    cloud
+        .by_hand(Region::UsEast, "TerminateInstances", &refs[1])
+        .await;
+    let gone = MachineRef {
+        provider_ref: &refs[1],
+        ..machine.at()
+    };
+    assert_eq!(compute.describe(gone).await, Ok(None));
+    let found = compute.find(Region::UsEast, machine.machine_id).await;
+    assert_eq!(found.unwrap().unwrap().provider_ref, refs[0]);
+}
+
+/// Any of a size's types is that size: a machine that got the second one for want of room stays.
+#[tokio::test]
+async fn a_machine_of_another_type_of_its_size_is_not_resized() {
+    let cloud = Cloud::start(&[Region::UsEast]).await;
+    for _ in 0..3 {
+        cloud.chaos().fail_next("RunInstances", Fault::NoCapacity);
+    }
+    let compute = cloud.compute();
+    let machine = compute.launch(&spec(MachineId::generate())).await.unwrap();
+    assert_eq!(cloud.alive().await[0].instance_type, "t3a.small");
+    // Although it runs.
+    compute
+        .resize(machine.at(), InstanceType::Nano)
+        .await
+        .unwrap();
+    assert_eq!(cloud.chaos().calls_of("ModifyInstanceAttribute"), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_subnet_or_image_is_a_refusal_that_names_it() {
+    let mut cloud = Cloud::start(&[Region::UsEast]).await;
+    let right = cloud.config.regions[0].clone();
+    cloud.config.regions[0].subnets = vec!["subnet-0badbadbadbad0bad".into()];
+    let subnet = cloud.compute().launch(&spec(MachineId::generate())).await;
+    cloud.config.regions[0] = right;
+    cloud.config.regions[0].image = Image::Id("ami-0badbadbadbad0bad".into());
+    let image = cloud.compute().launch(&spec(MachineId::generate())).await;
+    for (refused, named) in [(subnet, "subnet-0bad"), (image, "ami-0bad")] {
+        let Err(ProviderError::Permanent(text)) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(text.contains(named), "{text}");
+    }
+    assert!(cloud.alive().await.is_empty());
+}
+
+/// moto forgets the architecture of an image, so what is asked for has to do.
+#[tokio::test]
+async fn the_newest_image_is_one_that_the_machines_can_boot() {
+    let mut cloud = Cloud::start(&[Region::UsEast]).await;
+    cloud.config.regions[0].image = Image::Newest {
+        owner: "self".into(),
+        name: "insforge-machine-*".into(),
+        architecture: "arm64".into(),
+    };
+    let launched = cloud.compute().launch(&spec(MachineId::generate())).await;
+    assert!(
+        matches!(launched, Err(ProviderError::Permanent(_))),
+        "{launched:?}"
+    );
+    let asked = cloud.chaos().asked("DescribeImages");
+    let filter = asked.iter().find(|(_, value)| *value == "architecture");
+    let (name, _) = filter.expect("a filter by architecture");
+    assert_eq!(asked[&name.replace("Name", "Value.1")], "arm64");
+}
+
+/// A region that is slow, and refuses nobody, must not take all slots of a worker.
+#[tokio::test]
+async fn a_look_ends_after_fifteen_seconds_and_those_after_it_at_once() {
+    let mut cloud = Cloud::start(&[Region::UsEast]).await;
+    cloud.config.patience = Duration::from_mins(1);
+    let compute = cloud.compute();
+    let look = async || {
+        let began = std::time::Instant::now();
+        let found = compute.find(Region::UsEast, MachineId::generate()).await;
+        (found, began.elapsed())
+    };
+    cloud.chaos().fail_next("DescribeInstances", Fault::Stall);
+    let (found, took) = look().await;
+    assert!(
+        matches!(found, Err(ProviderError::Transient(_))),
+        "{found:?}"
+    );
+    assert!((14..20).contains(&took.as_secs()), "{took:?}");
+    let (found, took) = look().await;
+    assert!(found.is_err() && took < Duration::from_secs(1), "{took:?}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(look().await.0, Ok(None));
+}
+
+/// A list that ends in the middle looks like machines that are gone.
+#[tokio::test]
+async fn a_list_whose_pages_go_round_is_no_list() {
+    let (cloud, compute, _machine) = launched().await;
+    let page = "<DescribeInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>r</requestId>\
+                <reservationSet/><nextToken>again</nextToken></DescribeInstancesResponse>";
+    let chaos = cloud.chaos();
+    chaos.answer("DescribeInstances", Some(page.into()));
+    let list = compute.list(Region::UsEast).await;
+    assert!(matches!(list, Err(ProviderError::Transient(_))), "{list:?}");
+    assert_eq!(
+        chaos.calls_of("DescribeInstances"),
+        2 + 1,
+        "and the launch's own look"
+    );
+    chaos.answer("DescribeInstances", None);
+    assert_eq!(compute.list(Region::UsEast).await.unwrap().len(), 1);
 }

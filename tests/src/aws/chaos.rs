@@ -83,6 +83,10 @@ pub struct Chaos {
 #[derive(Default)]
 struct State {
     scripts: HashMap<String, VecDeque<Fault>>,
+    /// Answers that moto cannot give.
+    answers: HashMap<String, String>,
+    /// What each action was last asked with.
+    asked: HashMap<String, HashMap<String, String>>,
     calls: BTreeMap<String, usize>,
     faults: usize,
 }
@@ -127,6 +131,21 @@ impl Chaos {
         let mut state = lock(&self.state);
         let script = state.scripts.entry(action.to_owned()).or_default();
         script.push_back(fault);
+    }
+
+    /// Every call of that action is answered so from now on, and nothing happens; none: by moto again.
+    pub fn answer(&self, action: &str, xml: Option<String>) {
+        let mut state = lock(&self.state);
+        match xml {
+            Some(xml) => state.answers.insert(action.to_owned(), xml),
+            None => state.answers.remove(action),
+        };
+    }
+
+    /// The parameters of the last call of that action.
+    pub fn asked(&self, action: &str) -> HashMap<String, String> {
+        let state = lock(&self.state);
+        state.asked.get(action).cloned().unwrap_or_default()
     }
 
     /// Calls off the faults that nobody has met.
@@ -184,13 +203,17 @@ impl Proxy {
             Some(action) => action.clone(),
             None => action_on_objects(&parts).to_owned(),
         };
-        let fault = {
+        let (fault, told) = {
             let mut state = lock(&self.state);
             *state.calls.entry(action.clone()).or_default() += 1;
+            state.asked.insert(action.clone(), form.clone());
             let fault = state.scripts.get_mut(&action).and_then(VecDeque::pop_front);
             state.faults += usize::from(fault.is_some());
-            fault
+            (fault, state.answers.get(&action).cloned())
         };
+        if let Some(xml) = told {
+            return Ok(plain(200, xml.into()));
+        }
         match fault {
             Some(Fault::ResetBefore) => return Err(io::Error::other("reset")),
             Some(Fault::Error500) => return Ok(plain(500, Bytes::new())),

@@ -1,6 +1,7 @@
 //! One region's EC2, as far as machines need it: every call goes through [`Client::call`], which
 //! counts it and says what its failure means.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -105,25 +106,71 @@ impl Client {
         more: Option<t::Filter>,
     ) -> Result<Vec<t::Instance>, Trouble> {
         let living = ["pending", "running", "shutting-down", "stopping", "stopped"];
-        let mut pages = self
-            .reads
-            .describe_instances()
-            .filters(filter(format!("tag:{MANAGED}"), [&self.deployment]))
-            .filters(filter("instance-state-name", living))
-            .set_filters_more(more)
-            .into_paginator()
-            .page_size(PAGE)
-            .send();
+        let mut filters = vec![self.ours(), filter("instance-state-name", living)];
+        filters.extend(more);
         let mut found = Vec::new();
-        while let Some(page) = self
-            .call("DescribeInstances", async { pages.try_next().await })
-            .await?
-        {
+        let mut pages = Pages::default();
+        loop {
+            let ask = self
+                .reads
+                .describe_instances()
+                .set_filters(Some(filters.clone()))
+                .max_results(PAGE)
+                .set_next_token(pages.token.clone());
+            let page = self.call("DescribeInstances", ask.send()).await?;
             for reservation in page.reservations.unwrap_or_default() {
                 found.extend(reservation.instances.unwrap_or_default());
             }
+            if !pages.turn(page.next_token)? {
+                return Ok(found);
+            }
         }
-        Ok(found)
+    }
+
+    /// The statuses of running instances that match, whosesoever they are: there is no filter by tag.
+    pub(super) async fn statuses(
+        &self,
+        matching: t::Filter,
+    ) -> Result<Vec<t::InstanceStatus>, Trouble> {
+        let mut found = Vec::new();
+        let mut pages = Pages::default();
+        loop {
+            let ask = self
+                .reads
+                .describe_instance_status()
+                .filters(matching.clone())
+                .max_results(PAGE)
+                .set_next_token(pages.token.clone());
+            let page = self.call("DescribeInstanceStatus", ask.send()).await?;
+            found.extend(page.instance_statuses.unwrap_or_default());
+            if !pages.turn(page.next_token)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Volumes of ours that no instance has.
+    pub(super) async fn loose_volumes(&self) -> Result<Vec<t::Volume>, Trouble> {
+        let mut found = Vec::new();
+        let mut pages = Pages::default();
+        loop {
+            let ask = self
+                .reads
+                .describe_volumes()
+                .filters(self.ours())
+                .filters(filter("status", ["available"]))
+                .max_results(PAGE)
+                .set_next_token(pages.token.clone());
+            let page = self.call("DescribeVolumes", ask.send()).await?;
+            found.extend(page.volumes.unwrap_or_default());
+            if !pages.turn(page.next_token)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn ours(&self) -> t::Filter {
+        filter(format!("tag:{MANAGED}"), [&self.deployment])
     }
 
     /// Looked up by owner and name once in a while; a new one counts for launches from then on.
@@ -142,9 +189,14 @@ impl Client {
         let ask = self.reads.describe_images();
         let ask = match &self.config.image {
             Image::Id(id) => ask.image_ids(id),
-            Image::Newest { owner, name } => ask
+            Image::Newest {
+                owner,
+                name,
+                architecture,
+            } => ask
                 .owners(owner)
                 .filters(filter("name", [name]))
+                .filters(filter("architecture", [architecture]))
                 .filters(filter("state", ["available"])),
         };
         let images = match (self.call("DescribeImages", ask.send()).await, &*known) {
@@ -196,19 +248,30 @@ impl Client {
     }
 }
 
-/// One more filter, or none.
-trait MoreFilters {
-    fn set_filters_more(self, more: Option<t::Filter>) -> Self;
+/// The tokens of a list's pages. Not the SDK's paginator: at a token that comes again that one takes
+/// the list for whole.
+#[derive(Default)]
+struct Pages {
+    /// Of the page to ask for; none of the first.
+    token: Option<String>,
+    before: HashSet<String>,
 }
 
-impl MoreFilters
-    for aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder
-{
-    fn set_filters_more(self, more: Option<t::Filter>) -> Self {
-        match more {
-            Some(filter) => self.filters(filter),
-            None => self,
+impl Pages {
+    /// Goes on to the page that the last one names. False: that was the last.
+    fn turn(&mut self, next: Option<String>) -> Result<bool, Trouble> {
+        let next = next.filter(|token| !token.is_empty());
+        self.before.extend(self.token.take());
+        self.token = next;
+        if self
+            .token
+            .as_ref()
+            .is_some_and(|it| self.before.contains(it))
+        {
+            let text = "a page of the list names one before it as the next".to_owned();
+            return Err(Trouble::Unknown(text));
         }
+        Ok(self.token.is_some())
     }
 }
 

@@ -48,7 +48,13 @@ pub enum Image {
     /// `ami-…`.
     Id(String),
     /// The newest one of the owner (an account, or `self`) whose name matches; `*` for any text.
-    Newest { owner: String, name: String },
+    /// `architecture` is AWS's name for it (`x86_64`, `arm64`): an image of another one boots on none
+    /// of the instance types.
+    Newest {
+        owner: String,
+        name: String,
+        architecture: String,
+    },
 }
 
 /// How many launches a region takes: AWS gives RunInstances a bucket per account and region.

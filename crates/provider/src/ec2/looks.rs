@@ -3,17 +3,25 @@
 //! two hundred, not two thousand.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_ec2::types as t;
 use cp_model::MachineId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 
 use super::client::{Client, MACHINE, MOST_VALUES, filter};
 use super::trouble::Trouble;
 
 /// Calls at once: one that stalls holds up only those who are in it.
 const CALLS: usize = 4;
+/// The longest that a look takes. Who looks holds a worker's slot, and others need it.
+const LONGEST: Duration = Duration::from_secs(15);
+/// How much later its call ends: who looks says first that it took too long.
+const CALLED_OFF: Duration = Duration::from_secs(1);
+/// After a look that took that long, others fail at once: the region would take their slots too.
+const REST: Duration = Duration::from_secs(5);
 
 type Found = Result<Vec<t::Instance>, Trouble>;
 
@@ -24,6 +32,22 @@ struct Look {
 
 pub(super) struct Looks {
     asks: mpsc::UnboundedSender<Look>,
+    slow: Slow,
+}
+
+/// Since when the region is known to be slow.
+#[derive(Default)]
+struct Slow(Mutex<Option<Instant>>);
+
+impl Slow {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn rests(&self) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() < REST)
+    }
 }
 
 impl Looks {
@@ -31,15 +55,29 @@ impl Looks {
     pub(super) fn new(client: Arc<Client>) -> Self {
         let (asks, waiting) = mpsc::unbounded_channel();
         tokio::spawn(look_together(client, waiting));
-        Self { asks }
+        Self {
+            asks,
+            slow: Slow::default(),
+        }
     }
 
     /// Instances with that machine's tag, in no order.
     pub(super) async fn find(&self, id: MachineId) -> Found {
+        let slow = || Trouble::NotDone(format!("no look was answered within {LONGEST:?}"));
+        if self.slow.rests() {
+            return Err(slow());
+        }
         let (answer, found) = oneshot::channel();
         let gone = || Trouble::NotDone("the process is ending".into());
         self.asks.send(Look { id, answer }).map_err(|_| gone())?;
-        found.await.unwrap_or_else(|_| Err(gone()))
+        // Also of those who wait for their turn.
+        match timeout(LONGEST, found).await {
+            Ok(found) => found.unwrap_or_else(|_| Err(gone())),
+            Err(_) => {
+                self.slow.note();
+                Err(slow())
+            }
+        }
     }
 }
 
@@ -62,12 +100,15 @@ async fn look_together(client: Arc<Client>, mut waiting: mpsc::UnboundedReceiver
 async fn answer(client: &Client, looks: Vec<Look>) {
     let ids = looks.iter().map(|look| look.id);
     let by_tag = filter(format!("tag:{MACHINE}"), ids);
-    let found = client.instances(Some(by_tag)).await;
+    // Nobody waits for it any more by then, and the place is for others.
+    let late = || Err(Trouble::NotDone("the look took too long".into()));
+    let look = timeout(LONGEST + CALLED_OFF, client.instances(Some(by_tag)));
+    let found = look.await.unwrap_or_else(|_| late());
     let mut by_machine: HashMap<MachineId, Vec<t::Instance>> = HashMap::new();
     let failure = match found {
         Ok(instances) => {
             for instance in instances {
-                if let Some(id) = machine_id(&instance) {
+                if let Some(id) = machine_of(instance.tags()) {
                     by_machine.entry(id).or_default().push(instance);
                 }
             }
@@ -85,9 +126,8 @@ async fn answer(client: &Client, looks: Vec<Look>) {
     }
 }
 
-/// Which machine of ours an instance is.
-pub(super) fn machine_id(instance: &t::Instance) -> Option<MachineId> {
-    let mut tags = instance.tags().iter();
-    let tag = tags.find(|tag| tag.key() == Some(MACHINE))?;
+/// Which machine of ours an instance is, or had a volume.
+pub(super) fn machine_of(tags: &[t::Tag]) -> Option<MachineId> {
+    let tag = tags.iter().find(|tag| tag.key() == Some(MACHINE))?;
     tag.value()?.parse().ok()
 }

@@ -9,6 +9,7 @@
 //! | `trouble` | what a failure means |
 //! | `looks` | single machines looked for together |
 //! | `launch` | zones, types, and what is said at a launch |
+//! | `health` | what AWS says of machines that should not stay where they are |
 //! | `pace` | launches in turn |
 //! | [`permissions`] | whether AWS lets us |
 //! | `user_data` | what cloud-init tells the machine |
@@ -18,6 +19,7 @@
 
 mod client;
 pub mod config;
+mod health;
 mod launch;
 mod looks;
 mod pace;
@@ -34,11 +36,11 @@ use chrono::{DateTime, Utc};
 use cp_model::{InstanceType, MachineId, Region};
 
 use crate::aws::AwsAccess;
-use crate::{Compute, LaunchSpec, Machine, MachineRef, Power, ProviderError};
+use crate::{Ailing, Compute, LaunchSpec, Leftover, Machine, MachineRef, Power, ProviderError};
 use client::Client;
 use config::Ec2Config;
 use launch::{Full, read_error, write_error};
-use looks::{Looks, machine_id};
+use looks::{Looks, machine_of};
 use trouble::Trouble;
 
 pub struct Ec2Compute {
@@ -93,12 +95,16 @@ impl Compute for Ec2Compute {
         let regional = self.region(region)?;
         let found = regional.looks.find(id).await;
         let found = found.map_err(|trouble| read_error(&trouble))?;
-        let mut machines = regional.machines(&found);
-        // Of two the older one, whoever asks; the younger one is a stray.
-        machines.sort_by(|a, b| {
-            (a.launched_at, &a.provider_ref).cmp(&(b.launched_at, &b.provider_ref))
-        });
-        Ok(machines.into_iter().next())
+        Ok(Machine::first_of(&regional.machines(&found)).cloned())
+    }
+
+    async fn describe(&self, machine: MachineRef<'_>) -> Result<Option<Machine>, ProviderError> {
+        let regional = self.region(machine.region)?;
+        match regional.instance(machine).await {
+            Ok(instance) => Ok(regional.machine(&instance)),
+            Err(ProviderError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn list(&self, region: Region) -> Result<Vec<Machine>, ProviderError> {
@@ -152,15 +158,17 @@ impl Compute for Ec2Compute {
     ) -> Result<(), ProviderError> {
         let regional = self.region(machine.region)?;
         let client = &regional.client;
-        let wanted = client.config.instance_types.get(&instance_type);
-        let wanted = wanted.and_then(|types| types.first()).ok_or_else(|| {
+        let types = client.config.instance_types.get(&instance_type);
+        let types = types.map(Vec::as_slice).unwrap_or_default();
+        let wanted = types.first().ok_or_else(|| {
             ProviderError::Permanent(format!(
                 "no instance type is configured for {instance_type} in {}",
                 client.config.aws_region
             ))
         })?;
         let instance = regional.instance(machine).await?;
-        if instance.instance_type().map(t::InstanceType::as_str) == Some(wanted) {
+        let current = instance.instance_type().map(t::InstanceType::as_str);
+        if types.iter().any(|fits| Some(fits.as_str()) == current) {
             return Ok(());
         }
         if power(&instance) != Power::Stopped {
@@ -197,6 +205,37 @@ impl Compute for Ec2Compute {
             Ok(_) | Err(Trouble::WrongState(_)) => Err(ProviderError::Transient(
                 "the volume is being grown".to_owned(),
             )),
+            Err(trouble) => Err(write_error(trouble)),
+        }
+    }
+
+    async fn ailing(&self, region: Region) -> Result<Vec<Ailing>, ProviderError> {
+        let ailing = health::ailing(&self.region(region)?.client).await;
+        ailing.map_err(|trouble| read_error(&trouble))
+    }
+
+    async fn leftovers(&self, region: Region) -> Result<Vec<Leftover>, ProviderError> {
+        let volumes = self.region(region)?.client.loose_volumes().await;
+        let volumes = volumes.map_err(|trouble| read_error(&trouble))?;
+        let leftover = |volume: t::Volume| {
+            Some(Leftover {
+                machine_id: machine_of(volume.tags())?,
+                provider_ref: volume.volume_id?,
+            })
+        };
+        Ok(volumes.into_iter().filter_map(leftover).collect())
+    }
+
+    async fn delete_leftover(
+        &self,
+        region: Region,
+        leftover: &Leftover,
+    ) -> Result<(), ProviderError> {
+        let client = &self.region(region)?.client;
+        let ask = client.writes.delete_volume();
+        let ask = ask.volume_id(&leftover.provider_ref);
+        match client.call("DeleteVolume", ask.send()).await {
+            Ok(_) | Err(Trouble::NotFound(_)) => Ok(()),
             Err(trouble) => Err(write_error(trouble)),
         }
     }
@@ -243,7 +282,7 @@ impl Regional {
             .map_or(InstanceType::DEFAULT, |(size, _)| *size);
         let address = instance.private_ip_address();
         Some(Machine {
-            machine_id: machine_id(instance)?,
+            machine_id: machine_of(instance.tags())?,
             provider_ref: instance.instance_id()?.to_owned(),
             power: power(instance),
             address: address.map(|ip| format!("{ip}:{}", user_data::BACKEND_PORT)),

@@ -55,6 +55,8 @@ async fn check(client: &Client, profile: Option<&str>) -> Vec<(&'static str, Ver
     verdicts.push(("ec2:DescribeInstances", ask(describe.send()).await));
     let describe = ec2.describe_volumes().filters(ours()).dry_run(true);
     verdicts.push(("ec2:DescribeVolumes", ask(describe.send()).await));
+    let describe = ec2.describe_instance_status().dry_run(true);
+    verdicts.push(("ec2:DescribeInstanceStatus", ask(describe.send()).await));
     let image = client.image().await;
     verdicts.push(("ec2:DescribeImages", verdict(image.as_ref().map(drop))));
     let launch = Box::pin(may_launch(client, profile)).await;
@@ -70,6 +72,7 @@ async fn check(client: &Client, profile: Option<&str>) -> Vec<(&'static str, Ver
             "ec2:TerminateInstances",
             "ec2:ModifyInstanceAttribute",
             "ec2:ModifyVolume",
+            "ec2:DeleteVolume",
         ];
         verdicts.extend(actions.map(|action| (action, Verdict::Unknown(reason.clone()))));
         return verdicts;
@@ -92,6 +95,8 @@ async fn check(client: &Client, profile: Option<&str>) -> Vec<(&'static str, Ver
     let grow = ec2.modify_volume().set_volume_id(volume.map(str::to_owned));
     let grow = grow.size(16).dry_run(true);
     verdicts.push(("ec2:ModifyVolume", ask(grow.send()).await));
+    let delete = ec2.delete_volume().set_volume_id(volume.map(str::to_owned));
+    verdicts.push(("ec2:DeleteVolume", ask(delete.dry_run(true).send()).await));
     verdicts
 }
 

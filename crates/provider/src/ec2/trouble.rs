@@ -23,7 +23,7 @@ pub(super) enum Trouble {
     Limit(String),
     /// Who we are may not do that; nothing happened. The text names the action.
     Denied(String),
-    /// What was named is not there, or not yet: AWS shows new things late.
+    /// The machine or its disk is not there, or not yet: AWS shows new things late.
     NotFound(String),
     /// It is in a state in which that cannot be done; look again.
     WrongState(String),
@@ -117,7 +117,8 @@ impl Trouble {
             "IdempotentInstanceTerminated" => Self::TokenSpent,
             // The same token went out with something else: look what that came to.
             "IdempotentParameterMismatch" => Self::Unknown(text),
-            _ if code.ends_with(".NotFound") => Self::NotFound(text),
+            "InvalidInstanceID.NotFound" | "InvalidVolume.NotFound" => Self::NotFound(text),
+            // Subnet, security group, image: named by the configuration, and so no machine's end.
             // Ours is not half a code that a cut body left: these are refusals of the whole call.
             _ if (400..500).contains(&status) && !code.is_empty() => Self::Invalid(text),
             _ => Self::Unknown(text),
@@ -161,7 +162,11 @@ mod tests {
         assert_eq!(of("InvalidInstanceID.NotFound", 400), "not_found");
         assert_eq!(of("IncorrectInstanceState", 400), "wrong_state");
         assert_eq!(of("IdempotentInstanceTerminated", 400), "token_spent");
+        assert_eq!(of("InvalidVolume.NotFound", 400), "not_found");
         assert_eq!(of("InvalidParameterValue", 400), "invalid");
+        for configured in ["InvalidSubnetID", "InvalidGroup", "InvalidAMIID"] {
+            assert_eq!(of(&format!("{configured}.NotFound"), 400), "invalid");
+        }
         assert_eq!(of("ExpiredToken", 400), "not_done");
     }
 

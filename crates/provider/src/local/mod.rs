@@ -145,6 +145,11 @@ impl Compute for LocalCompute {
         describe(&self.inner.layout.machine(id))
     }
 
+    /// A folder is named after its machine, so there is no other one with its id.
+    async fn describe(&self, machine: MachineRef<'_>) -> Result<Option<Machine>, ProviderError> {
+        self.find(machine.region, machine.id).await
+    }
+
     async fn list(&self, region: Region) -> Result<Vec<Machine>, ProviderError> {
         let mut machines = Vec::new();
         for dir in self.inner.layout.machines() {

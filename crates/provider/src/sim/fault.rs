@@ -19,6 +19,9 @@ pub enum Verb {
     Terminate,
     Resize,
     GrowVolume,
+    Ailing,
+    Leftovers,
+    DeleteLeftover,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

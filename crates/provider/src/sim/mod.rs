@@ -28,7 +28,9 @@ use cp_model::{InstanceType, MachineId, ProjectId, Region, SharedClock, SystemCl
 use secrecy::SecretString;
 use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
 
-use crate::{Compute, LaunchSpec, Machine, MachineRef, Power, ProviderError};
+use crate::{
+    Ailing, Ailment, Compute, LaunchSpec, Leftover, Machine, MachineRef, Power, ProviderError,
+};
 pub use fault::{Fault, Verb};
 use world::World;
 
@@ -179,6 +181,35 @@ impl SimCompute {
         self.world().set_power_of_all(machine_id, Power::Stopped);
     }
 
+    /// From now on no machine is seen, as with credentials of another account; false: all are again.
+    pub fn hide_all(&self, hidden: bool) {
+        self.world().hidden = hidden;
+    }
+
+    /// The provider says so of the machine from now on, until it is started again.
+    pub fn ail(&self, provider_ref: &str, ailment: Ailment) {
+        let mut world = self.world();
+        world.ailing.insert(provider_ref.to_owned(), ailment);
+    }
+
+    /// A disk of that machine stays behind; gives it.
+    pub fn leave_behind(&self, region: Region, machine_id: MachineId) -> Leftover {
+        let mut world = self.world();
+        let leftover = Leftover {
+            machine_id,
+            provider_ref: format!("disk-{}", world.leftovers.len() + 1),
+        };
+        world.leftovers.push((region, leftover.clone()));
+        leftover
+    }
+
+    /// Disks that no machine has.
+    pub fn left_behind(&self) -> Vec<Leftover> {
+        let world = self.world();
+        let leftovers = world.leftovers.iter();
+        leftovers.map(|(_, leftover)| leftover.clone()).collect()
+    }
+
     /// How many machines were ever made for this id.
     pub fn launch_effects(&self, machine_id: MachineId) -> usize {
         let world = self.world();
@@ -282,8 +313,20 @@ impl Compute for SimCompute {
     async fn find(&self, region: Region, id: MachineId) -> Result<Option<Machine>, ProviderError> {
         let lag = self.inner.config.tag_lag;
         self.call(Verb::Find, |world| {
+            let seen: Vec<Machine> = world
+                .visible(lag)
+                .filter(|machine| machine.machine_id == id && machine.region == region)
+                .collect();
+            Ok(Machine::first_of(&seen).cloned())
+        })
+        .await
+    }
+
+    async fn describe(&self, machine: MachineRef<'_>) -> Result<Option<Machine>, ProviderError> {
+        let lag = self.inner.config.tag_lag;
+        self.call(Verb::Find, |world| {
             let mut seen = world.visible(lag);
-            Ok(seen.find(|machine| machine.machine_id == id && machine.region == region))
+            Ok(seen.find(|found| found.at() == machine))
         })
         .await
     }
@@ -323,7 +366,11 @@ impl Compute for SimCompute {
                 Power::Pending | Power::Running => Ok(()),
                 Power::Stopped => {
                     machine.power = Power::Pending;
-                    self.boot(machine.provider_ref.clone(), false);
+                    // As EC2's `LaunchTime`.
+                    machine.launched_at = self.inner.config.clock.now();
+                    let provider_ref = machine.provider_ref.clone();
+                    world.ailing.remove(&provider_ref);
+                    self.boot(provider_ref, false);
                     Ok(())
                 }
                 // EC2: IncorrectInstanceState.
@@ -392,6 +439,38 @@ impl Compute for SimCompute {
         self.call(Verb::GrowVolume, |world| {
             let sim = world.get_mut(machine.id, machine.provider_ref)?;
             sim.volume_gib = sim.volume_gib.max(gib);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn ailing(&self, _region: Region) -> Result<Vec<Ailing>, ProviderError> {
+        self.call(Verb::Ailing, |world| {
+            let ailing = world.ailing.iter().map(|(provider_ref, ailment)| Ailing {
+                provider_ref: provider_ref.clone(),
+                ailment: *ailment,
+            });
+            Ok(ailing.collect())
+        })
+        .await
+    }
+
+    async fn leftovers(&self, region: Region) -> Result<Vec<Leftover>, ProviderError> {
+        self.call(Verb::Leftovers, |world| {
+            let all = world.leftovers.iter();
+            let here = all.filter(|(its_region, _)| *its_region == region);
+            Ok(here.map(|(_, leftover)| leftover.clone()).collect())
+        })
+        .await
+    }
+
+    async fn delete_leftover(
+        &self,
+        _region: Region,
+        leftover: &Leftover,
+    ) -> Result<(), ProviderError> {
+        self.call(Verb::DeleteLeftover, |world| {
+            world.leftovers.retain(|(_, other)| other != leftover);
             Ok(())
         })
         .await

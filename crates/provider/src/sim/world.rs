@@ -7,18 +7,23 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use cp_model::{MachineId, ProjectId};
+use cp_model::{MachineId, ProjectId, Region};
 use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::{SimBoot, fault::Faults};
-use crate::{LaunchSpec, Machine, Power, ProviderError};
+use crate::{Ailment, LaunchSpec, Leftover, Machine, Power, ProviderError};
 
 pub(super) struct World {
     /// In the order of their making, terminated ones too.
     pub machines: Vec<SimMachine>,
     pub serving: HashMap<MachineId, (ProjectId, SecretString)>,
     pub faults: Faults,
+    /// Nothing is shown, as to somebody else's credentials.
+    pub hidden: bool,
+    /// By the provider's names; a start mends it.
+    pub ailing: HashMap<String, Ailment>,
+    pub leftovers: Vec<(Region, Leftover)>,
     /// Overrides the configured one.
     pub error_rate: Option<f64>,
 }
@@ -42,6 +47,9 @@ impl World {
             machines: Vec::new(),
             serving: HashMap::new(),
             faults: Faults::new(seed),
+            hidden: false,
+            ailing: HashMap::new(),
+            leftovers: Vec::new(),
             error_rate: None,
         }
     }
@@ -81,7 +89,7 @@ impl World {
     /// What a look by tag shows.
     pub(super) fn visible(&self, lag: Duration) -> impl Iterator<Item = Machine> {
         self.alive()
-            .filter(move |sim| sim.made_at.elapsed() >= lag)
+            .filter(move |sim| !self.hidden && sim.made_at.elapsed() >= lag)
             .map(|sim| sim.machine.clone())
     }
 

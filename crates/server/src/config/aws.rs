@@ -68,6 +68,9 @@ pub struct RegionOfMachines {
     /// With `*` for any text; the newest one is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_name: Option<String>,
+    /// AWS's name for what the image must run on, `x86_64` unless given: that of the instance types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_architecture: Option<String>,
     /// For each size the instance types that will do, best first; those that are left out have
     /// their default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -222,6 +225,7 @@ impl RegionOfMachines {
             None => Image::Newest {
                 owner: text(&self.image_owner),
                 name: text(&self.image_name),
+                architecture: self.image_architecture.clone().unwrap_or("x86_64".into()),
             },
         };
         let usual = |size: &InstanceType| usual_types(*size).map(str::to_owned).to_vec();

@@ -237,6 +237,30 @@ impl std::str::FromStr for Orphans {
     }
 }
 
+/// What is thought of a provider that does not list most machines of a region any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Losses {
+    /// That its list is wrong, another account's for example: an error is logged, and nothing done.
+    Doubt,
+    /// That the machines are gone: their projects fail.
+    Believe,
+}
+
+impl std::str::FromStr for Losses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "doubt" => Ok(Self::Doubt),
+            "believe" => Ok(Self::Believe),
+            _ => Err(format!(
+                "unknown choice {text:?}; valid values: doubt, believe"
+            )),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
@@ -246,6 +270,9 @@ pub struct Worker {
     /// are customers', although no row names them.
     #[serde(deserialize_with = "scalar")]
     pub orphans: Orphans,
+    /// `believe` once you have seen yourself that most machines of a region are gone.
+    #[serde(deserialize_with = "scalar")]
+    pub losses: Losses,
     /// Where agents find the control plane; `http.base_url` unless given.
     #[serde(deserialize_with = "optional_scalar")]
     pub control_url: Option<String>,
@@ -275,6 +302,7 @@ impl Default for Worker {
         Self {
             provider: Provider::Local,
             orphans: Orphans::Terminate,
+            losses: Losses::Doubt,
             control_url: None,
             concurrency: worker.concurrency,
             lease: worker.lease.into(),

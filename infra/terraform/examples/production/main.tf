@@ -123,6 +123,7 @@ module "configuration" {
   buckets          = [for region in local.objects : region.configuration]
   pool             = var.pool
   orphans          = var.orphans
+  losses           = var.losses
   mail_from        = var.mail_from
 }
 

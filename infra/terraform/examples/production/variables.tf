@@ -129,6 +129,17 @@ variable "orphans" {
   }
 }
 
+variable "losses" {
+  description = "Whether it is believed when most machines of a region are gone: doubt, or believe (docs/stuck-operation.md)."
+  type        = string
+  default     = "doubt"
+
+  validation {
+    condition     = contains(["doubt", "believe"], var.losses)
+    error_message = "losses must be doubt or believe."
+  }
+}
+
 variable "mail_from" {
   description = "Whom mails are from: InsForge <no-reply@example.com>."
   type        = string

@@ -47,6 +47,7 @@ locals {
       INSFORGE_POOL_TARGETS         = "[${join(",", local.pool)}]"
       INSFORGE_WORKER_PROVIDER      = "ec2"
       INSFORGE_WORKER_ORPHANS       = var.orphans
+      INSFORGE_WORKER_LOSSES        = var.losses
       INSFORGE_EC2_DEPLOYMENT       = var.name
       INSFORGE_EC2_ACCESS_HOST      = var.access_host
       INSFORGE_EC2_INSTANCE_PROFILE = var.instance_profile

@@ -120,6 +120,17 @@ variable "orphans" {
   }
 }
 
+variable "losses" {
+  description = "What is thought of an AWS that does not list most machines of a region any more: `doubt`, and nothing is done; or `believe`, once you have seen that they are gone (docs/stuck-operation.md)."
+  type        = string
+  default     = "doubt"
+
+  validation {
+    condition     = contains(["doubt", "believe"], var.losses)
+    error_message = "losses must be doubt or believe."
+  }
+}
+
 variable "mail_from" {
   description = "Whom mails are from: InsForge <no-reply@example.com>."
   type        = string
