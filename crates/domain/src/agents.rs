@@ -13,7 +13,7 @@ use cp_model::agent_protocol::{
 use cp_model::{FieldError, Machine, MachineId, Project};
 use cp_storage::notifications::Topic;
 use cp_storage::{PgConnection, StorageError, machines, operations, projects, wakeups};
-use cp_tokens::secret::{OpaqueSecret, SecretKind};
+use cp_tokens::secret::{OpaqueSecret, SecretKind, constant_time_eq};
 use tokio::time::Instant;
 
 use crate::secrets::SecretName;
@@ -59,12 +59,12 @@ impl ControlPlane {
             .map_err(|_| DomainError::Unauthorized)?;
         let renewed = OpaqueSecret::parse(SecretKind::AgentToken, &request.agent_token)
             .map_err(|_| FieldError::new("agent_token", "must be a token that the agent made"))?;
-        if renewed.hash() == presented.hash() {
+        let (presented, renewed) = (presented.hash(), renewed.hash());
+        if constant_time_eq(presented.as_bytes(), renewed.as_bytes()) {
             return Err(FieldError::new("agent_token", "must be another one").into());
         }
         let now = self.now();
         let until = now + TimeDelta::seconds(RENEWAL_OVERLAP_SECONDS);
-        let (presented, renewed) = (presented.hash(), renewed.hash());
         let mut conn = self.db().acquire().await?;
         let done = machines::mark_renewed(
             &mut conn,

@@ -33,6 +33,7 @@ fn as_the_agent() {
         look_again: Duration::from_millis(50),
         pause: Duration::from_millis(20),
         longest_pause: Duration::from_millis(200),
+        ..Limits::default()
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
