@@ -71,13 +71,11 @@ impl Looks {
         let gone = || Trouble::NotDone("the process is ending".into());
         self.asks.send(Look { id, answer }).map_err(|_| gone())?;
         // Also of those who wait for their turn.
-        match timeout(LONGEST, found).await {
-            Ok(found) => found.unwrap_or_else(|_| Err(gone())),
-            Err(_) => {
-                self.slow.note();
-                Err(slow())
-            }
-        }
+        let Ok(found) = timeout(LONGEST, found).await else {
+            self.slow.note();
+            return Err(slow());
+        };
+        found.unwrap_or_else(|_| Err(gone()))
     }
 }
 
