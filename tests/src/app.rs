@@ -191,7 +191,12 @@ impl App {
             lease: Duration::from_millis(900),
             sweep_every: Duration::from_millis(100),
             reconcile_every: Duration::from_millis(200),
-            health_every: Duration::from_millis(700),
+            // An emulator is slow, and has others to answer.
+            health_every: Duration::from_millis(if self.options.compute.is_some() {
+                2000
+            } else {
+                300
+            }),
             impaired_grace: Duration::from_millis(300),
             missing_grace: Duration::from_millis(400),
             launch_visibility: Duration::from_millis(300),
