@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::partner::PartnerClient;
 use crate::postgres::TestDatabase;
-use crate::sim_agents::SimAgents;
+use crate::sim_agents::{AgentPace, SimAgents};
 use crate::worker::WorkerProcess;
 
 pub struct AppOptions {
     pub sim: SimConfig,
+    pub agents: AgentPace,
     /// Instead of the sim.
     pub compute: Option<SharedCompute>,
     pub clock: SharedClock,
@@ -44,6 +45,7 @@ impl Default for AppOptions {
     fn default() -> Self {
         Self {
             sim: SimConfig::default(),
+            agents: AgentPace::default(),
             compute: None,
             clock: Arc::new(SystemClock),
             pool: Vec::new(),
@@ -109,7 +111,8 @@ impl App {
             .rotate_signing_keys(false)
             .await
             .expect("a signing key can be made");
-        SimAgents::install(app.control_plane.clone(), &app.sim);
+        let agents = app.options.agents.clone();
+        SimAgents::install(app.control_plane.clone(), &app.sim, agents);
         app.serve(listener, app.control_plane.clone());
         if app.options.worker {
             app.worker = Some(app.start_worker(app.worker_config("main")));

@@ -13,6 +13,7 @@ use cp_provider::sim::{SimBoot, SimCompute, SimHost};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Disks = HashMap<MachineId, (String, u64)>;
@@ -21,20 +22,51 @@ fn lock(disks: &Mutex<Disks>) -> MutexGuard<'_, Disks> {
     disks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How agents pass their time.
+#[derive(Clone)]
+pub struct AgentPace {
+    /// How long each waits for a change of what is desired; and so how late it sees, at most, that
+    /// its machine has stopped.
+    pub poll: Duration,
+    /// From learning whose backend it runs to serving, drawn evenly by the machine's id.
+    pub backend_starts_in: RangeInclusive<Duration>,
+}
+
+impl Default for AgentPace {
+    /// A test's: nobody waits.
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(2),
+            backend_starts_in: Duration::ZERO..=Duration::ZERO,
+        }
+    }
+}
+
+impl AgentPace {
+    fn backend_start(&self, machine: MachineId) -> Duration {
+        let (from, to) = (self.backend_starts_in.start(), self.backend_starts_in.end());
+        // The last bytes of a version 7 UUID are random.
+        let share = f64::from(u16::try_from(machine.0.as_u128() % 1000).unwrap_or(0)) / 1000.0;
+        *from + to.saturating_sub(*from).mul_f64(share)
+    }
+}
+
 /// All agents of one world. They talk to the domain directly: the HTTP half of the protocol is
 /// tested with the real agent.
 pub struct SimAgents {
     control_plane: ControlPlane,
     sim: SimCompute,
+    pace: AgentPace,
     /// The token that each machine's agent keeps on its disk, and how often it booted.
     disks: Mutex<Disks>,
 }
 
 impl SimAgents {
-    pub fn install(control_plane: ControlPlane, sim: &SimCompute) -> Arc<Self> {
+    pub fn install(control_plane: ControlPlane, sim: &SimCompute, pace: AgentPace) -> Arc<Self> {
         let this = Arc::new(Self {
             control_plane,
             sim: sim.clone(),
+            pace,
             disks: Mutex::default(),
         });
         sim.set_host(this.clone());
@@ -48,12 +80,7 @@ impl SimAgents {
     }
 
     fn is_running(&self, machine: MachineId, boot: u64) -> bool {
-        let running = self
-            .sim
-            .alive()
-            .iter()
-            .any(|m| m.machine_id == machine && m.power == cp_provider::Power::Running);
-        running && self.boot_number(machine) == boot
+        self.sim.runs(machine) && self.boot_number(machine) == boot
     }
 
     async fn live(&self, boot: SimBoot) {
@@ -87,9 +114,7 @@ impl SimAgents {
         let mut reported_at = self.control_plane.clock().now();
         while self.is_running(machine, number) {
             // The first look must not wait; a report is due every 20 seconds.
-            let wait = report
-                .as_ref()
-                .map_or(Duration::ZERO, |_| Duration::from_secs(2));
+            let wait = report.as_ref().map_or(Duration::ZERO, |_| self.pace.poll);
             let Ok(id) = self.control_plane.authenticate_agent(Some(&token)).await else {
                 return;
             };
@@ -98,6 +123,9 @@ impl SimAgents {
                 Ok(_) if !self.is_running(machine, number) => return,
                 Ok(Some(desired)) => {
                     known = desired.generation;
+                    if desired.backend.is_some() {
+                        tokio::time::sleep(self.pace.backend_start(machine)).await;
+                    }
                     report = Some(self.obey(machine, &desired));
                 }
                 Ok(None)

@@ -1,93 +1,196 @@
-//! Looks for single machines, many in one call: while one call is out, whoever else wants to look
-//! is gathered for the next. Two thousand operations that wait for their machines cost a call per
-//! two hundred, not two thousand.
+//! Looks for single machines, many in one call. The first look goes out at once; whoever wants to
+//! look within [`GATHER`] of it, or while every call is out, is gathered for the next. Two thousand
+//! operations that wait for their machines cost a few calls a second, not two thousand.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use aws_sdk_ec2::types as t;
 use cp_model::MachineId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
-use super::client::{Client, MACHINE, MOST_VALUES, filter};
-use super::trouble::Trouble;
-
+/// The most values that one filter takes (EC2 API reference, "Filter").
+const MOST_VALUES: usize = 200;
 /// Calls at once: one that stalls holds up only those who are in it.
 const CALLS: usize = 4;
+/// From the beginning of one call to that of the next. Calls are what costs: of fifty looks a
+/// second, each by itself, a project that is made would need a dozen.
+const GATHER: Duration = Duration::from_millis(250);
 
-type Found = Result<Vec<t::Instance>, Trouble>;
+/// The process is ending: nobody looks any more.
+#[derive(Debug)]
+pub(crate) struct Ending;
 
-struct Look {
+struct Look<T, E> {
     id: MachineId,
-    answer: oneshot::Sender<Found>,
+    answer: oneshot::Sender<Result<Vec<T>, E>>,
 }
 
-pub(super) struct Looks {
-    asks: mpsc::UnboundedSender<Look>,
+/// `T` is what is found; `E` is why a call failed, which everybody in it learns.
+pub(crate) struct Looks<T, E> {
+    asks: mpsc::UnboundedSender<Look<T, E>>,
 }
 
-impl Looks {
-    /// Needs a tokio runtime; ends with the last of its owners.
-    pub(super) fn new(client: Arc<Client>) -> Self {
+impl<T, E> Looks<T, E>
+where
+    T: Clone + Send + 'static,
+    E: Clone + From<Ending> + Send + 'static,
+{
+    /// `call` finds what carries these machines' tags. Needs a tokio runtime; ends with the last
+    /// of its owners.
+    pub(crate) fn new<C, F>(call: C) -> Self
+    where
+        C: Fn(Vec<MachineId>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Vec<(MachineId, T)>, E>> + Send + 'static,
+    {
         let (asks, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(look_together(client, waiting));
+        tokio::spawn(look_together(Arc::new(call), waiting));
         Self { asks }
     }
 
-    /// Instances with that machine's tag, in no order.
-    pub(super) async fn find(&self, id: MachineId) -> Found {
+    /// All with that machine's tag, in no order.
+    pub(crate) async fn find(&self, id: MachineId) -> Result<Vec<T>, E> {
         let (answer, found) = oneshot::channel();
-        let gone = || Trouble::NotDone("the process is ending".into());
-        self.asks.send(Look { id, answer }).map_err(|_| gone())?;
-        found.await.unwrap_or_else(|_| Err(gone()))
+        self.asks.send(Look { id, answer }).map_err(|_| Ending)?;
+        found.await.unwrap_or_else(|_| Err(Ending.into()))
     }
 }
 
-async fn look_together(client: Arc<Client>, mut waiting: mpsc::UnboundedReceiver<Look>) {
+async fn look_together<T, E, C, F>(call: Arc<C>, mut waiting: mpsc::UnboundedReceiver<Look<T, E>>)
+where
+    T: Clone + Send + 'static,
+    E: Clone + Send + 'static,
+    C: Fn(Vec<MachineId>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Vec<(MachineId, T)>, E>> + Send + 'static,
+{
     let calls = Arc::new(Semaphore::new(CALLS));
+    let mut next_call = Instant::now();
     let mut looks = Vec::new();
-    // The place first: those who come while all are taken are gathered meanwhile.
+    // The place and the time first: those who come before both are there are gathered meanwhile.
     while let Ok(place) = calls.clone().acquire_owned().await {
+        sleep_until(next_call).await;
         if waiting.recv_many(&mut looks, MOST_VALUES).await == 0 {
             return;
         }
-        let (client, looks) = (client.clone(), std::mem::take(&mut looks));
+        next_call = Instant::now() + GATHER;
+        let (call, looks) = (call.clone(), std::mem::take(&mut looks));
         tokio::spawn(async move {
-            answer(&client, looks).await;
+            answer(&*call, looks).await;
             drop(place);
         });
     }
 }
 
-async fn answer(client: &Client, looks: Vec<Look>) {
-    let ids = looks.iter().map(|look| look.id);
-    let by_tag = filter(format!("tag:{MACHINE}"), ids);
-    let found = client.instances(Some(by_tag)).await;
-    let mut by_machine: HashMap<MachineId, Vec<t::Instance>> = HashMap::new();
-    let failure = match found {
-        Ok(instances) => {
-            for instance in instances {
-                if let Some(id) = machine_id(&instance) {
-                    by_machine.entry(id).or_default().push(instance);
-                }
-            }
-            None
+async fn answer<T, E, C, F>(call: &C, looks: Vec<Look<T, E>>)
+where
+    T: Clone,
+    E: Clone,
+    C: Fn(Vec<MachineId>) -> F,
+    F: Future<Output = Result<Vec<(MachineId, T)>, E>>,
+{
+    let found = call(looks.iter().map(|look| look.id).collect()).await;
+    let found = found.map(|found| {
+        let mut by_machine: HashMap<MachineId, Vec<T>> = HashMap::new();
+        for (id, machine) in found {
+            by_machine.entry(id).or_default().push(machine);
         }
-        Err(trouble) => Some(trouble),
-    };
+        by_machine
+    });
     for look in looks {
-        let answer = match &failure {
-            None => Ok(by_machine.get(&look.id).cloned().unwrap_or_default()),
-            Some(trouble) => Err(trouble.clone()),
+        let answer = match &found {
+            Ok(by_machine) => Ok(by_machine.get(&look.id).cloned().unwrap_or_default()),
+            Err(error) => Err(error.clone()),
         };
         // Whoever asked may have gone.
         let _ = look.answer.send(answer);
     }
 }
 
-/// Which machine of ours an instance is.
-pub(super) fn machine_id(instance: &t::Instance) -> Option<MachineId> {
-    let mut tags = instance.tags().iter();
-    let tag = tags.find(|tag| tag.key() == Some(MACHINE))?;
-    tag.value()?.parse().ok()
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Gone;
+
+    impl From<Ending> for Gone {
+        fn from(_: Ending) -> Self {
+            Self
+        }
+    }
+
+    type Calls = Arc<Mutex<Vec<usize>>>;
+
+    /// Finds every machine that is asked for; `calls` learns how many were asked for together.
+    fn looks(takes: Duration) -> (Looks<MachineId, Gone>, Calls) {
+        let calls = Calls::default();
+        let looks = Looks::new({
+            let calls = calls.clone();
+            move |ids: Vec<MachineId>| {
+                calls.lock().unwrap().push(ids.len());
+                async move {
+                    tokio::time::sleep(takes).await;
+                    Ok(ids.into_iter().map(|id| (id, id)).collect())
+                }
+            }
+        });
+        (looks, calls)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_by_itself_goes_out_at_once() {
+        let (looks, calls) = looks(Duration::from_millis(100));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (id, began) = (MachineId::generate(), Instant::now());
+        assert_eq!(looks.find(id).await, Ok(vec![id]));
+        assert_eq!(began.elapsed(), Duration::from_millis(100));
+        assert_eq!(*calls.lock().unwrap(), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_looks_are_few_calls_and_everybody_gets_an_own_answer() {
+        let (looks, calls) = looks(Duration::from_millis(100));
+        let looks = Arc::new(looks);
+        let mut asking = tokio::task::JoinSet::new();
+        // Fifty a second, for ten seconds.
+        for number in 0..500u32 {
+            let looks = looks.clone();
+            asking.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(20) * number).await;
+                let (id, began) = (MachineId::generate(), Instant::now());
+                assert_eq!(looks.find(id).await, Ok(vec![id]));
+                began.elapsed()
+            });
+        }
+        let longest = asking.join_all().await.into_iter().max().unwrap();
+        assert!(
+            longest <= GATHER + Duration::from_millis(100),
+            "{longest:?}"
+        );
+        let calls = calls.lock().unwrap();
+        assert_eq!(calls.iter().sum::<usize>(), 500);
+        assert!(calls.len() <= 41, "{} calls", calls.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_stall_hold_up_only_those_who_are_in_them() {
+        let stall = Duration::from_secs(30);
+        let (looks, _) = looks(stall);
+        let looks = Arc::new(looks);
+        let began = Instant::now();
+        let mut asking = tokio::task::JoinSet::new();
+        for number in 0..4u32 {
+            let looks = looks.clone();
+            asking.spawn(async move {
+                tokio::time::sleep(GATHER * number).await;
+                looks.find(MachineId::generate()).await
+            });
+        }
+        asking.join_all().await;
+        assert_eq!(began.elapsed(), stall + GATHER * 3);
+    }
 }

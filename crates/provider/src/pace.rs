@@ -3,13 +3,12 @@
 //! place in a line here, and is told when it is due. Waiting holds no worker's slot.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cp_model::MachineId;
 use tokio::time::Instant;
-
-use super::config::Ration;
 
 /// The longest that anybody is told to wait: who comes back shows that it still stands in the line.
 const COME_BACK: Duration = Duration::from_mins(1);
@@ -18,8 +17,27 @@ const PLACE_KEPT: Duration = Duration::from_secs(90);
 /// The longest that a throttling provider slows us down to, per launch.
 const SLOWEST: Duration = Duration::from_secs(10);
 
+/// How many launches a region takes: AWS gives RunInstances a bucket per account and region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ration {
+    /// Between two launches in the long run.
+    pub interval: Duration,
+    /// At once after a rest.
+    pub burst: NonZeroU32,
+}
+
+impl Default for Ration {
+    /// Two a second and five at once: what AWS gives a new account.
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(500),
+            burst: NonZeroU32::MIN.saturating_add(4),
+        }
+    }
+}
+
 /// The generic cell rate algorithm, with places that are kept.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     ration: Ration,
     state: Mutex<State>,
 }
@@ -49,7 +67,7 @@ impl State {
 }
 
 impl Pace {
-    pub(super) fn new(ration: Ration) -> Self {
+    pub(crate) fn new(ration: Ration) -> Self {
         Self {
             ration,
             state: Mutex::new(State {
@@ -61,8 +79,9 @@ impl Pace {
         }
     }
 
-    /// Whether it is this one's turn; else how long to wait before coming back.
-    pub(super) fn take(&self, id: MachineId) -> Result<(), Duration> {
+    /// Whether it is this one's turn; else how long to wait before coming back. It keeps its place
+    /// either way.
+    pub(crate) fn turn(&self, id: MachineId) -> Result<(), Duration> {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.forget_the_gone(now, self.ration.burst.get());
@@ -74,16 +93,23 @@ impl Pace {
             state.full_at = full_at + state.interval;
             full_at.checked_sub(burst).map_or(now, |due| due.max(now))
         };
+        state.places.insert(id, Place { due, seen: now });
         if due <= now {
-            state.places.remove(&id);
             return Ok(());
         }
-        state.places.insert(id, Place { due, seen: now });
         Err((due - now).min(COME_BACK))
     }
 
+    /// As [`Self::turn`]; whose turn it is gives its place up for a launch.
+    pub(crate) fn take(&self, id: MachineId) -> Result<(), Duration> {
+        self.turn(id)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.places.remove(&id);
+        Ok(())
+    }
+
     /// The provider refused a launch as one too many: half as many from now on.
-    pub(super) fn slow_down(&self) -> Duration {
+    pub(crate) fn slow_down(&self) -> Duration {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that were out together are refused together: that is one refusal.
@@ -98,7 +124,7 @@ impl Pace {
     }
 
     /// The provider took a launch: a little faster again, up to the ration.
-    pub(super) fn speed_up(&self) {
+    pub(crate) fn speed_up(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let eased = state.interval * 15 / 16;
         state.interval = eased.max(self.ration.interval);
@@ -107,8 +133,6 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
 
     fn pace() -> Pace {
@@ -153,8 +177,10 @@ mod tests {
         let first = pace.take(id).unwrap_err();
         assert_eq!(pace.take(id).unwrap_err(), first);
         tokio::time::sleep(first).await;
+        pace.turn(id).unwrap();
+        pace.turn(id).unwrap();
         pace.take(id).unwrap();
-        assert!(pace.take(id).is_err(), "a place is for one launch");
+        assert!(pace.turn(id).is_err(), "a place is for one launch");
     }
 
     #[tokio::test(start_paused = true)]
