@@ -44,7 +44,17 @@ impl Worker {
         let may_launch = control_plane
             .begin_launch(machine.id, self.config().launch_visibility)
             .await?;
-        let launched = match self.compute().find(machine.region, machine.id).await {
+        // Who waits in the line of launches looks at nothing: that would be a call each time.
+        let turn = if may_launch {
+            self.compute().turn(machine.region, machine.id)
+        } else {
+            Ok(())
+        };
+        let found = match turn {
+            Ok(()) => self.compute().find(machine.region, machine.id).await,
+            Err(wait) => Err(wait),
+        };
+        let launched = match found {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) if !may_launch => return Ok(None),
             Ok(None) => self.launch(machine).await,
