@@ -36,15 +36,19 @@ impl Default for Ration {
     }
 }
 
-/// The generic cell rate algorithm, with places that are kept.
+/// The generic cell rate algorithm twice: for the places in the line, which are kept, and for the
+/// launches that go out.
 pub(crate) struct Pace {
     ration: Ration,
     state: Mutex<State>,
 }
 
 struct State {
-    /// When the bucket is full again, were nothing taken.
+    /// Where the line ends: when its last one is due, and the bucket full again after that.
     full_at: Instant,
+    /// The same of the launches that did go out: who comes late comes together with others, and
+    /// the provider counts when they come.
+    spent_until: Instant,
     /// More than the ration's while the provider says that it is too much.
     interval: Duration,
     places: HashMap<MachineId, Place>,
@@ -56,13 +60,50 @@ struct Place {
     seen: Instant,
 }
 
+impl Ration {
+    /// One less than the burst, so that a call that is faster than the one before it meets a token.
+    fn at_once(&self) -> u32 {
+        self.burst.get().saturating_sub(1).max(1)
+    }
+}
+
 impl State {
     /// The line ends behind the last one who still stands in it.
-    fn forget_the_gone(&mut self, now: Instant, burst: u32) {
+    fn forget_the_gone(&mut self, now: Instant, ration: &Ration) {
         self.places.retain(|_, place| now < place.seen + PLACE_KEPT);
         let last = self.places.values().map(|place| place.due).max();
-        let end = last.map_or(now, |due| due.max(now)) + self.interval * burst;
+        let end = last.map_or(now, |due| due.max(now)) + ration.interval * ration.at_once();
         self.full_at = self.full_at.min(end);
+    }
+
+    fn turn(&mut self, id: MachineId, now: Instant, ration: &Ration) -> Result<(), Duration> {
+        self.forget_the_gone(now, ration);
+        let more_at_once = ration.at_once() - 1;
+        let due = if let Some(place) = self.places.get(&id) {
+            place.due
+        } else {
+            // At the ration's own pace, whatever the present one: that may be over by then.
+            let full_at = self.full_at.max(now);
+            self.full_at = full_at + ration.interval;
+            let due = full_at.checked_sub(ration.interval * more_at_once);
+            due.map_or(now, |due| due.max(now))
+        };
+        self.places.insert(id, Place { due, seen: now });
+        let spare = self.interval * more_at_once;
+        let free_at = self.spent_until.checked_sub(spare);
+        let free_at = free_at.map_or(now, |at| at.max(now));
+        if due <= now && free_at <= now {
+            return Ok(());
+        }
+        // Those who have waited longer come first, at the present pace.
+        let ahead = self
+            .places
+            .values()
+            .filter(|place| place.due < due.min(now));
+        let ahead = u32::try_from(ahead.count()).unwrap_or(u32::MAX);
+        let free_in = free_at - now + self.interval.saturating_mul(ahead);
+        let due_in = due.max(now) - now;
+        Err(due_in.max(free_in).min(COME_BACK))
     }
 }
 
@@ -72,6 +113,7 @@ impl Pace {
             ration,
             state: Mutex::new(State {
                 full_at: Instant::now(),
+                spent_until: Instant::now(),
                 interval: ration.interval,
                 places: HashMap::new(),
                 slowed_at: None,
@@ -82,33 +124,21 @@ impl Pace {
     /// Whether it is this one's turn; else how long to wait before coming back. It keeps its place
     /// either way.
     pub(crate) fn turn(&self, id: MachineId) -> Result<(), Duration> {
-        let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.forget_the_gone(now, self.ration.burst.get());
-        let due = if let Some(place) = state.places.get(&id) {
-            place.due
-        } else {
-            let burst = state.interval * (self.ration.burst.get() - 1);
-            let full_at = state.full_at.max(now);
-            state.full_at = full_at + state.interval;
-            full_at.checked_sub(burst).map_or(now, |due| due.max(now))
-        };
-        state.places.insert(id, Place { due, seen: now });
-        if due <= now {
-            return Ok(());
-        }
-        Err((due - now).min(COME_BACK))
+        state.turn(id, Instant::now(), &self.ration)
     }
 
     /// As [`Self::turn`]; whose turn it is gives its place up for a launch.
     pub(crate) fn take(&self, id: MachineId) -> Result<(), Duration> {
-        self.turn(id)?;
+        let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.turn(id, now, &self.ration)?;
         state.places.remove(&id);
+        state.spent_until = state.spent_until.max(now) + state.interval;
         Ok(())
     }
 
-    /// The provider refused a launch as one too many: half as many from now on.
+    /// The provider refused a launch as one too many: half as many from now on, after a rest.
     pub(crate) fn slow_down(&self) -> Duration {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +149,7 @@ impl Pace {
         state.slowed_at = Some(now);
         state.interval = (state.interval * 2).min(SLOWEST.max(self.ration.interval));
         let rest = state.interval * self.ration.burst.get();
-        state.full_at = state.full_at.max(now + rest);
+        state.spent_until = state.spent_until.max(now + rest);
         state.interval
     }
 
@@ -149,7 +179,7 @@ mod tests {
             .map(|_| MachineId::generate())
             .filter_map(|id| pace.take(id).err().map(|wait| (id, wait)))
             .collect();
-        assert_eq!(waiting.len(), 20, "five at once");
+        assert_eq!(waiting.len(), 21, "four at once, one in hand");
         let began = Instant::now();
         let mut launched = 0;
         while let Some((id, wait)) = waiting.first().copied() {
@@ -164,13 +194,13 @@ mod tests {
                 began.elapsed()
             );
         }
-        assert_eq!(began.elapsed(), Duration::from_secs(10));
+        assert_eq!(began.elapsed(), Duration::from_millis(10_500));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_comes_too_early_keeps_the_place() {
         let pace = pace();
-        for _ in 0..5 {
+        for _ in 0..4 {
             pace.take(MachineId::generate()).unwrap();
         }
         let id = MachineId::generate();
@@ -181,6 +211,34 @@ mod tests {
         pace.turn(id).unwrap();
         pace.take(id).unwrap();
         assert!(pace.turn(id).is_err(), "a place is for one launch");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_come_late_do_not_all_go_at_once() {
+        let pace = pace();
+        let all: Vec<MachineId> = (0..30).map(|_| MachineId::generate()).collect();
+        let go = || {
+            let mut waits = Vec::new();
+            let gone = all.iter().filter(|id| match pace.take(**id) {
+                Ok(()) => true,
+                Err(wait) => {
+                    waits.push(wait);
+                    false
+                }
+            });
+            (gone.count(), waits)
+        };
+        assert_eq!(go().0, 4);
+        // By now all of them are due.
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let (gone, waits) = go();
+        assert_eq!(gone, 4);
+        assert!(
+            waits.iter().max() >= Some(&Duration::from_secs(10)),
+            "{waits:?}"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(go().0, 2);
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,7 +272,7 @@ mod tests {
             pace.speed_up();
         }
         tokio::time::sleep(Duration::from_mins(5)).await;
-        for _ in 0..5 {
+        for _ in 0..4 {
             pace.take(MachineId::generate()).unwrap();
         }
         let wait = pace.take(MachineId::generate()).unwrap_err();
