@@ -289,7 +289,7 @@ async fn a_crash_between_the_pools_intent_and_its_launch_is_made_good() {
     // The intents are written down; then the worker dies.
     let plan = app
         .control_plane
-        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 2)
+        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 2, 2)
         .await
         .unwrap();
     assert_eq!((plan.launch.len(), app.sim.alive().len()), (2, 0));

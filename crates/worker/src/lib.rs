@@ -14,7 +14,7 @@ mod launch;
 mod lost;
 pub mod mail;
 mod pause_project;
-mod pool;
+pub mod pool;
 mod probe;
 mod provision_project;
 mod queue;
@@ -36,7 +36,6 @@ use tokio_util::task::TaskTracker;
 
 pub use crash::{CrashHook, CrashPoint, CrashSite};
 pub use engine::all_steps;
-pub use pool::wanted_machines;
 
 #[derive(Clone)]
 pub struct WorkerConfig {
