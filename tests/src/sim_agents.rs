@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use cp_domain::ControlPlane;
+use cp_domain::{ControlPlane, DomainError};
 use cp_model::MachineId;
 use cp_model::agent_protocol::{DesiredState, ObservedState, RegisterRequest, ReportRequest};
 use cp_provider::sim::{SimBoot, SimCompute, SimHost};
@@ -115,8 +115,14 @@ impl SimAgents {
         while self.is_running(machine, number) {
             // The first look must not wait; a report is due every 20 seconds.
             let wait = report.as_ref().map_or(Duration::ZERO, |_| self.pace.poll);
-            let Ok(id) = self.control_plane.authenticate_agent(Some(&token)).await else {
-                return;
+            let id = match self.control_plane.authenticate_agent(Some(&token)).await {
+                Ok(id) => id,
+                Err(DomainError::Unauthorized) => return,
+                // The database is busy or away; the real agent tries again, too.
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
             };
             match self.control_plane.desired_state(id, known, wait).await {
                 // Stopped while it waited.
