@@ -289,7 +289,7 @@ async fn a_crash_between_the_pools_intent_and_its_launch_is_made_good() {
     // The intents are written down; then the worker dies.
     let plan = app
         .control_plane
-        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 2)
+        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 2, 2)
         .await
         .unwrap();
     assert_eq!((plan.launch.len(), app.sim.alive().len()), (2, 0));
@@ -373,7 +373,7 @@ async fn only_its_own_attempt_to_launch_is_forgotten() {
     .await;
     let plan = app
         .control_plane
-        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 1)
+        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 1, 1)
         .await
         .unwrap();
     let id = plan.launch[0];
@@ -544,7 +544,7 @@ async fn a_warm_machine_that_waited_long_for_its_launch_may_boot_as_long_as_any(
     .await;
     let plan = app
         .control_plane
-        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 1)
+        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 1, 1)
         .await
         .unwrap();
     sqlx::query("update machines set created_at = now() - interval '1 hour'")

@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::partner::PartnerClient;
 use crate::postgres::TestDatabase;
-use crate::sim_agents::SimAgents;
+use crate::sim_agents::{AgentPace, SimAgents};
 use crate::worker::WorkerProcess;
 
 pub struct AppOptions {
     pub sim: SimConfig,
+    pub agents: AgentPace,
     /// Instead of the sim.
     pub compute: Option<SharedCompute>,
     pub clock: SharedClock,
@@ -44,6 +45,7 @@ impl Default for AppOptions {
     fn default() -> Self {
         Self {
             sim: SimConfig::default(),
+            agents: AgentPace::default(),
             compute: None,
             clock: Arc::new(SystemClock),
             pool: Vec::new(),
@@ -93,7 +95,7 @@ impl App {
             .await
             .expect("the sim listens");
         let control_plane = control_plane(&database, &sealing_key, &options, &base_url);
-        let agents = SimAgents::install(control_plane.clone(), &sim);
+        let agents = SimAgents::install(control_plane.clone(), &sim, options.agents.clone());
         let mut app = Self {
             control_plane,
             agents,

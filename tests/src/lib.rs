@@ -29,7 +29,7 @@ pub use partner::{Answer, PartnerClient};
 pub use person::{PASSWORD, Person, ReceivedMail};
 pub use postgres::TestDatabase;
 pub use relying_party::{REDIRECT_URI, RelyingParty, SCOPE};
-pub use sim_agents::SimAgents;
+pub use sim_agents::{AgentPace, SimAgents};
 pub use usage::{StoryClock, UsageClient, UsageService};
 pub use visitor::{Button, Form, Page, Visitor};
 pub use worker::WorkerProcess;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use cp_domain::ControlPlane;
+use cp_domain::{ControlPlane, DomainError};
 use cp_model::agent_protocol::{DesiredState, ObservedState, RegisterRequest, ReportRequest};
 use cp_model::{InstanceType, MachineId};
 use cp_provider::sim::{SimBoot, SimCompute, SimHost};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use secrecy::ExposeSecret;
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Disks = HashMap<MachineId, Disk>;
@@ -33,11 +34,41 @@ fn lock(disks: &Mutex<Disks>) -> MutexGuard<'_, Disks> {
     disks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How agents pass their time.
+#[derive(Clone)]
+pub struct AgentPace {
+    /// How long each waits for a change of what is desired; and so how late it sees, at most, that
+    /// its machine has stopped.
+    pub poll: Duration,
+    /// From learning whose backend it runs to serving, drawn evenly by the machine's id.
+    pub backend_starts_in: RangeInclusive<Duration>,
+}
+
+impl Default for AgentPace {
+    /// A test's: nobody waits.
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(2),
+            backend_starts_in: Duration::ZERO..=Duration::ZERO,
+        }
+    }
+}
+
+impl AgentPace {
+    fn backend_start(&self, machine: MachineId) -> Duration {
+        let (from, to) = (self.backend_starts_in.start(), self.backend_starts_in.end());
+        // The last bytes of a version 7 UUID are random.
+        let share = f64::from(u16::try_from(machine.0.as_u128() % 1000).unwrap_or(0)) / 1000.0;
+        *from + to.saturating_sub(*from).mul_f64(share)
+    }
+}
+
 /// All agents of one world. They talk to the domain directly: the HTTP half of the protocol is
 /// tested with the real agent.
 pub struct SimAgents {
     control_plane: ControlPlane,
     sim: SimCompute,
+    pace: AgentPace,
     disks: Mutex<Disks>,
     /// These do not become healthy.
     sick_releases: Mutex<HashSet<String>>,
@@ -46,10 +77,11 @@ pub struct SimAgents {
 }
 
 impl SimAgents {
-    pub fn install(control_plane: ControlPlane, sim: &SimCompute) -> Arc<Self> {
+    pub fn install(control_plane: ControlPlane, sim: &SimCompute, pace: AgentPace) -> Arc<Self> {
         let this = Arc::new(Self {
             control_plane,
             sim: sim.clone(),
+            pace,
             disks: Mutex::default(),
             sick_releases: Mutex::default(),
             dead_types: Mutex::default(),
@@ -88,12 +120,7 @@ impl SimAgents {
     }
 
     fn is_running(&self, machine: MachineId, boot: u64) -> bool {
-        let running = self
-            .sim
-            .alive()
-            .iter()
-            .any(|m| m.machine_id == machine && m.power == cp_provider::Power::Running);
-        running && self.boot_number(machine) == boot
+        self.sim.runs(machine) && self.boot_number(machine) == boot
     }
 
     async fn live(&self, boot: SimBoot) {
@@ -131,17 +158,24 @@ impl SimAgents {
         let mut reported_at = self.control_plane.clock().now();
         while self.is_running(machine, number) {
             // The first look must not wait; a report is due every 20 seconds.
-            let wait = report
-                .as_ref()
-                .map_or(Duration::ZERO, |_| Duration::from_secs(2));
-            let Ok(id) = self.control_plane.authenticate_agent(Some(&token)).await else {
-                return;
+            let wait = report.as_ref().map_or(Duration::ZERO, |_| self.pace.poll);
+            let id = match self.control_plane.authenticate_agent(Some(&token)).await {
+                Ok(id) => id,
+                Err(DomainError::Unauthorized) => return,
+                // The database is busy or away; the real agent tries again, too.
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
             };
             match self.control_plane.desired_state(id, known, wait).await {
                 // Stopped while it waited.
                 Ok(_) if !self.is_running(machine, number) => return,
                 Ok(Some(desired)) => {
                     known = desired.generation;
+                    if desired.backend.is_some() {
+                        tokio::time::sleep(self.pace.backend_start(machine)).await;
+                    }
                     report = Some(self.obey(machine, &desired));
                 }
                 Ok(None)

@@ -400,13 +400,15 @@ impl ControlPlane {
     }
 
     /// Writes down the intent to launch machines for the pool, up to `wanted` ready or coming;
-    /// takes surplus ones out. One process at a time. Gives those to launch and those to end.
+    /// takes those beyond `kept` out, which is no less. One process at a time. Gives those to
+    /// launch and those to end.
     pub async fn plan_pool(
         &self,
         provider: &str,
         region: Region,
         instance_type: InstanceType,
         wanted: u32,
+        kept: u32,
     ) -> DomainResult<PoolPlan> {
         let mut tx = self.db().begin().await?;
         let mut plan = PoolPlan::default();
@@ -418,19 +420,19 @@ impl ControlPlane {
             .into_iter()
             .find(|l| l.region == region && l.instance_type == instance_type);
         let (ready, coming) = level.map_or((0, 0), |l| (l.ready, l.coming));
-        let wanted = i64::from(wanted);
         let size = MachineSize {
             instance_type,
             volume_gib: DEFAULT_VOLUME_GIB,
         };
+        let (wanted, kept) = (i64::from(wanted), i64::from(kept));
         for _ in (ready + coming)..wanted {
             let id = self
                 .intend_machine(&mut tx, provider, region, size, None)
                 .await?;
             plan.launch.push(id);
         }
-        if ready + coming > wanted {
-            let surplus = (ready + coming - wanted).min(ready);
+        if ready + coming > kept {
+            let surplus = (ready + coming - kept).min(ready);
             plan.retire =
                 machines::retire_warm(&mut tx, provider, region, instance_type, surplus).await?;
         }

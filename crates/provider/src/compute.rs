@@ -35,6 +35,13 @@ pub trait Compute: Send + Sync {
     /// machines with one id show as two.
     async fn list(&self, region: Region) -> Result<Vec<Machine>, ProviderError>;
 
+    /// Whether it is this machine's turn to be launched, where launches are rationed;
+    /// [`ProviderError::Throttled`] tells when to come back. Calls nobody: a place in the line
+    /// costs nothing.
+    fn turn(&self, _region: Region, _id: MachineId) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
     /// Makes the machine and boots it. When one with this id exists it is answered instead. May
     /// return before it runs.
     async fn launch(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError>;

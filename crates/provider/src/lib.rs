@@ -12,7 +12,9 @@ mod aws;
 mod compute;
 pub mod ec2;
 pub mod local;
+mod looks;
 pub mod objects;
+mod pace;
 pub mod s3;
 pub mod sim;
 

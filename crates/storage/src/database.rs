@@ -71,7 +71,9 @@ impl Shedding {
     fn is_surplus(&self) -> bool {
         let is_the_last_of_several = |pool: PgPool| {
             let idle = pool.num_idle();
-            idle > 0 && pool.size() as usize <= idle + LISTENING + 1
+            // The pool counts without a lock: for a moment it may have one less than none idle.
+            let few = idle.checked_add(LISTENING + 1);
+            idle > 0 && few.is_some_and(|few| pool.size() as usize <= few)
         };
         self.is_quiet.load(Ordering::Relaxed) && self.pool().is_some_and(is_the_last_of_several)
     }

@@ -31,7 +31,7 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
             }
         };
     }
-    match cx.compute().find(machine.region, machine.id).await? {
+    match cx.worker.find(machine).await? {
         Some(found) if found.power == Power::Stopped => {
             cx.compute().start(found.at()).await?;
             Ok(Outcome::Wait(cx.config().recheck))

@@ -53,7 +53,16 @@ impl Worker {
         let attempt = control_plane
             .begin_launch(machine.id, self.config().launch_visibility)
             .await?;
-        let launched = match (self.find(machine).await, attempt) {
+        // Who waits in the line of launches looks at nothing: that would be a call each time.
+        let turn = match attempt {
+            Some(_) => self.compute().turn(machine.region, machine.id),
+            None => Ok(()),
+        };
+        let found = match turn {
+            Ok(()) => self.find(machine).await,
+            Err(wait) => Err(wait),
+        };
+        let launched = match (found, attempt) {
             (Ok(Some(found)), _) => return Ok(Some(found)),
             (Ok(None), None) => return Ok(None),
             (Ok(None), Some(_)) => self.launch(machine).await,

@@ -16,7 +16,7 @@ mod launch;
 mod lost;
 pub mod mail;
 mod pause_project;
-mod pool;
+pub mod pool;
 mod probe;
 mod provision_project;
 mod queue;
@@ -41,7 +41,6 @@ use doubt::Doubts;
 
 pub use crash::{CrashHook, CrashPoint, CrashSite};
 pub use engine::all_steps;
-pub use pool::wanted_machines;
 
 #[derive(Clone)]
 pub struct WorkerConfig {

@@ -109,7 +109,7 @@ async fn an_intent_in_a_region_without_machines_does_not_hold_up_a_delete() {
         .await;
     let control_plane = &story.app.control_plane;
     let plan = control_plane
-        .plan_pool("ec2", Region::EuCentral, InstanceType::Nano, 1)
+        .plan_pool("ec2", Region::EuCentral, InstanceType::Nano, 1, 1)
         .await;
     sqlx::query("update machines set project_id = $2, held_data = true where id = $1")
         .bind(plan.unwrap().launch[0].0)

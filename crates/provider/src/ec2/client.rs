@@ -12,9 +12,9 @@ use aws_sdk_ec2::types as t;
 use tokio::sync::RwLock;
 
 use super::config::{Ec2Config, Ec2Region, Image};
-use super::pace::Pace;
 use super::trouble::Trouble;
 use crate::aws::{self, AwsAccess, RetryCutXml, WholeXml};
+use crate::pace::Pace;
 
 /// Tags of ours on instances and volumes.
 pub(super) const MANAGED: &str = "insforge:managed";
@@ -22,8 +22,6 @@ pub(super) const MACHINE: &str = "insforge:machine";
 
 /// How long the newest image is not asked for again.
 const IMAGE_KNOWN_FOR: Duration = Duration::from_mins(5);
-/// The most values that one filter takes (EC2 API reference, "Filter").
-pub(super) const MOST_VALUES: usize = 200;
 const PAGE: i32 = 1000;
 
 pub(super) struct Client {

@@ -1,10 +1,11 @@
 //! What an operator decides about machines on EC2.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cp_model::{InstanceType, Region};
+
+pub use crate::pace::Ration;
 
 /// Machines of one control plane, in any number of regions.
 #[derive(Debug, Clone)]
@@ -55,23 +56,4 @@ pub enum Image {
         name: String,
         architecture: String,
     },
-}
-
-/// How many launches a region takes: AWS gives RunInstances a bucket per account and region.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ration {
-    /// Between two launches in the long run.
-    pub interval: Duration,
-    /// At once after a rest.
-    pub burst: NonZeroU32,
-}
-
-impl Default for Ration {
-    /// Two a second and five at once: what AWS gives a new account.
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_millis(500),
-            burst: NonZeroU32::MIN.saturating_add(4),
-        }
-    }
 }

@@ -7,12 +7,13 @@
 //! | [`config`] | what an operator decides |
 //! | `client` | one region's API: calls, counted and told apart by their failures |
 //! | `trouble` | what a failure means |
-//! | `looks` | single machines looked for together |
 //! | `launch` | zones, types, and what is said at a launch |
 //! | `health` | what AWS says of machines that should not stay where they are |
-//! | `pace` | launches in turn |
 //! | [`permissions`] | whether AWS lets us |
 //! | `user_data` | what cloud-init tells the machine |
+//!
+//! Looks for single machines are put together by `crate::looks`, launches wait for their turn in
+//! `crate::pace`; [`crate::sim`] uses both as well.
 //!
 //! A region that is down holds up nobody else: each has its own clients, its own line of launches,
 //! its own looks.
@@ -21,8 +22,6 @@ mod client;
 pub mod config;
 mod health;
 mod launch;
-mod looks;
-mod pace;
 pub mod permissions;
 mod trouble;
 mod user_data;
@@ -36,11 +35,11 @@ use chrono::{DateTime, Utc};
 use cp_model::{InstanceType, MachineId, Region};
 
 use crate::aws::AwsAccess;
+use crate::looks::Looks;
 use crate::{Ailing, Compute, LaunchSpec, Leftover, Machine, MachineRef, Power, ProviderError};
-use client::Client;
+use client::{Client, MACHINE, filter};
 use config::Ec2Config;
 use launch::{Full, read_error, write_error};
-use looks::{Looks, machine_of};
 use trouble::Trouble;
 
 pub struct Ec2Compute {
@@ -50,7 +49,7 @@ pub struct Ec2Compute {
 
 struct Regional {
     client: Arc<Client>,
-    looks: Looks,
+    looks: Looks<t::Instance, Trouble>,
     full: Full,
 }
 
@@ -64,7 +63,7 @@ impl Ec2Compute {
                 let client = Client::new(access, &config, region.clone());
                 let client = Arc::new(client);
                 let regional = Regional {
-                    looks: Looks::new(client.clone()),
+                    looks: looks(client.clone()),
                     client,
                     full: Full::default(),
                 };
@@ -112,6 +111,11 @@ impl Compute for Ec2Compute {
         let found = regional.client.instances(None).await;
         let found = found.map_err(|trouble| read_error(&trouble))?;
         Ok(regional.machines(&found))
+    }
+
+    fn turn(&self, region: Region, id: MachineId) -> Result<(), ProviderError> {
+        let pace = &self.region(region)?.client.pace;
+        pace.turn(id).map_err(ProviderError::Throttled)
     }
 
     async fn launch(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError> {
@@ -253,6 +257,26 @@ impl Compute for Ec2Compute {
             .replace("{address_label}", &label);
         Some(host)
     }
+}
+
+fn looks(client: Arc<Client>) -> Looks<t::Instance, Trouble> {
+    Looks::new(move |ids| {
+        let client = client.clone();
+        async move {
+            let by_tag = filter(format!("tag:{MACHINE}"), ids);
+            let found = client.instances(Some(by_tag)).await?;
+            let tagged = found
+                .into_iter()
+                .filter_map(|i| Some((machine_of(i.tags())?, i)));
+            Ok(tagged.collect())
+        }
+    })
+}
+
+/// Which machine of ours an instance is, or had a volume.
+fn machine_of(tags: &[t::Tag]) -> Option<MachineId> {
+    let tag = tags.iter().find(|tag| tag.key() == Some(MACHINE))?;
+    tag.value()?.parse().ok()
 }
 
 impl Regional {

@@ -8,6 +8,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::RequestId as _;
 
 use crate::aws::never_sent;
+use crate::looks::NoAnswer;
 
 /// Characters of a text for operators.
 const LONGEST_TEXT: usize = 500;
@@ -35,6 +36,12 @@ pub(super) enum Trouble {
     NotDone(String),
     /// The answer was lost or makes no sense: it may have happened.
     Unknown(String),
+}
+
+impl From<NoAnswer> for Trouble {
+    fn from(why: NoAnswer) -> Self {
+        Self::NotDone(why.to_string())
+    }
 }
 
 impl Trouble {

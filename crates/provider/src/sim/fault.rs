@@ -85,8 +85,13 @@ impl Faults {
         self.calls.get(&verb).copied().unwrap_or(0)
     }
 
-    /// Counts the call and tells what goes wrong with it.
-    pub(super) fn due(&mut self, verb: Verb, rate: f64) -> Option<Fault> {
+    /// Pages of an answer after its first.
+    pub(super) fn count_pages(&mut self, verb: Verb, more: usize) {
+        *self.calls.entry(verb).or_default() += more;
+    }
+
+    /// Counts the call and tells what goes wrong with it. A provider that lies says so too.
+    pub(super) fn due(&mut self, verb: Verb, rate: f64, lies: bool) -> Option<Fault> {
         *self.calls.entry(verb).or_default() += 1;
         let scripted = self.scripts.get_mut(&verb).and_then(VecDeque::pop_front);
         if scripted.is_some() {
@@ -95,10 +100,12 @@ impl Faults {
         if !self.random.random_bool(rate.clamp(0.0, 1.0)) {
             return None;
         }
-        Some(match self.random.random_range(0..3) {
-            0 => Fault::BeforeEffect,
-            1 => Fault::AfterEffect,
-            _ => Fault::AfterEffectDenied,
-        })
+        Some(
+            match self.random.random_range(0..if lies { 3 } else { 2 }) {
+                0 => Fault::BeforeEffect,
+                1 => Fault::AfterEffect,
+                _ => Fault::AfterEffectDenied,
+            },
+        )
     }
 }

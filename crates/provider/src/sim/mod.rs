@@ -9,7 +9,10 @@
 //! Machines answer HTTP ([`serve`]): `GET /api/health`, and `GET /api/metadata/project-id` for the
 //! key that [`SimCompute::serve`] was told. What an agent would do is the test's own: a
 //! [`SimHost`] hears of each boot. All waiting is tokio time.
+//!
+//! With [`SimConfig::ec2`] it is as slow as EC2 and rations launches as EC2 does.
 
+mod cloud;
 mod fault;
 mod serve;
 #[cfg(test)]
@@ -28,11 +31,18 @@ use cp_model::{InstanceType, MachineId, ProjectId, Region, SharedClock, SystemCl
 use secrecy::SecretString;
 use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
 
+use crate::looks::{Looks, NoAnswer};
+use crate::pace::Pace;
 use crate::{
     Ailing, Ailment, Compute, LaunchSpec, Leftover, Machine, MachineRef, Power, ProviderError,
 };
+pub use cloud::Ec2Like;
+use cloud::{Bucket, Regional, Regions};
 pub use fault::{Fault, Verb};
 use world::World;
+
+/// Machines on one page of a list (`ec2::client::PAGE`).
+const PAGE: usize = 1000;
 
 /// How the world behaves when nothing was scripted.
 #[derive(Clone)]
@@ -50,8 +60,11 @@ pub struct SimConfig {
     pub launch_looks_first: bool,
     /// This share of all calls fails, 0 to 1, at random before or after the effect.
     pub error_rate: f64,
-    /// Of the random faults.
+    /// Of the random faults, and of what [`Ec2Like`] draws.
     pub seed: u64,
+    /// Counts instead of `boots_after`, `latency` and `tag_lag`. Then no answer lies: after an
+    /// effect the answer is lost, and what was denied did not happen.
+    pub ec2: Option<Ec2Like>,
     /// For `launched_at` only.
     pub clock: SharedClock,
 }
@@ -66,6 +79,7 @@ impl Default for SimConfig {
             launch_looks_first: true,
             error_rate: 0.0,
             seed: 0,
+            ec2: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -96,8 +110,10 @@ pub struct SimCompute {
 }
 
 struct Inner {
-    config: SimConfig,
+    config: Arc<SimConfig>,
     world: Arc<Mutex<World>>,
+    /// Empty unless it is like EC2.
+    regions: Regions,
     host: Mutex<Option<Arc<dyn SimHost>>>,
     address: SocketAddr,
     server: JoinHandle<()>,
@@ -118,10 +134,22 @@ impl SimCompute {
         let address = listener.local_addr()?;
         let world = Arc::new(Mutex::new(World::new(config.seed)));
         let server = tokio::spawn(serve::run(listener, Arc::clone(&world)));
+        let config = Arc::new(config);
+        let regions = config.ec2.iter().flat_map(|ec2| {
+            Region::ALL.iter().map(|region| {
+                let regional = Regional {
+                    pace: Pace::new(ec2.launches),
+                    looks: looks(&config, &world, *region),
+                };
+                (*region, regional)
+            })
+        });
+        let regions = regions.collect();
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
                 world,
+                regions,
                 host: Mutex::new(None),
                 address,
                 server,
@@ -212,22 +240,39 @@ impl SimCompute {
 
     /// How many machines were ever made for this id.
     pub fn launch_effects(&self, machine_id: MachineId) -> usize {
-        let world = self.world();
-        world
-            .machines
-            .iter()
-            .filter(|sim| sim.machine.machine_id == machine_id)
-            .count()
+        self.world().with(machine_id).count()
     }
 
     /// The size of the machine's disk.
     pub fn volume_gib(&self, machine_id: MachineId) -> Option<i32> {
         let world = self.world();
-        let sim = world.alive().find(|sim| sim.machine.machine_id == machine_id);
+        let sim = world
+            .alive()
+            .find(|sim| sim.machine.machine_id == machine_id);
         sim.map(|sim| sim.volume_gib)
     }
 
-    /// How often a verb was called, successfully or not.
+    /// Whether the machine with this id runs now.
+    pub fn runs(&self, machine_id: MachineId) -> bool {
+        self.world().runs(machine_id)
+    }
+
+    /// Region and first boot's time of each machine that was ever made, in the order of launches.
+    pub fn boots(&self) -> Vec<(Region, Duration)> {
+        let world = self.world();
+        let boots = world.machines.iter();
+        boots
+            .map(|sim| (sim.machine.region, sim.boots_for))
+            .collect()
+    }
+
+    /// Launches that a region refused as one too many ([`Ec2Like::takes`]).
+    pub fn refused_launches(&self) -> usize {
+        self.world().refused_launches
+    }
+
+    /// How often a verb was called, successfully or not. Like EC2: each page of a list, and each
+    /// call that looks for many machines, once.
     pub fn calls(&self, verb: Verb) -> usize {
         self.world().faults.calls(verb)
     }
@@ -244,37 +289,25 @@ impl SimCompute {
         world::lock(&self.inner.world)
     }
 
-    /// One call: latency, then the effect with whatever fault is due.
     async fn call<T>(
         &self,
         verb: Verb,
         effect: impl FnOnce(&mut World) -> Result<T, ProviderError>,
     ) -> Result<T, ProviderError> {
-        tokio::time::sleep(self.inner.config.latency).await;
-        let (outcome, hang) = {
-            let mut world = self.world();
-            let rate = world.error_rate.unwrap_or(self.inner.config.error_rate);
-            match world.faults.due(verb, rate) {
-                None => (effect(&mut world), None),
-                Some(Fault::Hang(time)) => (effect(&mut world), Some(time)),
-                Some(fault) if fault.has_effect() => {
-                    // The caller learns nothing of how it went.
-                    (effect(&mut world).and(Err(fault.error(verb))), None)
-                }
-                Some(fault) => (Err(fault.error(verb)), None),
-            }
-        };
-        if let Some(time) = hang {
-            tokio::time::sleep(time).await;
-        }
-        outcome
+        call(&self.inner.config, &self.inner.world, verb, effect).await
+    }
+
+    fn boot_time(&self, world: &mut World) -> Duration {
+        let config = &self.inner.config;
+        let ec2 = config.ec2.as_ref();
+        ec2.map_or(config.boots_after, |ec2| world.draw(&ec2.boots))
     }
 
     /// Finishes a launch or start in the background, as a real machine boots by itself.
-    fn boot(&self, provider_ref: String, first: bool) {
+    fn boot(&self, provider_ref: String, first: bool, takes: Duration) {
         let compute = self.clone();
         self.inner.runtime.spawn(async move {
-            tokio::time::sleep(compute.inner.config.boots_after).await;
+            tokio::time::sleep(takes).await;
             let Some(boot) = compute.world().boot(&provider_ref, first) else {
                 // Stopped or terminated meanwhile.
                 return;
@@ -291,12 +324,102 @@ impl SimCompute {
         });
     }
 
+    // Boots and stops go on from inside the effect: they must also when the caller's patience
+    // ends before the answer comes.
+    async fn run(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError> {
+        let config = &self.inner.config;
+        let address = format!("{}/m/{}", self.inner.address, spec.machine_id);
+        self.call(Verb::Launch, |world| {
+            if let Some(ec2) = &config.ec2 {
+                let bucket = world.buckets.entry(spec.region);
+                if !bucket
+                    .or_insert_with(|| Bucket::full(ec2.takes))
+                    .take(ec2.takes)
+                {
+                    world.refused_launches += 1;
+                    return Err(ProviderError::Throttled(ec2.takes.interval));
+                }
+            } else if config.launch_looks_first
+                && let Some(machine) = world.visible_with(spec.machine_id).next()
+            {
+                return Ok(machine);
+            }
+            let shows_after = match &config.ec2 {
+                Some(ec2) => world.draw(&ec2.tag_lag),
+                None => config.tag_lag,
+            };
+            let boots_for = self.boot_time(world);
+            let now = config.clock.now();
+            let machine = world.make(spec, address, now, shows_after, boots_for);
+            self.boot(machine.provider_ref.clone(), true, boots_for);
+            Ok(machine)
+        })
+        .await
+    }
+
     fn finish_stop(&self, provider_ref: String) {
         let compute = self.clone();
         self.inner.runtime.spawn(async move {
             tokio::time::sleep(compute.inner.config.stops_after).await;
             compute.world().finish_stop(&provider_ref);
         });
+    }
+}
+
+/// One call: latency, then the effect with whatever fault is due.
+async fn call<T>(
+    config: &SimConfig,
+    world: &Mutex<World>,
+    verb: Verb,
+    effect: impl FnOnce(&mut World) -> Result<T, ProviderError>,
+) -> Result<T, ProviderError> {
+    let latency = match &config.ec2 {
+        Some(ec2) => world::lock(world).draw(&ec2.latency),
+        None => config.latency,
+    };
+    tokio::time::sleep(latency).await;
+    let (outcome, hang) = {
+        let mut world = world::lock(world);
+        let rate = world.error_rate.unwrap_or(config.error_rate);
+        match world.faults.due(verb, rate, config.ec2.is_none()) {
+            None => (effect(&mut world), None),
+            Some(Fault::Hang(time)) => (effect(&mut world), Some(time)),
+            Some(fault) if fault.has_effect() => {
+                // The caller learns nothing of how it went.
+                (effect(&mut world).and(Err(fault.error(verb))), None)
+            }
+            Some(fault) => (Err(fault.error(verb)), None),
+        }
+    };
+    if let Some(time) = hang {
+        tokio::time::sleep(time).await;
+    }
+    outcome
+}
+
+/// Not by the compute itself: it would own itself.
+fn looks(
+    config: &Arc<SimConfig>,
+    world: &Arc<Mutex<World>>,
+    region: Region,
+) -> Looks<Machine, ProviderError> {
+    let (config, world) = (config.clone(), world.clone());
+    Looks::new(move |ids: Vec<MachineId>| {
+        let (config, world) = (config.clone(), world.clone());
+        async move {
+            let look = |world: &mut World| {
+                let seen = ids.iter().flat_map(|id| world.visible_with(*id));
+                let seen = seen.filter(|machine| machine.region == region);
+                Ok(seen.map(|machine| (machine.machine_id, machine)).collect())
+            };
+            call(&config, &world, Verb::Find, look).await
+        }
+    })
+}
+
+impl From<NoAnswer> for ProviderError {
+    fn from(why: NoAnswer) -> Self {
+        Self::Transient(why.to_string())
     }
 }
 
@@ -311,11 +434,14 @@ impl Compute for SimCompute {
     }
 
     async fn find(&self, region: Region, id: MachineId) -> Result<Option<Machine>, ProviderError> {
-        let lag = self.inner.config.tag_lag;
+        if let Some(regional) = self.inner.regions.get(&region) {
+            let found = regional.looks.find(id).await?;
+            return Ok(Machine::first_of(&found).cloned());
+        }
         self.call(Verb::Find, |world| {
             let seen: Vec<Machine> = world
-                .visible(lag)
-                .filter(|machine| machine.machine_id == id && machine.region == region)
+                .visible_with(id)
+                .filter(|machine| machine.region == region)
                 .collect();
             Ok(Machine::first_of(&seen).cloned())
         })
@@ -323,44 +449,61 @@ impl Compute for SimCompute {
     }
 
     async fn describe(&self, machine: MachineRef<'_>) -> Result<Option<Machine>, ProviderError> {
-        let lag = self.inner.config.tag_lag;
+        if let Some(regional) = self.inner.regions.get(&machine.region) {
+            let found = regional.looks.find(machine.id).await?;
+            return Ok(found.into_iter().find(|found| found.at() == machine));
+        }
         self.call(Verb::Find, |world| {
-            let mut seen = world.visible(lag);
+            let mut seen = world.visible_with(machine.id);
             Ok(seen.find(|found| found.at() == machine))
         })
         .await
     }
 
     async fn list(&self, region: Region) -> Result<Vec<Machine>, ProviderError> {
-        let lag = self.inner.config.tag_lag;
+        let pages = self.inner.config.ec2.is_some();
         self.call(Verb::List, |world| {
-            let seen = world.visible(lag);
-            Ok(seen.filter(|machine| machine.region == region).collect())
+            let seen = world.visible();
+            let seen: Vec<_> = seen.filter(|machine| machine.region == region).collect();
+            if pages {
+                let more = seen.len().div_ceil(PAGE).saturating_sub(1);
+                world.faults.count_pages(Verb::List, more);
+            }
+            Ok(seen)
         })
         .await
     }
 
-    // Boots and stops go on from inside the effect: they must also when the caller's patience
-    // ends before the answer comes.
+    fn turn(&self, region: Region, id: MachineId) -> Result<(), ProviderError> {
+        let regional = self.inner.regions.get(&region);
+        let turn = regional.map(|regional| regional.pace.turn(id));
+        turn.unwrap_or(Ok(())).map_err(ProviderError::Throttled)
+    }
+
     async fn launch(&self, spec: &LaunchSpec) -> Result<Machine, ProviderError> {
-        let config = &self.inner.config;
-        let address = format!("{}/m/{}", self.inner.address, spec.machine_id);
-        self.call(Verb::Launch, |world| {
-            if config.launch_looks_first {
-                let mut seen = world.visible(config.tag_lag);
-                if let Some(machine) = seen.find(|seen| seen.machine_id == spec.machine_id) {
-                    return Ok(machine);
-                }
+        let Some(regional) = self.inner.regions.get(&spec.region) else {
+            return self.run(spec).await;
+        };
+        // As `Ec2Compute` does.
+        if let Some(machine) = self.find(spec.region, spec.machine_id).await? {
+            return Ok(machine);
+        }
+        let pace = &regional.pace;
+        pace.take(spec.machine_id)
+            .map_err(ProviderError::Throttled)?;
+        match self.run(spec).await {
+            Err(ProviderError::Throttled(_)) => Err(ProviderError::Throttled(pace.slow_down())),
+            Err(error) => Err(error),
+            Ok(machine) => {
+                pace.speed_up();
+                Ok(machine)
             }
-            let machine = world.make(spec, address, config.clock.now());
-            self.boot(machine.provider_ref.clone(), true);
-            Ok(machine)
-        })
-        .await
+        }
     }
 
     async fn start(&self, machine: MachineRef<'_>) -> Result<(), ProviderError> {
         self.call(Verb::Start, |world| {
+            let takes = self.boot_time(world);
             let machine = &mut world.get_mut(machine.id, machine.provider_ref)?.machine;
             match machine.power {
                 Power::Pending | Power::Running => Ok(()),
@@ -370,7 +513,7 @@ impl Compute for SimCompute {
                     machine.launched_at = self.inner.config.clock.now();
                     let provider_ref = machine.provider_ref.clone();
                     world.ailing.remove(&provider_ref);
-                    self.boot(provider_ref, false);
+                    self.boot(provider_ref, false, takes);
                     Ok(())
                 }
                 // EC2: IncorrectInstanceState.

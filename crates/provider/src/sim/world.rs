@@ -2,21 +2,25 @@
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use cp_model::{MachineId, ProjectId, Region};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::{SimBoot, fault::Faults};
+use super::{SimBoot, cloud::Bucket, fault::Faults};
 use crate::{Ailment, LaunchSpec, Leftover, Machine, Power, ProviderError};
 
 pub(super) struct World {
     /// In the order of their making, terminated ones too.
     pub machines: Vec<SimMachine>,
+    /// Where in `machines` those of an id are.
+    by_id: HashMap<MachineId, Vec<usize>>,
     pub serving: HashMap<MachineId, (ProjectId, SecretString)>,
     pub faults: Faults,
     /// Nothing is shown, as to somebody else's credentials.
@@ -26,13 +30,20 @@ pub(super) struct World {
     pub leftovers: Vec<(Region, Leftover)>,
     /// Overrides the configured one.
     pub error_rate: Option<f64>,
+    /// What is left of each region's ration of launches.
+    pub buckets: HashMap<Region, Bucket>,
+    pub refused_launches: usize,
+    draws: StdRng,
 }
 
 pub(super) struct SimMachine {
     pub machine: Machine,
     bootstrap_token: SecretString,
     control_url: String,
-    made_at: Instant,
+    /// Not in any list before.
+    shows_at: Instant,
+    /// Of the first boot.
+    pub boots_for: Duration,
     pub volume_gib: i32,
 }
 
@@ -45,13 +56,21 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             machines: Vec::new(),
+            by_id: HashMap::new(),
             serving: HashMap::new(),
             faults: Faults::new(seed),
             hidden: false,
             ailing: HashMap::new(),
             leftovers: Vec::new(),
             error_rate: None,
+            buckets: HashMap::new(),
+            refused_launches: 0,
+            draws: StdRng::seed_from_u64(seed ^ 1),
         }
+    }
+
+    pub(super) fn draw(&mut self, times: &RangeInclusive<Duration>) -> Duration {
+        self.draws.random_range(times.clone())
     }
 
     pub(super) fn make(
@@ -59,6 +78,8 @@ impl World {
         spec: &LaunchSpec,
         address: String,
         now: DateTime<Utc>,
+        shows_after: Duration,
+        boots_for: Duration,
     ) -> Machine {
         let machine = Machine {
             machine_id: spec.machine_id,
@@ -70,11 +91,14 @@ impl World {
             region: spec.region,
             instance_type: spec.instance_type,
         };
+        let place = self.machines.len();
+        self.by_id.entry(spec.machine_id).or_default().push(place);
         self.machines.push(SimMachine {
             machine: machine.clone(),
             bootstrap_token: spec.bootstrap_token.clone(),
             control_url: spec.control_url.clone(),
-            made_at: Instant::now(),
+            shows_at: Instant::now() + shows_after,
+            boots_for,
             volume_gib: spec.volume_gib,
         });
         machine
@@ -86,11 +110,29 @@ impl World {
             .filter(|sim| sim.machine.power != Power::Terminated)
     }
 
-    /// What a look by tag shows.
-    pub(super) fn visible(&self, lag: Duration) -> impl Iterator<Item = Machine> {
+    /// What a list shows.
+    pub(super) fn visible(&self) -> impl Iterator<Item = Machine> {
+        let now = Instant::now();
         self.alive()
-            .filter(move |sim| !self.hidden && sim.made_at.elapsed() >= lag)
+            .filter(move |sim| !self.hidden && sim.shows_at <= now)
             .map(|sim| sim.machine.clone())
+    }
+
+    /// What a look by tag shows.
+    pub(super) fn visible_with(&self, id: MachineId) -> impl Iterator<Item = Machine> {
+        let now = Instant::now();
+        self.with(id)
+            .filter(move |sim| {
+                let alive = sim.machine.power != Power::Terminated;
+                alive && !self.hidden && sim.shows_at <= now
+            })
+            .map(|sim| sim.machine.clone())
+    }
+
+    /// Terminated ones too.
+    pub(super) fn with(&self, id: MachineId) -> impl Iterator<Item = &SimMachine> {
+        let places = self.by_id.get(&id).into_iter().flatten();
+        places.map(|place| &self.machines[*place])
     }
 
     /// By the provider's name for it; an empty one means whichever has the tag.
@@ -148,9 +190,10 @@ impl World {
 
     /// Who is served on a machine that runs.
     pub(super) fn served_by(&self, id: MachineId) -> Option<&(ProjectId, SecretString)> {
-        let runs =
-            |sim: &&SimMachine| sim.machine.machine_id == id && sim.machine.power == Power::Running;
-        self.machines.iter().find(runs)?;
-        self.serving.get(&id)
+        self.runs(id).then(|| self.serving.get(&id)).flatten()
+    }
+
+    pub(super) fn runs(&self, id: MachineId) -> bool {
+        self.with(id).any(|sim| sim.machine.power == Power::Running)
     }
 }

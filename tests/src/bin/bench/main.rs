@@ -2,11 +2,13 @@
 //! and writes `target/bench/latest.json`.
 //!
 //! The server is the real `insforge-cloud dev` of this profile, with real Postgres and real local
-//! machines; only the thousand projects run on `sim` machines, in a process of their own.
+//! machines; only the thousand projects, and those on machines like EC2's, run on `sim`.
 
+mod ec2_like;
 mod load;
 mod machines;
 mod memory;
+mod pool_days;
 mod report;
 mod sign_in;
 mod thousand;
@@ -26,8 +28,12 @@ fn main() {
         // A part by itself, for who works on it.
         Some("--sign-in") => runtime.block_on(sign_in_alone()),
         Some("--usage") => runtime.block_on(usage_alone()),
+        Some("--ec2") => runtime.block_on(ec2_alone(&arguments[1..])),
+        Some("--pool") => pool_alone(&arguments[1..]),
         Some(unknown) => {
-            eprintln!("bench takes nothing, --sign-in or --usage; got {unknown}");
+            eprintln!(
+                "bench takes nothing, --sign-in, --usage, --ec2 [PROJECTS] or --pool [USD PER HOUR]; got {unknown}"
+            );
             std::process::exit(2);
         }
         None => {
@@ -62,6 +68,25 @@ async fn usage_alone() -> Report {
     report
 }
 
+async fn ec2_alone(arguments: &[String]) -> Report {
+    let projects = arguments.first().map_or(ec2_like::PROJECTS, |number| {
+        number.parse().expect("a number of projects")
+    });
+    let mut report = Report::default();
+    report.extend(ec2_like::warm().await);
+    report.extend(ec2_like::creates(projects).await);
+    report
+}
+
+fn pool_alone(arguments: &[String]) -> Report {
+    let price = arguments.first().map_or(pool_days::PRICE, |number| {
+        number.parse().expect("USD per hour")
+    });
+    let mut report = Report::default();
+    report.extend(pool_days::measure(price));
+    report
+}
+
 async fn run() -> Report {
     let mut report = Report::default();
     let dev = start().await;
@@ -74,6 +99,9 @@ async fn run() -> Report {
     report.extend(usage::measure(&dev).await);
     drop(dev.interrupt().await);
     report.extend(thousand::measure().await);
+    report.extend(ec2_like::warm().await);
+    report.extend(ec2_like::creates(ec2_like::PROJECTS).await);
+    report.extend(pool_days::measure(pool_days::PRICE));
     report
 }
 
