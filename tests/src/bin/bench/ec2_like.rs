@@ -225,15 +225,17 @@ pub async fn warm() -> Vec<Row> {
         creates.spawn(async move {
             let began = Instant::now();
             let project = create(&partner, &format!("w{number}"), *region).await;
-            assert_eq!(project["status"], "active", "{project}");
-            began.elapsed().as_secs_f64()
+            (began.elapsed().as_secs_f64(), project["status"] == "active")
         });
         tokio::time::sleep(WARM_PAUSE).await;
     }
-    let mut times = creates.join_all().await;
+    let answers = creates.join_all().await;
+    // Answered after the ten seconds that a create waits at most: above every bar.
+    let late = answers.iter().filter(|(_, active)| !active).count();
+    let mut times: Vec<f64> = answers.into_iter().map(|(time, _)| time).collect();
     times.sort_by(f64::total_cmp);
     let detail = format!(
-        "median {:.2} s, worst {:.2} s of {WARM_CREATES}; 0.5 to 1.5 s of it is the backend's start",
+        "median {:.2} s, worst {:.2} s of {WARM_CREATES}, {late} not active by then; 0.5 to 1.5 s of it is the backend's start",
         times[WARM_CREATES / 2],
         times[WARM_CREATES - 1]
     );
