@@ -290,6 +290,9 @@ async fn an_agent_renews_its_token_and_the_old_one_ends_an_hour_later() {
         assert_eq!((answer.status, answer.text.as_str()), (204, ""));
     }
     agent.desired("").await.expect(200);
+    // Whoever has the old one cannot put a third in the new one's place.
+    let stolen = agent.renew(&json!({ "agent_token": token() })).await;
+    stolen.expect_code(401, "unauthorized");
     new.clone_into(&mut agent.token);
     agent.desired("").await.expect(200);
     story.clock.advance(TimeDelta::minutes(61));

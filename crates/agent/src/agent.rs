@@ -9,7 +9,7 @@ use cp_pg::RunAs;
 use reqwest::{Client, StatusCode};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -87,6 +87,7 @@ pub(crate) async fn run_until(
         control: ControlPlane::new(http.clone(), &config.control_url),
         dir: dir.clone(),
         token_lifetime: limits.token_lifetime,
+        refused: Notify::new(),
     };
     let (desired, observed) = (desired_out, observed_in);
     let supervise: Supervise = match config.runtime {
@@ -157,6 +158,8 @@ struct Link {
     control: ControlPlane,
     dir: MachineDir,
     token_lifetime: Duration,
+    /// The token was refused.
+    refused: Notify,
 }
 
 impl Link {
@@ -188,12 +191,21 @@ impl Link {
     async fn renew(&self, current: &watch::Sender<String>, mut token: AgentToken) -> Infallible {
         let mut pace = Pace::new("renew the token");
         loop {
-            if token.next.is_none() {
-                sleep(token.renewed_in(self.token_lifetime)).await;
+            let is_new = token.next.is_none();
+            if is_new {
+                tokio::select! {
+                    () = sleep(token.renewed_in(self.token_lifetime)) => {}
+                    () = self.refused.notified() => {
+                        self.go_back(&token).await;
+                        sleep(REFUSED_PAUSE).await;
+                        continue;
+                    }
+                }
             }
-            // On disk before it is asked for: what the control plane takes must not be lost.
+            // On disk before it is asked for: what the control plane takes must not be lost. One that
+            // was asked for before is there.
             let next = token.next();
-            if let Err(error) = keep::save_agent_token(&self.dir, &token) {
+            if is_new && let Err(error) = keep::save_agent_token(&self.dir, &token) {
                 tracing::warn!(%error, "cannot keep a new token; the old one stays");
                 token.next = None;
                 sleep(REFUSED_PAUSE).await;
@@ -217,6 +229,18 @@ impl Link {
                 tracing::warn!(%error, "cannot note the renewal; it is found out at the next start");
             }
             current.send_replace(token.token.clone());
+        }
+    }
+
+    /// The control plane does not know the token. One whose database was set back to before the last
+    /// renewal knows the one before, and takes this one for it again.
+    async fn go_back(&self, token: &AgentToken) {
+        let Some(previous) = &token.previous else {
+            return;
+        };
+        match self.control.renew(previous, &token.token).await {
+            Ok(()) => tracing::warn!("the control plane had forgotten the last renewal"),
+            Err(error) => tracing::debug!(%error, "nor does it know the token before"),
         }
     }
 
@@ -264,8 +288,17 @@ impl Link {
                 }
                 // Not newer, against the protocol. Asking again at once would be a busy loop.
                 Ok(Some(_)) => sleep(Duration::from_secs(1)).await,
-                Err(error) => pace.after(&error).await,
+                Err(error) => {
+                    self.note_refusal(&error);
+                    pace.after(&error).await;
+                }
             }
+        }
+    }
+
+    fn note_refusal(&self, error: &ControlError) {
+        if matches!(error, ControlError::Refused(StatusCode::UNAUTHORIZED)) {
+            self.refused.notify_one();
         }
     }
 
@@ -302,7 +335,10 @@ impl Link {
                         () = sleep(REPORT_EVERY) => {}
                     }
                 }
-                Err(error) => pace.after(&error).await,
+                Err(error) => {
+                    self.note_refusal(&error);
+                    pace.after(&error).await;
+                }
             }
         }
     }

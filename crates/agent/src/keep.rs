@@ -38,6 +38,9 @@ pub(crate) struct AgentToken {
     /// The one that comes next: the control plane may have taken it, or not have heard of it.
     #[serde(default)]
     pub next: Option<String>,
+    /// The one before: what a control plane knows whose database was set back.
+    #[serde(default)]
+    pub previous: Option<String>,
 }
 
 impl AgentToken {
@@ -48,15 +51,22 @@ impl AgentToken {
             machine_id: Some(machine_id),
             made_at: Some(now()),
             next: None,
+            previous: None,
         }
     }
 
-    /// What is left of its time. A clock that went back makes it old.
+    /// What is left of its time, a tenth more or less: machines that were made together need not
+    /// come together. A clock that went back makes it old.
     pub(crate) fn renewed_in(&self, lifetime: Duration) -> Duration {
-        let age = self.made_at.and_then(|at| now().checked_sub(at));
-        age.map_or(Duration::ZERO, |age| {
-            lifetime.saturating_sub(Duration::from_secs(age))
-        })
+        let machine = self.machine_id.map_or(0, |id| id.0.as_u128() % 1024);
+        let lot = u32::try_from(machine).unwrap_or(0);
+        let lifetime = lifetime * 9 / 10 + lifetime * lot / 5120;
+        match self.made_at {
+            Some(at) => now().checked_sub(at).map_or(Duration::ZERO, |age| {
+                lifetime.saturating_sub(Duration::from_secs(age))
+            }),
+            None => lifetime * lot / 1024,
+        }
     }
 
     /// The next one, made if there is none.
@@ -67,7 +77,7 @@ impl AgentToken {
     /// The next one takes its place.
     pub(crate) fn step(&mut self) {
         if let Some(next) = self.next.take() {
-            self.token = next;
+            self.previous = Some(std::mem::replace(&mut self.token, next));
             self.made_at = Some(now());
         }
     }

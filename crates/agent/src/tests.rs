@@ -68,8 +68,8 @@ struct Seen {
     reports: Vec<ReportRequest>,
     /// So many registrations take effect but are answered 500.
     lose_registrations: usize,
-    /// The token of the last renewal that took effect.
-    renewed: Option<String>,
+    /// The tokens of the renewals that took effect.
+    renewed: Vec<String>,
     /// So many renewals take effect but are answered 500.
     lose_renewals: usize,
     refuse_tokens: bool,
@@ -108,7 +108,7 @@ impl Control {
     fn accepts(&self, headers: &HeaderMap) -> bool {
         let seen = self.seen.lock().unwrap();
         let registered = seen.registrations.last().map(|(_, _, token)| token);
-        let Some(token) = seen.renewed.as_ref().or(registered) else {
+        let Some(token) = seen.renewed.last().or(registered) else {
             return false;
         };
         !seen.refuse_tokens && headers["authorization"] == format!("Bearer {token}")
@@ -202,7 +202,7 @@ async fn renew(
         return StatusCode::UNAUTHORIZED;
     }
     let mut seen = control.seen.lock().unwrap();
-    seen.renewed = Some(request.agent_token);
+    seen.renewed.push(request.agent_token);
     if seen.lose_renewals > 0 {
         seen.lose_renewals -= 1;
         return StatusCode::INTERNAL_SERVER_ERROR;
@@ -396,7 +396,7 @@ async fn a_token_is_renewed_in_time_and_kept_whatever_becomes_of_the_answer() {
             let seen = lab.control.seen.lock().unwrap();
             let (_, _, first) = seen.registrations.last().unwrap().clone();
             // The second one: the answer to the first was lost.
-            match &seen.renewed {
+            match seen.renewed.last() {
                 Some(renewed) if seen.lose_renewals == 0 => break (first, renewed.clone()),
                 _ => {}
             }
@@ -413,6 +413,17 @@ async fn a_token_is_renewed_in_time_and_kept_whatever_becomes_of_the_answer() {
     lab.start();
     lab.control.until(before, |_| true).await;
     assert_eq!(lab.control.seen.lock().unwrap().registrations.len(), 1);
+
+    // A control plane that was set back to before the last renewal learns of it again.
+    let last = lab.control.seen.lock().unwrap().renewed.pop().unwrap();
+    lab.control.want(None);
+    for _ in 0..500 {
+        if lab.control.seen.lock().unwrap().renewed.last() == Some(&last) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(lab.control.seen.lock().unwrap().renewed.last(), Some(&last));
     lab.stop().await;
 }
 

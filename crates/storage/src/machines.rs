@@ -337,7 +337,8 @@ pub async fn mark_registered(
 }
 
 /// Puts `renewed` in the place of the token that was presented, which is good until
-/// `previous_until`. The same pair again changes nothing and succeeds. False: what was presented is
+/// `previous_until`. The same pair again changes nothing and succeeds; a replaced token puts nothing
+/// else in the place of the one that replaced it. False: what was presented is
 /// not good, or no more.
 pub async fn mark_renewed(
     conn: &mut PgConnection,
@@ -350,7 +351,8 @@ pub async fn mark_renewed(
         "update machines set agent_token_hash = $2,
                 previous_agent_token_hash = $1,
                 previous_agent_token_until = case when agent_token_hash = $1 then $4 else previous_agent_token_until end
-         where (agent_token_hash = $1 or (previous_agent_token_hash = $1 and previous_agent_token_until > $3))
+         where (agent_token_hash = $1
+                or (previous_agent_token_hash = $1 and previous_agent_token_until > $3 and agent_token_hash = $2))
            and state not in ('terminating', 'terminated')",
         presented,
         renewed,

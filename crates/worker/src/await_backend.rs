@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use cp_domain::operations::machine_lost;
-use cp_model::{Failure, Machine, OperationKind};
+use cp_model::{Failure, Machine, MachineState, OperationKind};
 use cp_provider::Power;
 
 use crate::lost::{note_seen, wait_or_lose};
 use crate::probe::{NotServing, current_api_key, probe};
+use crate::restore_project::start_own;
 use crate::step::{Outcome, StepContext, StepError, StepResult};
 
 /// `reallocate`: the step from which a project that never had data gets another machine.
@@ -20,20 +21,26 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
     if machine.serves_as_desired()
         && let Some(access_host) = &cx.project().access_host
     {
-        return match serves(cx, access_host).await? {
-            Ok(()) => Ok(Outcome::Done),
-            Err(reason) => {
-                tracing::info!(
-                    reason,
-                    "the agent says that the backend serves, but it does not answer us yet"
-                );
-                Ok(Outcome::Wait(Duration::from_millis(500)))
-            }
+        let Err(reason) = serves(cx, access_host).await? else {
+            return Ok(Outcome::Done);
         };
+        tracing::info!(
+            reason,
+            "the agent says that the backend serves, but it does not answer us yet"
+        );
+        // Else what it said may be old, and the machine may have stopped since.
+        if cx.worker.heard_lately(machine) {
+            return Ok(Outcome::Wait(Duration::from_millis(500)));
+        }
     }
     match cx.worker.find(machine).await? {
         Some(found) if found.power == Power::Stopped => {
-            cx.compute().start(found.at()).await?;
+            // One that has never registered stays what it is.
+            if matches!(machine.state, MachineState::Ready | MachineState::Stopped) {
+                start_own(cx).await??;
+            } else {
+                cx.compute().start(found.at()).await?;
+            }
             Ok(Outcome::Wait(cx.config().recheck))
         }
         Some(_) => {

@@ -9,7 +9,7 @@ use cp_model::{Machine, MachineState, Region};
 
 use crate::Worker;
 
-/// Fewer machines with data than that may be gone at once: people and hardware do that.
+/// Fewer machines than that may be gone at once: people and hardware do that.
 const MANY: usize = 5;
 
 /// The regions whose lists are doubted now.
@@ -36,36 +36,63 @@ impl Doubts {
 }
 
 impl Worker {
-    /// Whether the list of a region is rather wrong than true. `is_listed`: whether it has the
-    /// machine of a row.
-    pub(crate) fn doubts_list(
+    /// Whether our rows or the list of a region are rather wrong than true. `is_listed`: whether the
+    /// list has the machine of a row; `strays`: how many of the `listed` machines no row owns.
+    pub(crate) fn doubt(
         &self,
         region: Region,
         rows: &[Machine],
         is_listed: impl Fn(&Machine) -> bool,
-    ) -> bool {
+        strays: usize,
+        listed: usize,
+    ) -> Doubt {
         let recorded = || rows.iter().filter(|row| holds_data_for_sure(row));
         let unlisted = || recorded().filter(|row| !is_listed(row));
         let count = unlisted().count();
-        let doubted = !self.config().believe_losses
-            && is_doubtful(
-                recorded().count(),
-                count,
-                unlisted().any(|row| self.heard_lately(row)),
-            );
-        let is_news = self.doubts().set(region, doubted);
-        if doubted {
-            metrics::counter!("machines_reconciled_total", "action" => "loss_doubted").increment(1);
-        }
-        match (is_news, doubted) {
-            (true, true) => {
-                tracing::error!(%region, unlisted = count, "the provider's list lacks most machines of the region; nothing is done about it: are these the right credentials? (worker.losses)");
+        let one_is_heard = unlisted().any(|row| self.heard_lately(row));
+        let doubt = if self.config().believe_losses {
+            Doubt::None
+        } else if is_doubtful(recorded().count(), count, one_is_heard) {
+            Doubt::List
+        } else if are_many(strays, listed) {
+            Doubt::Rows
+        } else {
+            Doubt::None
+        };
+        let is_news = self.doubts().set(region, doubt != Doubt::None);
+        match doubt {
+            Doubt::List => {
+                metrics::counter!("machines_reconciled_total", "action" => "loss_doubted")
+                    .increment(1);
+                if is_news {
+                    tracing::error!(%region, unlisted = count, "the provider's list lacks most machines of the region; nothing is done about it: are these the right credentials? (worker.losses)");
+                }
             }
-            (true, false) => tracing::warn!(%region, "the provider's list is believed again"),
-            (false, _) => {}
+            Doubt::Rows => {
+                metrics::counter!("machines_reconciled_total", "action" => "orphans_doubted")
+                    .increment(1);
+                if is_news {
+                    tracing::error!(%region, strays, "most machines of the region are in no row; none is ended: is this the right database, and whole? (worker.losses)");
+                }
+            }
+            Doubt::None if is_news => {
+                tracing::warn!(%region, "the provider's list and our rows are believed again");
+            }
+            Doubt::None => {}
         }
-        doubted
+        doubt
     }
+}
+
+/// What is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    None,
+    /// The provider's list: machines that our rows have are not in it.
+    List,
+    /// Our rows: machines that the provider has are not in them. An empty database, or another
+    /// one's, would make orphans of everything that customers have.
+    Rows,
 }
 
 /// Recorded as launched, with a project, and nobody has ended it.
@@ -78,10 +105,13 @@ fn holds_data_for_sure(row: &Machine) -> bool {
         )
 }
 
+fn are_many(these: usize, of: usize) -> bool {
+    these >= MANY && these * 2 > of
+}
+
 /// Many of them and most of them; or all, while one of them speaks to us.
 fn is_doubtful(recorded: usize, unlisted: usize, one_is_heard: bool) -> bool {
-    (unlisted >= MANY && unlisted * 2 > recorded)
-        || (unlisted > 0 && unlisted == recorded && one_is_heard)
+    are_many(unlisted, recorded) || (unlisted > 0 && unlisted == recorded && one_is_heard)
 }
 
 #[cfg(test)]

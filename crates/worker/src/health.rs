@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use chrono::TimeDelta;
+use cp_model::agent_protocol::ObservedState;
 use cp_model::{Machine, MachineId, MachineState, Region};
 use cp_provider::{Ailment, Leftover, Power};
 use tokio_util::sync::CancellationToken;
@@ -96,6 +97,11 @@ impl Worker {
             return Ok(false);
         };
         if row.state != MachineState::Ready {
+            return Ok(false);
+        }
+        // AWS's look into the machine fails for what its owner does with it, too: what serves stays.
+        let serves = row.observed_state == Some(ObservedState::Serving) && self.heard_lately(row);
+        if ailment == Ailment::Impaired && serves {
             return Ok(false);
         }
         if row.project_id.is_none() {

@@ -14,6 +14,7 @@ use cp_provider::{Machine as Found, Power};
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
+use crate::doubt::Doubt;
 use crate::jobs::{Ticks, log_failure};
 use crate::launch::MachineError;
 
@@ -59,7 +60,9 @@ impl Worker {
             .list_living_machines(self.compute().name(), rounds.region)
             .await?;
         let (owned, strays) = pair(&rows, &found);
-        if self.doubts_list(rounds.region, &rows, |row| owned.contains_key(&row.id)) {
+        let is_listed = |row: &Machine| owned.contains_key(&row.id);
+        let doubt = self.doubt(rounds.region, &rows, is_listed, strays.len(), found.len());
+        if doubt == Doubt::List {
             // Not in what it has, either: another account's machines are no orphans of ours.
             rounds.orphans.clear();
             return Ok(());
@@ -76,6 +79,7 @@ impl Worker {
                 tracing::warn!(machine = %row.id, %error, "a machine could not be reconciled; the next round tries again");
             }
         }
+        let spare = self.config().spare_orphans || doubt == Doubt::Rows;
         let orphans = &mut rounds.orphans;
         orphans.retain(|reference, _| strays.iter().any(|m| m.provider_ref == *reference));
         for machine in strays {
@@ -85,7 +89,7 @@ impl Worker {
             if since.elapsed() < self.config().orphan_grace {
                 continue;
             }
-            if self.config().spare_orphans {
+            if spare {
                 tracing::warn!(machine = %machine.machine_id, reference = machine.provider_ref, "a machine runs that no row names; it is spared (worker.orphans)");
                 metrics::counter!("machines_reconciled_total", "action" => "orphan_spared")
                     .increment(1);

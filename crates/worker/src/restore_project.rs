@@ -1,6 +1,6 @@
 //! Starts the machine of a paused project and waits until its backend serves.
 
-use cp_provider::ProviderError;
+use cp_provider::{Power, ProviderError};
 
 use crate::await_backend::await_backend;
 use crate::pause_project::find_own;
@@ -36,5 +36,16 @@ pub(crate) async fn start_own(
         .await?;
     let started = cx.compute().start(found.at()).await;
     cx.after_effect().await;
+    let refused = matches!(
+        started,
+        Err(ProviderError::Capacity(_) | ProviderError::Permanent(_))
+    );
+    // Whatever waits for room now, or gives up: nobody pays for a machine that is off, and the
+    // reconciler leaves it alone.
+    if refused && found.power == Power::Stopped {
+        cx.control_plane()
+            .record_stopped(cx.lease, found.machine_id)
+            .await?;
+    }
     Ok(started)
 }

@@ -50,7 +50,9 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
         Step::AwaitBackend => await_backend(cx, Step::GrowVolume.as_str()).await,
     };
     match outcome {
-        Ok(Outcome::Fail(failure)) | Err(StepError::Failed(Outcome::Fail(failure)))
+        // Its backend may be down: the old size at once, rather than the new one some day.
+        Ok(Outcome::Fail(failure) | Outcome::Hold(failure))
+        | Err(StepError::Failed(Outcome::Fail(failure) | Outcome::Hold(failure)))
             if !upgrade.turned_back && failure.code != MACHINE_LOST =>
         {
             Ok(upgrade.turn_back(cx, step, &failure))
@@ -126,7 +128,7 @@ impl Upgrade {
         metrics::counter!("upgrades_turned_back_total", "step" => step.as_str()).increment(1);
         let machine = cx.work.machine.as_ref();
         let untouched = machine.is_some_and(|m| runs_as(m, self.plan.from.instance_type));
-        let next = if step == Step::GrowVolume && untouched {
+        let next = if matches!(step, Step::GrowVolume | Step::StopMachine) && untouched {
             Step::AwaitBackend
         } else {
             Step::StopMachine
@@ -203,7 +205,6 @@ async fn resize_machine(cx: &StepContext<'_>, upgrade: &Upgrade) -> StepResult {
 
 async fn start_machine(cx: &StepContext<'_>, upgrade: &Upgrade) -> StepResult {
     match start_own(cx).await? {
-        // Its backend is down meanwhile: the old size at once, rather than the new one some day.
         Err(ProviderError::Capacity(reason)) if !upgrade.turned_back => {
             tracing::warn!(reason, "no room for the new size");
             let reason = format!(

@@ -40,7 +40,11 @@ pub(super) enum Trouble {
 
 impl From<NoAnswer> for Trouble {
     fn from(why: NoAnswer) -> Self {
-        Self::NotDone(why.to_string())
+        match why {
+            NoAnswer::Ending => Self::NotDone(why.to_string()),
+            // The region is slow: it is asked again later, and that is no attempt that failed.
+            NoAnswer::Late => Self::Throttled,
+        }
     }
 }
 

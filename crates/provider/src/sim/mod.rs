@@ -419,7 +419,10 @@ fn looks(
 
 impl From<NoAnswer> for ProviderError {
     fn from(why: NoAnswer) -> Self {
-        Self::Transient(why.to_string())
+        match why {
+            NoAnswer::Ending => Self::Transient(why.to_string()),
+            NoAnswer::Late => Self::Throttled(Duration::from_secs(2)),
+        }
     }
 }
 

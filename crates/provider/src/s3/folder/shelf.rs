@@ -297,10 +297,18 @@ impl Shelf {
 
 fn read_bucket(dir: &Path) -> io::Result<Bucket> {
     let (mut objects, mut used) = (BTreeMap::new(), HashSet::new());
+    // Whoever made the bucket may have died over it.
+    for part in ["objects", "data"] {
+        fs::create_dir_all(dir.join(part))?;
+    }
     for entry in fs::read_dir(dir.join("objects"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "new") {
             disk::remove(&path)?;
+            continue;
+        }
+        // What file managers leave everywhere.
+        if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
         let object: Object = disk::read_json(&path)?;
