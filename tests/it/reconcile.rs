@@ -306,6 +306,22 @@ async fn a_crash_between_the_pools_intent_and_its_launch_is_made_good() {
     assert_eq!(app.sim.calls(Verb::Launch), 2);
 }
 
+/// The agent of a machine registers before whoever launched it has written that down, and dies.
+#[tokio::test]
+async fn a_machine_whose_agent_was_quicker_than_its_record_is_recorded() {
+    let (mut app, _partner) = with_pool(1).await;
+    let [id] = warm(&app, 1).await.try_into().unwrap();
+    app.kill_worker();
+    sqlx::query("update machines set provider_ref = null where id = $1")
+        .bind(id.0)
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    let _worker = app.start_worker(app.worker_config("heir"));
+    app.assert_truth().await;
+    assert_eq!(app.sim.launch_effects(id), 1);
+}
+
 #[tokio::test]
 async fn two_workers_keep_one_pool() {
     let (app, _partner) = with_pool(3).await;
@@ -447,6 +463,34 @@ async fn a_list_without_most_machines_makes_nobody_lost() {
     assert_eq!(app.status_of(restoring).await, ProjectStatus::Active);
 }
 
+/// As with an empty database, or another one's.
+#[tokio::test]
+async fn rows_without_most_machines_make_no_orphans() {
+    let (app, partner) = with_pool(0).await;
+    let project = active(&partner).await;
+    let strays: Vec<MachineId> = (0..5).map(|_| MachineId::generate()).collect();
+    for stray in &strays {
+        launch_stray(&app, *stray).await;
+    }
+    let disk = app.sim.leave_behind(Region::UsEast, strays[0]);
+    tokio::time::sleep(app.worker_config("").orphan_grace * 4).await;
+    for stray in &strays {
+        assert!(power(&app, *stray).is_some(), "{stray} was ended");
+    }
+    assert_eq!(app.sim.left_behind(), [disk]);
+    assert_eq!(app.status_of(project).await, ProjectStatus::Active);
+    // Somebody has looked.
+    let _worker = app.start_worker(WorkerConfig {
+        believe_losses: true,
+        ..app.worker_config("believer")
+    });
+    eventually("they are gone", SOON, async || {
+        let mut strays = strays.iter();
+        strays.all(|id| power(&app, *id).is_none()).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_operator_who_knows_that_most_are_gone_is_believed() {
     let mut app = App::start().await;
@@ -500,6 +544,36 @@ async fn want_of_room_is_waited_for_however_often_it_takes() {
     app.sim.fail_times(Verb::Start, Fault::Capacity, 12);
     partner.restore(&project.to_string()).await.expect(200);
     app.assert_truth().await;
+}
+
+#[tokio::test]
+async fn nobody_pays_for_a_machine_that_waits_for_room() {
+    let (app, partner) = with_pool(0).await;
+    let project = paused(&partner).await;
+    app.sim.fail_times(Verb::Start, Fault::Capacity, 1000);
+    let restoring = tokio::spawn({
+        let (partner, id) = (partner.clone(), project.to_string());
+        async move { partner.restore(&id).await }
+    });
+    eventually("it waits for room", SOON, async || {
+        let error = app.newest_operation(project).await.error?;
+        (error.code == "no_capacity").then_some(())
+    })
+    .await;
+    let open = "select count(*) from machine_runs where stopped_at is null";
+    let mut conn = app.database.connect().await;
+    sqlx::query("update operations set deadline_at = now() where finished_at is null")
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    app.wait_for_status(project, ProjectStatus::Failed).await;
+    restoring.await.unwrap().expect(200);
+    let runs: i64 = sqlx::query_scalar(open).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(runs, 0);
+    assert_eq!(machine(&app, project).await.state, MachineState::Stopped);
+    let starts = app.sim.calls(Verb::Start);
+    tokio::time::sleep(app.worker_config("").reconcile_every * 5).await;
+    assert_eq!(app.sim.calls(Verb::Start), starts, "nobody starts it");
 }
 
 #[tokio::test]
@@ -601,6 +675,36 @@ async fn what_ails_only_for_a_moment_stays_where_it_is() {
     })
     .await;
     assert_eq!(app.sim.calls(Verb::Stop), 0);
+}
+
+/// Checks fail for what its owner does with a machine, too.
+#[tokio::test]
+async fn what_serves_is_not_moved_for_a_failed_check_but_for_its_retirement() {
+    let mut app = App::start().await;
+    let partner = app.partner().await;
+    let own = machine(&app, active(&partner).await).await;
+    app.kill_worker();
+    let worker = app.worker_config("main");
+    tokio::time::sleep(worker.impaired_grace * 3).await;
+    let reference = own.provider_ref.as_deref().unwrap();
+    app.sim.ail(reference, Ailment::Impaired);
+    let _worker = app.start_worker(WorkerConfig {
+        // Its agent's last word counts for that long.
+        missing_grace: Duration::from_mins(1),
+        ..worker
+    });
+    tokio::time::sleep(app.worker_config("").impaired_grace * 3).await;
+    let rounds = app.sim.calls(Verb::Ailing);
+    eventually("it was looked at", SOON, async || {
+        (app.sim.calls(Verb::Ailing) > rounds + 4 * Region::ALL.len()).then_some(())
+    })
+    .await;
+    assert_eq!(app.sim.calls(Verb::Stop), 0);
+    app.sim.ail(reference, Ailment::Retiring);
+    eventually("it was stopped", SOON, async || {
+        (app.sim.calls(Verb::Stop) == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use cp_domain::machines::SILENCE;
+use cp_domain::machines::{Launched, SILENCE};
 use cp_model::agent_protocol::ObservedState;
 use cp_model::{Machine, MachineId, MachineState, Region};
 use cp_provider::{Machine as Found, Power};
@@ -126,7 +126,7 @@ impl Worker {
             | MachineState::Terminated
             | MachineState::Lost => false,
         };
-        fits && row.missing_since.is_none()
+        fits && row.missing_since.is_none() && row.provider_ref.is_some()
     }
 
     async fn reconcile_machine(
@@ -147,6 +147,17 @@ impl Worker {
         let spare = self.config().spare_orphans;
         match (row.state, found) {
             (MachineState::Launching, _) => self.finish_launch(row).await,
+            // Its agent was quicker than whoever launched it, and died before writing that down.
+            (MachineState::Booting | MachineState::Ready, Some(found))
+                if row.provider_ref.is_none() && row.project_id.is_none() =>
+            {
+                let launched = Launched {
+                    provider_ref: found.provider_ref.clone(),
+                    address: found.address.clone(),
+                };
+                control_plane.record_pool_launch(row.id, &launched).await?;
+                Ok(())
+            }
             (MachineState::Booting | MachineState::Ready | MachineState::Stopped, None) => {
                 self.miss(row).await
             }

@@ -243,6 +243,10 @@ impl World {
         let mut met = BTreeSet::new();
         for step in steps.iter().copied() {
             for action in ACTIONS {
+                // The reconcilers look at volumes, too, when a worker starts.
+                if action == "DescribeVolumes" && !called.contains(&action) {
+                    continue;
+                }
                 if !calls.contains(&(step, action)) {
                     cells.insert((step, action), vec!["not called".into()]);
                     continue;

@@ -33,9 +33,9 @@ async fn a_region_that_is_down_holds_up_nobody_in_another() {
     };
     for round in 0..3 {
         let made = create(&format!("east{round}"), "us-east").await.expect(200);
-        assert_eq!(made["project"]["status"], "active", "{made}");
-        let id = made["project"]["id"].as_str().unwrap();
-        story.partner.pause(id).await.expect(200);
+        let id: ProjectId = made["project"]["id"].as_str().unwrap().parse().unwrap();
+        story.app.wait_for_status(id, ProjectStatus::Active).await;
+        story.partner.pause(&id.to_string()).await.expect(200);
     }
 }
 

@@ -337,7 +337,7 @@ async fn a_look_ends_after_fifteen_seconds_and_those_after_it_at_once() {
     cloud.chaos().fail_next("DescribeInstances", Fault::Stall);
     let (found, took) = look().await;
     assert!(
-        matches!(found, Err(ProviderError::Transient(_))),
+        matches!(found, Err(ProviderError::Throttled(_))),
         "{found:?}"
     );
     assert!((14..20).contains(&took.as_secs()), "{took:?}");

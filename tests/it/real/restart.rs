@@ -39,7 +39,7 @@ async fn projects_answer_again_after_ctrl_c_also_at_another_address() {
     let authorization = dev.partner.post(&path, &serde_json::json!({})).await;
     let code = authorization.expect(200)["code"].clone();
     cp_tests::eventually("the backend accepts us", SOON, async || {
-        let answer = shop.exchange(code.as_str().expect("a code")).await;
+        let answer = shop.try_exchange(code.as_str().expect("a code")).await?;
         (answer.status == 200).then_some(())
     })
     .await;

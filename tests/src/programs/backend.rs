@@ -85,12 +85,21 @@ impl Backend {
         request.send().await.is_ok()
     }
 
-    /// The backend's admin session for an authorization code of ours.
-    pub async fn exchange(&self, code: &str) -> Answer {
+    /// The backend's admin session for an authorization code of ours. None: nobody answers.
+    pub async fn try_exchange(&self, code: &str) -> Option<Answer> {
         let request = self
             .http
             .post(format!("{}/api/auth/admin/sessions/exchange", self.host))
             .json(&json!({ "code": code }));
-        Answer::to(request).await
+        Some(Answer::of(request.send().await.ok()?).await)
+    }
+
+    /// The same.
+    ///
+    /// # Panics
+    /// When nobody answers.
+    pub async fn exchange(&self, code: &str) -> Answer {
+        let answer = self.try_exchange(code).await;
+        answer.expect("the backend answers")
     }
 }
