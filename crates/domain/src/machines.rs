@@ -281,8 +281,8 @@ impl ControlPlane {
         size: MachineSize,
     ) -> DomainResult<()> {
         let mut tx = self.begin_under(lease).await?;
-        machines::set_size(&mut tx, machine, size).await?;
-        projects::set_size(&mut tx, lease.project, size).await?;
+        held(machines::set_size(&mut tx, machine, size).await?)?;
+        held(projects::set_size(&mut tx, lease.project, size).await?)?;
         commit(tx).await
     }
 
@@ -296,7 +296,7 @@ impl ControlPlane {
     ) -> DomainResult<()> {
         let mut tx = self.begin_under(lease).await?;
         projects::set_release(&mut tx, lease.project, serving).await?;
-        machines::bump_desired(&mut tx, machine).await?;
+        held(machines::bump_desired(&mut tx, machine).await?)?;
         commit(tx).await
     }
 

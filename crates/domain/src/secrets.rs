@@ -7,7 +7,7 @@ use cp_tokens::sealing::Sealer;
 use cp_tokens::secret::{generate_anon_key, generate_api_key, random_text};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::operations::{Lease, commit};
+use crate::operations::{Lease, commit, held};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// What a backend keeps secret (contract/project-backend.md section 1.2).
@@ -140,7 +140,7 @@ impl ControlPlane {
             .sealer()
             .seal(api_key.expose_secret().as_bytes(), &name.context(project));
         let mut tx = self.begin_under(lease).await?;
-        project_secrets::replace_secret(&mut tx, project, name.as_str(), &sealed).await?;
+        held(project_secrets::replace_secret(&mut tx, project, name.as_str(), &sealed).await?)?;
         commit(tx).await
     }
 }

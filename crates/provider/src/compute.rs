@@ -24,7 +24,7 @@ pub trait Compute: Send + Sync {
     fn regions(&self) -> Vec<Region>;
 
     /// The machine with our tag, stopped ones too; none when there is none, or it is terminated. Of
-    /// several with one id [`first`]. Who has recorded which one is meant asks for that:
+    /// several with one id [`Machine::first_of`]. Who has recorded which one is meant asks for that:
     /// [`Self::describe`].
     async fn find(&self, region: Region, id: MachineId) -> Result<Option<Machine>, ProviderError>;
 

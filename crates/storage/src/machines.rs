@@ -432,8 +432,8 @@ pub async fn set_size(
     conn: &mut PgConnection,
     id: MachineId,
     size: MachineSize,
-) -> StorageResult<()> {
-    sqlx::query!(
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
         "update machines set instance_type = $2, volume_gib = $3 where id = $1",
         id.0,
         size.instance_type.as_str(),
@@ -441,7 +441,7 @@ pub async fn set_size(
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Forgets what the agent said, before its machine is started or its work changed: what is

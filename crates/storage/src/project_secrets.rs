@@ -61,8 +61,8 @@ pub async fn replace_secret(
     project: ProjectId,
     kind: &str,
     sealed: &[u8],
-) -> StorageResult<()> {
-    sqlx::query!(
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
         "update project_secrets set sealed = $3 where project_id = $1 and kind = $2",
         project.0,
         kind,
@@ -70,7 +70,7 @@ pub async fn replace_secret(
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// When a project is deleted, what it kept secret is forgotten.

@@ -464,8 +464,8 @@ pub async fn set_size(
     conn: &mut PgConnection,
     id: ProjectId,
     size: MachineSize,
-) -> StorageResult<()> {
-    sqlx::query!(
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
         "update projects set instance_type = $2, volume_gib = $3 where id = $1",
         id.0,
         size.instance_type.as_str(),
@@ -473,7 +473,7 @@ pub async fn set_size(
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 pub async fn set_release(
