@@ -5,9 +5,10 @@ import { format } from "@cdktf/hcl-tools";
 import { model, readFiles, root } from "./files.mjs";
 import * as terraform from "./terraform.mjs";
 import * as rules from "./rules.mjs";
+import * as documents from "./documents.mjs";
 import { breakages } from "./breakages.mjs";
 
-const checks = { ...terraform, ...rules };
+const checks = { ...terraform, ...rules, ...documents };
 
 async function findings(files) {
   const found = [];

@@ -24,9 +24,10 @@ const isModule = (name) => name.endsWith(".tf");
 const isHcl = (name) => /\.(tf|tfvars|hcl)(\.example)?$/.test(name) && !name.endsWith(".lock.hcl");
 const isYaml = (name) => /\.ya?ml$/.test(name);
 
-/** Files by name. `infra/check` is not looked at: it is the looker. */
+/** Files by name: infra/, and what is written about it. `infra/check` is not looked at: it is the looker. */
 export function readFiles() {
-  const names = [...walk("infra").filter((name) => !name.startsWith("infra/check/")), "scripts/check-infra"];
+  const prose = [...walk("docs").filter((name) => name.endsWith(".md")), "README.md"];
+  const names = [...walk("infra").filter((name) => !name.startsWith("infra/check/")), "scripts/check-infra", ...prose];
   return new Map(names.sort().map((name) => [name, fs.readFileSync(path.join(root, name), "utf8")]));
 }
 

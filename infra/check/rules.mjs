@@ -120,15 +120,15 @@ const statementsOf = (modules) =>
       .flatMap((d) => (d.body.statement ?? []).map((body) => ({ file: d.file, document: d.name, body }))),
   );
 
-/** What the worker does on EC2, and nothing else. Changes something: only with the tag. */
-const LOOKS = [
-  "ec2:DescribeAddresses", "ec2:DescribeImages", "ec2:DescribeInstanceStatus", "ec2:DescribeInstanceTypeOfferings",
-  "ec2:DescribeInstances", "ec2:DescribeSubnets", "ec2:DescribeVolumes", "ec2:DescribeVolumesModifications",
-];
-const CHANGES = [
-  "ec2:CreateTags", "ec2:DeleteVolume", "ec2:ModifyInstanceAttribute", "ec2:ModifyVolume", "ec2:ReleaseAddress",
-  "ec2:RunInstances", "ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances",
-];
+const provider = (folder) =>
+  fs.readdirSync(path.join(root, "crates/provider/src", folder)).filter((name) => name.endsWith(".rs"))
+    .map((name) => fs.readFileSync(path.join(root, "crates/provider/src", folder, name), "utf8")).join("\n");
+
+/** What the worker does on EC2, and nothing else: every call goes through `Client::call`, which is told AWS's name for it. */
+const CALLS = [...new Set([...provider("ec2").matchAll(/\bcall\(\s*"(\w+)"/g)].map(([, name]) => `ec2:${name}`))];
+const LOOKS = CALLS.filter((action) => action.startsWith("ec2:Describe"));
+/** Changes something: only with the tag. A launch gives tags, which AWS takes for a call of its own. */
+const CHANGES = [...CALLS.filter((action) => !LOOKS.includes(action)), "ec2:CreateTags"];
 /** Actions that AWS lets nobody narrow down to a resource. */
 const UNSCOPED = ["ecr:GetAuthorizationToken", "ssm:UpdateInstanceInformation", /^ssmmessages:/, ...LOOKS];
 
@@ -137,9 +137,27 @@ const OBJECTS = [
   ...new Set(fs.readFileSync(path.join(root, "crates/provider/src/s3/permissions.rs"), "utf8").match(/\bs3:\w+/g)),
 ];
 
+/** The right that a call of the S3 client needs, where it has another name. */
+const RIGHTS = {
+  CompleteMultipartUpload: "PutObject", CreateMultipartUpload: "PutObject", UploadPart: "PutObject", DeleteObjects: "DeleteObject",
+  HeadObject: "GetObject", ListMultipartUploads: "ListBucketMultipartUploads", ListObjectsV2: "ListBucket", HeadBucket: "ListBucket",
+};
+
+/** No call of AWS, and what `dev` alone asks of its own store. */
+const NO_RIGHTS = ["clone", "create_bucket"];
+
 /** Nobody may do more than they need. */
 export function permissions({ modules }, report) {
   const granted = new Set();
+  if (!LOOKS.includes("ec2:DescribeInstances") || !CHANGES.includes("ec2:RunInstances")) {
+    report("infra/check/rules.mjs", "no calls of EC2 were found in crates/provider/src/ec2; look for them as they are written now");
+  }
+  for (const [, call] of provider("s3").matchAll(/client\s*\.(\w+)\(\)/g)) {
+    if (NO_RIGHTS.includes(call)) continue;
+    const name = call.replace(/(?:^|_)(\w)/g, (_, letter) => letter.toUpperCase());
+    const right = `s3:${RIGHTS[name] ?? name}`;
+    if (!OBJECTS.includes(right)) report("crates/provider/src/s3/permissions.rs", `doctor does not try ${right}, which ${call} needs`);
+  }
   for (const { file, document, body } of statementsOf(modules)) {
     if (body.effect === "Deny" || body.principals) continue;
     const where = `${document}.${body.sid ?? "statement"}`;
@@ -244,7 +262,7 @@ export function configurationKeys({ files }, report) {
     for (const [name] of text.matchAll(/INSFORGE_[A-Z0-9]+_[A-Z0-9_]+/g)) {
       const [, section, key] = name.toLowerCase().match(/^insforge_([a-z0-9]+)_(.+)$/);
       if (known.has(name)) continue;
-      if (!names[section] && file.includes("/docker/compose")) continue; // compose's own
+      if (!names[section] && (file.includes("/docker/compose") || file.endsWith(".md"))) continue; // compose's own, or a test's
       report(file, `${name}: insforge-cloud has no key ${section}.${key}`);
     }
   }

@@ -196,3 +196,59 @@ function checkBlock(blocks, prefix, body, meta, report) {
     if (required && !names.has(name)) report(`${where}${name} is missing`);
   }
 }
+
+/** Nothing waits for itself, through any number of modules: Terraform says so only once it has the provider. */
+export function cycles({ modules }, report) {
+  for (const rootModule of modules.values()) {
+    if (!rootModule.folder.includes("/examples/")) continue;
+    const graph = new Map(); // "path:thing" to the things that it waits for
+    expand(modules, rootModule, "", null, graph);
+    const done = new Set();
+    const open = [];
+    const visit = (node) => {
+      if (done.has(node)) return false;
+      if (open.includes(node)) {
+        report(rootModule.folder, `these wait for each other: ${[...open.slice(open.indexOf(node)), node].join(" → ")}`);
+        return true;
+      }
+      open.push(node);
+      const found = (graph.get(node) ?? []).some(visit);
+      open.pop();
+      done.add(node);
+      return found;
+    };
+    [...graph.keys()].some(visit);
+  }
+}
+
+/** Adds a module, as one call of it makes it. */
+function expand(modules, module, at, call, graph) {
+  const waitsFor = (body, scope = module, where = at) =>
+    texts(body).flatMap(referencesIn).flatMap(([, kind, first, , second]) => {
+      if (kind === "module") {
+        // A module as a whole is all that it puts out.
+        const callee = scope.calls[first] && calleeOf(modules, scope, scope.calls[first].body);
+        const outputs = callee?.outputs[second] ? [second] : Object.keys(callee?.outputs ?? {});
+        return [`${where}${first}/`, ...outputs.map((output) => `${where}${first}/output.${output}`)];
+      }
+      if (kind === "data") return [`${where}data.${first}.${second}`];
+      if (kind === "var" || kind === "local") return [`${where}${kind}.${first}`];
+      return scope.resources[`${kind}.${first}`] ? [`${where}${kind}.${first}`] : [];
+    });
+  const whole = call ? [at] : [];
+  for (const [name, { body }] of Object.entries(module.variables)) {
+    const given = call?.body[name];
+    const others = waitsFor(body.validation ?? []).filter((node) => node !== `${at}var.${name}`);
+    graph.set(`${at}var.${name}`, [...(given === undefined ? [] : waitsFor([given], call.scope, call.where)), ...others]);
+  }
+  for (const [name, { body }] of Object.entries(module.locals)) graph.set(`${at}local.${name}`, waitsFor([body]));
+  for (const [name, { body }] of Object.entries(module.outputs)) graph.set(`${at}output.${name}`, waitsFor(body));
+  for (const [name, { body }] of Object.entries(module.resources)) graph.set(`${at}${name}`, [...waitsFor(body), ...whole]);
+  for (const [name, { body }] of Object.entries(module.data)) graph.set(`${at}data.${name}`, [...waitsFor(body), ...whole]);
+  for (const [name, { body }] of Object.entries(module.calls)) {
+    const callee = calleeOf(modules, module, body);
+    const { count, for_each: forEach, depends_on: dependsOn } = body;
+    graph.set(`${at}${name}/`, [...waitsFor([count, forEach, dependsOn].filter((part) => part !== undefined)), ...whole]);
+    if (callee) expand(modules, callee, `${at}${name}/`, { body, scope: module, where: at }, graph);
+  }
+}

@@ -112,6 +112,8 @@ impl World {
             crash_hook: Some(hook),
             // One slot: the step that never returns holds it, so that this worker goes no further.
             concurrency: 1,
+            // A renewal that meets the end of an operation drops its worker before the last site.
+            lease: Duration::from_secs(30),
             ..self.config("doomed")
         });
         tokio::time::timeout(Duration::from_secs(10), reached)
@@ -120,6 +122,7 @@ impl World {
             .expect("the hook tells before it is dropped");
         worker.kill();
         self.assert_died_at(operation.id, kind, step, point).await;
+        self.lease_runs_out(operation.id).await;
 
         let worker = self.worker();
         self.app.wait_for_status(project, kind.final_status()).await;
@@ -227,6 +230,15 @@ impl World {
     }
 
     /// The row stands where the worker died, not further and not before.
+    /// As time would make it.
+    async fn lease_runs_out(&self, id: OperationId) {
+        sqlx::query("update operations set lease_until = clock_timestamp() where id = $1 and lease_until is not null")
+            .bind(id.0)
+            .execute(&mut self.app.database.connect().await)
+            .await
+            .expect("the lease can be ended");
+    }
+
     async fn assert_died_at(
         &self,
         id: OperationId,

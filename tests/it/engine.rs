@@ -276,6 +276,34 @@ async fn the_sweeper_sends_lost_wake_ups_again() {
 }
 
 #[tokio::test]
+async fn an_operation_of_a_kind_that_only_a_newer_release_knows_is_left_to_it() {
+    let (app, partner, clock) = with_clock(SimConfig::default()).await;
+    let newer = partner.begin_project("tomorrow").await;
+    let known = partner.begin_project("today").await;
+    let id = app.newest_operation(newer).await.id;
+    let kind_becomes = async |kind: &str| {
+        sqlx::query("update operations set kind = $2 where id = $1")
+            .bind(id.0)
+            .bind(kind)
+            .execute(&mut app.database.connect().await)
+            .await
+            .unwrap();
+    };
+    kind_becomes("of_tomorrow").await;
+    let _worker = worker(&app, "old");
+    app.wait_for_status(known, ProjectStatus::Active).await;
+    // Past its deadline, too: only who knows the kind knows how it fails.
+    clock.advance(TimeDelta::hours(1));
+    let next = partner.begin_project("after that").await;
+    app.wait_for_status(next, ProjectStatus::Active).await;
+
+    kind_becomes("provision").await;
+    let untouched = app.operation(id).await;
+    assert_eq!(untouched.state, OperationState::Queued);
+    assert_eq!(untouched.generation, 0, "no worker has taken it");
+}
+
+#[tokio::test]
 async fn an_operation_past_its_deadline_fails_and_says_where_it_stood() {
     let never = SimConfig {
         boots_after: Duration::from_hours(1),

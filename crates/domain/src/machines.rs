@@ -226,6 +226,23 @@ impl ControlPlane {
         commit(tx).await
     }
 
+    /// A machine that had stopped behind our back was started again. Its project does not pay for the
+    /// time between: from when its agent was heard last.
+    pub async fn record_started_again(&self, machine: &Machine) -> DomainResult<()> {
+        let now = self.now();
+        let mut tx = self.db().begin().await?;
+        // An operation that came in between may have closed the run; then it is none of ours to open.
+        let silent_since = machine.last_seen_at.unwrap_or(now);
+        if machine_runs::close_run(&mut tx, machine.id, silent_since).await?
+            && let Some(project) = machine.project_id
+        {
+            machine_runs::open_run(&mut tx, machine.id, project, now).await?;
+        }
+        self.audit_machine_on(&mut tx, machine.id, "machine.started_again")
+            .await?;
+        commit(tx).await
+    }
+
     /// The provider confirmed that the machine has stopped.
     pub async fn record_stopped(&self, lease: &Lease, machine: MachineId) -> DomainResult<()> {
         let now = self.now();
@@ -367,10 +384,19 @@ impl ControlPlane {
     /// The reconciler mended something about a machine.
     pub async fn audit_machine(&self, machine: MachineId, action: &str) -> DomainResult<()> {
         let mut conn = self.db().acquire().await?;
+        self.audit_machine_on(&mut conn, machine, action).await
+    }
+
+    async fn audit_machine_on(
+        &self,
+        conn: &mut PgConnection,
+        machine: MachineId,
+        action: &str,
+    ) -> DomainResult<()> {
         let target = machine.to_string();
         Ok(self
             .audit_service(
-                &mut conn,
+                conn,
                 "system",
                 action,
                 ("machine", &target),

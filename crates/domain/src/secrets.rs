@@ -6,8 +6,9 @@ use cp_storage::{PgConnection, project_secrets};
 use cp_tokens::sealing::Sealer;
 use cp_tokens::secret::{generate_anon_key, generate_api_key, random_text};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 
-use crate::operations::{Lease, commit, held};
+use crate::operations::{Lease, commit, held, lock};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// What a backend keeps secret (contract/project-backend.md section 1.2).
@@ -141,6 +142,16 @@ impl ControlPlane {
             .seal(api_key.expose_secret().as_bytes(), &name.context(project));
         let mut tx = self.begin_under(lease).await?;
         held(project_secrets::replace_secret(&mut tx, project, name.as_str(), &sealed).await?)?;
+        let (project, action) = (lock(&mut tx, project).await?, "project.api_key_learned");
+        self.audit_operation(
+            &mut tx,
+            "system",
+            action,
+            lease.operation,
+            &project,
+            json!({}),
+        )
+        .await?;
         commit(tx).await
     }
 }

@@ -34,12 +34,13 @@ pub async fn open_run(
     Ok(is_new)
 }
 
-/// Closes the machine's open run, if it has one. A clock that went back closes it at its start.
+/// Closes the machine's open run. Tells whether it had one. A clock that went back closes it at its
+/// start.
 pub async fn close_run(
     conn: &mut PgConnection,
     machine: MachineId,
     now: DateTime<Utc>,
-) -> StorageResult<()> {
+) -> StorageResult<bool> {
     let closed = sqlx::query!(
         r#"update machine_runs set stopped_at = greatest($2, started_at)
            where machine_id = $1 and stopped_at is null
@@ -49,10 +50,10 @@ pub async fn close_run(
     )
     .fetch_optional(&mut *conn)
     .await?;
-    if let Some(run) = closed {
+    if let Some(run) = &closed {
         count_change(conn, run.project_id, Change::Stop, run.stopped_at).await?;
     }
-    Ok(())
+    Ok(closed.is_some())
 }
 
 #[derive(Clone, Copy)]

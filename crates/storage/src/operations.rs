@@ -221,7 +221,8 @@ pub async fn list_operations(
     .collect()
 }
 
-/// Leases the operation to `owner` if it is due and nobody holds it.
+/// Leases the operation to `owner` if it is due and nobody holds it. One of a kind that this release
+/// does not know is left to the workers of the newer one that put it there.
 pub async fn lease(
     conn: &mut PgConnection,
     id: OperationId,
@@ -233,13 +234,14 @@ pub async fn lease(
         "update operations o set state = 'running', generation = o.generation + 1, lease_owner = $2,
                 lease_until = clock_timestamp() + make_interval(secs => $3), started_at = coalesce(o.started_at, $4)
          where o.id = $1 and o.state in ('queued', 'running', 'waiting') and o.next_attempt_at <= $4
-           and (o.lease_until is null or o.lease_until < clock_timestamp())
+           and (o.lease_until is null or o.lease_until < clock_timestamp()) and o.kind = any($5)
          returning",
         "",
         id.0,
         owner,
         lease_seconds,
-        now
+        now,
+        &known_kinds()
     )
     .fetch_optional(conn)
     .await?
@@ -494,7 +496,7 @@ pub async fn wake(
     Ok(id.map(OperationId))
 }
 
-/// Operations past their deadline that nobody holds.
+/// Operations past their deadline that nobody holds, of the kinds that this release knows.
 pub async fn list_expired(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
@@ -503,15 +505,21 @@ pub async fn list_expired(
     query_operations!(
         "select",
         "from operations o where o.state in ('queued', 'running', 'waiting') and o.deadline_at <= $1
-           and (o.lease_until is null or o.lease_until < clock_timestamp()) limit $2",
+           and (o.lease_until is null or o.lease_until < clock_timestamp()) and o.kind = any($3) limit $2",
         now,
-        limit
+        limit,
+        &known_kinds()
     )
     .fetch_all(conn)
     .await?
     .into_iter()
     .map(Operation::try_from)
     .collect()
+}
+
+fn known_kinds() -> Vec<String> {
+    let kinds = OperationKind::ALL.iter();
+    kinds.map(|kind| kind.as_str().to_owned()).collect()
 }
 
 /// How many operations are in flight by state, and the age in seconds of the oldest that is due.

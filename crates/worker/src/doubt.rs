@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cp_model::{Machine, MachineState, Region};
 
 use crate::Worker;
+use crate::reconcile::count_mended;
 
 /// Fewer machines than that may be gone at once: people and hardware do that.
 const MANY: usize = 5;
@@ -62,15 +63,13 @@ impl Worker {
         let is_news = self.doubts().set(region, doubt != Doubt::None);
         match doubt {
             Doubt::List => {
-                metrics::counter!("machines_reconciled_total", "action" => "loss_doubted")
-                    .increment(1);
+                count_mended("loss_doubted");
                 if is_news {
                     tracing::error!(%region, unlisted = count, "the provider's list lacks most machines of the region; nothing is done about it: are these the right credentials? (worker.losses)");
                 }
             }
             Doubt::Rows => {
-                metrics::counter!("machines_reconciled_total", "action" => "orphans_doubted")
-                    .increment(1);
+                count_mended("orphans_doubted");
                 if is_news {
                     tracing::error!(%region, strays, "most machines of the region are in no row; none is ended: is this the right database, and whole? (worker.losses)");
                 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Worker;
 use crate::jobs::{Ticks, log_failure};
 use crate::launch::MachineError;
+use crate::reconcile::count_mended;
 
 /// Moves of a region in one round: when a zone fails, all are impaired, and moving all helps nobody.
 const MOST_MOVES: usize = 2;
@@ -122,7 +123,7 @@ impl Worker {
         tracing::warn!(machine = %id, ?ailment, "a machine cannot stay where it is; stopping it, to start it elsewhere");
         control_plane.audit_machine(id, "machine.moved").await?;
         self.compute().stop(found.at()).await?;
-        metrics::counter!("machines_reconciled_total", "action" => "moved").increment(1);
+        count_mended("moved");
         Ok(true)
     }
 
@@ -136,7 +137,7 @@ impl Worker {
             .await?;
         if replaced {
             tracing::warn!(machine = %row.id, ?ailment, "a warm machine cannot stay where it is; replacing it");
-            metrics::counter!("machines_reconciled_total", "action" => "replaced").increment(1);
+            count_mended("replaced");
         }
         Ok(replaced)
     }
@@ -175,7 +176,7 @@ impl Worker {
         }
         if self.config().spare_orphans {
             tracing::warn!(machine = %id, disk, "a disk is left of a machine that no row names; it is spared (worker.orphans)");
-            metrics::counter!("machines_reconciled_total", "action" => "disk_spared").increment(1);
+            count_mended("disk_spared");
             return Ok(());
         }
         tracing::warn!(machine = %id, disk, "deleting the disk of a machine that is no more");
@@ -183,7 +184,7 @@ impl Worker {
         self.control_plane()
             .audit_machine(id, "machine.disk_deleted")
             .await?;
-        metrics::counter!("machines_reconciled_total", "action" => "disk_deleted").increment(1);
+        count_mended("disk_deleted");
         Ok(())
     }
 }

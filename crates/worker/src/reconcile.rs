@@ -91,8 +91,7 @@ impl Worker {
             }
             if spare {
                 tracing::warn!(machine = %machine.machine_id, reference = machine.provider_ref, "a machine runs that no row names; it is spared (worker.orphans)");
-                metrics::counter!("machines_reconciled_total", "action" => "orphan_spared")
-                    .increment(1);
+                count_mended("orphan_spared");
             } else if let Err(error) = self.end_orphan(machine).await {
                 tracing::warn!(machine = %machine.machine_id, %error, "a machine that no row names could not be terminated; the next round tries again");
             }
@@ -106,8 +105,7 @@ impl Worker {
         self.control_plane()
             .audit_machine(machine.machine_id, "machine.orphan_terminated")
             .await?;
-        metrics::counter!("machines_reconciled_total", "action" => "orphan_terminated")
-            .increment(1);
+        count_mended("orphan_terminated");
         Ok(())
     }
 
@@ -155,7 +153,12 @@ impl Worker {
                     provider_ref: found.provider_ref.clone(),
                     address: found.address.clone(),
                 };
-                control_plane.record_pool_launch(row.id, &launched).await?;
+                if control_plane.record_pool_launch(row.id, &launched).await? {
+                    control_plane
+                        .audit_machine(row.id, "machine.launch_found")
+                        .await?;
+                    count_mended("launch_found");
+                }
                 Ok(())
             }
             (MachineState::Booting | MachineState::Ready | MachineState::Stopped, None) => {
@@ -166,30 +169,25 @@ impl Worker {
             {
                 tracing::warn!(machine = %row.id, "a machine that should run has stopped; starting it");
                 self.compute().start(found.at()).await?;
-                control_plane
-                    .audit_machine(row.id, "machine.started_again")
-                    .await?;
-                metrics::counter!("machines_reconciled_total", "action" => "started").increment(1);
+                control_plane.record_started_again(row).await?;
+                count_mended("started");
                 Ok(())
             }
             (MachineState::Booting, Some(_)) if !spare && self.boots_too_long(row) => {
                 tracing::warn!(machine = %row.id, "a warm machine never registered; replacing it");
-                control_plane
-                    .mark_machine(row, MachineState::Terminating)
-                    .await?;
-                Ok(())
+                self.mend(row, MachineState::Terminating, "replaced").await
             }
             (MachineState::Ready, Some(_)) if !spare && self.is_useless(row, tolerated_silence) => {
                 tracing::warn!(machine = %row.id, "a warm machine is silent or does not get ready; replacing it");
-                control_plane
-                    .mark_machine(row, MachineState::Terminating)
-                    .await?;
-                Ok(())
+                self.mend(row, MachineState::Terminating, "replaced").await
             }
             (MachineState::Stopped, Some(found)) if !spare && found.power == Power::Running => {
                 tracing::warn!(machine = %row.id, "the machine of a paused project runs; stopping it");
                 self.compute().stop(found.at()).await?;
-                metrics::counter!("machines_reconciled_total", "action" => "stopped").increment(1);
+                control_plane
+                    .audit_machine(row.id, "machine.stopped_again")
+                    .await?;
+                count_mended("stopped");
                 Ok(())
             }
             (MachineState::Terminating, Some(found)) => {
@@ -213,16 +211,12 @@ impl Worker {
                     Power::Stopping | Power::Terminating | Power::Terminated => return Ok(()),
                 };
                 tracing::warn!(machine = %row.id, %state, "a lost machine is there again");
-                control_plane.mark_machine(row, state).await?;
-                Ok(())
+                self.mend(row, state, "found_again").await
             }
             // A lost machine stays with its failed project until an operator decides; without a
             // project there is nothing to decide.
             (MachineState::Lost, _) if row.project_id.is_none() => {
-                control_plane
-                    .mark_machine(row, MachineState::Terminating)
-                    .await?;
-                Ok(())
+                self.mend(row, MachineState::Terminating, "replaced").await
             }
             (MachineState::Booting | MachineState::Ready | MachineState::Stopped, Some(_))
             | (MachineState::Lost | MachineState::Terminated, _) => Ok(()),
@@ -279,15 +273,33 @@ impl Worker {
         if row.project_id.is_some() {
             if control_plane.fail_project_of_lost_machine(row).await? {
                 tracing::error!(machine = %row.id, "the machine of a project is gone");
-                metrics::counter!("machines_reconciled_total", "action" => "lost").increment(1);
+                count_mended("lost");
             }
         } else {
-            control_plane
-                .mark_machine(row, MachineState::Terminating)
+            tracing::warn!(machine = %row.id, "a warm machine is gone");
+            self.mend(row, MachineState::Terminating, "replaced")
                 .await?;
         }
         Ok(())
     }
+
+    /// Moves a machine on, which is audited, and counts it.
+    async fn mend(
+        &self,
+        row: &Machine,
+        to: MachineState,
+        action: &'static str,
+    ) -> Result<(), MachineError> {
+        if self.control_plane().mark_machine(row, to).await? {
+            count_mended(action);
+        }
+        Ok(())
+    }
+}
+
+/// What happened behind our back, and is in order again, or only told of.
+pub(crate) fn count_mended(action: &'static str) {
+    metrics::counter!("machines_reconciled_total", "action" => action).increment(1);
 }
 
 /// Each row with its machine: the recorded one, else the one that `Worker::find` would take. And the

@@ -8,10 +8,10 @@ use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use cp_domain::ControlPlane;
-use cp_model::MachineId;
 use cp_model::agent_protocol::{
     MAX_WAIT_SECONDS, RegisterRequest, RegisterResponse, RenewRequest, ReportRequest,
 };
+use cp_model::{MachineId, field};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -191,14 +191,14 @@ async fn renew(
 /// refused, say because its backend's version has a strange character, is a machine that is lost.
 fn tidy(mut report: ReportRequest) -> ReportRequest {
     report.agent_version = printable(&report.agent_version, MAX_VERSION_CHARS);
-    for version in [
-        &mut report.backend_version,
-        &mut report.backend_release,
-        &mut report.rolled_back_from,
-    ] {
-        *version = version
+    report.backend_version = report
+        .backend_version
+        .map(|version| printable(&version, MAX_VERSION_CHARS));
+    // What serves may become what the project asks for: only what people may ask for themselves.
+    for release in [&mut report.backend_release, &mut report.rolled_back_from] {
+        *release = release
             .take()
-            .map(|version| printable(&version, MAX_VERSION_CHARS));
+            .and_then(|it| field::release("release", &it).ok());
     }
     report.message = report
         .message
@@ -228,8 +228,8 @@ mod tests {
             state: ObservedState::Failing,
             restarts: 0,
             backend_version: Some("2.0\u{0}".into()),
-            backend_release: None,
-            rolled_back_from: Some("v2\n".repeat(1000)),
+            backend_release: Some("v2.1.0".into()),
+            rolled_back_from: Some("v2 of the agent's own".into()),
             message: Some(format!("\u{1b}[31mno disk\nleft{}", "x".repeat(1000))),
             agent_version: "0.1.0".into(),
         });
@@ -237,7 +237,7 @@ mod tests {
         assert!(message.starts_with(" [31mno disk\nleft"));
         assert_eq!(message.chars().count(), MAX_MESSAGE_CHARS);
         assert_eq!(tidied.backend_version.unwrap(), "2.0 ");
-        let given_up = tidied.rolled_back_from.unwrap();
-        assert_eq!(given_up.chars().count(), MAX_VERSION_CHARS);
+        assert_eq!(tidied.backend_release.unwrap(), "v2.1.0");
+        assert_eq!(tidied.rolled_back_from, None);
     }
 }

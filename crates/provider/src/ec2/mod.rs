@@ -172,15 +172,18 @@ impl Compute for Ec2Compute {
         })?;
         let instance = regional.instance(machine).await?;
         let current = instance.instance_type().map(t::InstanceType::as_str);
-        if types.iter().any(|fits| Some(fits.as_str()) == current) {
-            return Ok(());
-        }
+        let fitting = types.iter().find(|fits| Some(fits.as_str()) == current);
         if power(&instance) != Power::Stopped {
-            return Err(ProviderError::Transient(
-                "the instance is not stopped".into(),
-            ));
+            return match fitting {
+                Some(_) => Ok(()),
+                None => Err(ProviderError::Transient(
+                    "the instance is not stopped".into(),
+                )),
+            };
         }
-        let value = t::AttributeValue::builder().value(wanted).build();
+        // Asked for although it seems to fit: soon after a change AWS may still show the type before it.
+        let value = fitting.unwrap_or(wanted);
+        let value = t::AttributeValue::builder().value(value).build();
         let ask = client.writes.modify_instance_attribute();
         let ask = ask.instance_id(machine.provider_ref).instance_type(value);
         let changed = client.call("ModifyInstanceAttribute", ask.send()).await;

@@ -6,6 +6,7 @@ use std::future::Future;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types as t;
 use cp_model::Region;
+use cp_model::catalogue::DEFAULT_VOLUME_GIB;
 
 use super::Ec2Compute;
 use super::client::{Client, MACHINE, filter};
@@ -92,8 +93,16 @@ async fn check(client: &Client, profile: Option<&str>) -> Vec<(&'static str, Ver
     verdicts.push(("ec2:ModifyInstanceAttribute", ask(resize.send()).await));
     let disks = instances[0].block_device_mappings();
     let volume = disks.first().and_then(|disk| disk.ebs()?.volume_id());
+    // AWS may refuse what makes no sense before it looks at rights: a disk only grows.
+    let size = match volume {
+        Some(id) => client.volume(id).await.ok().flatten(),
+        None => None,
+    };
+    let size = size.and_then(|volume| volume.size());
     let grow = ec2.modify_volume().set_volume_id(volume.map(str::to_owned));
-    let grow = grow.size(16).dry_run(true);
+    let grow = grow
+        .size(size.unwrap_or(DEFAULT_VOLUME_GIB) + 1)
+        .dry_run(true);
     verdicts.push(("ec2:ModifyVolume", ask(grow.send()).await));
     let delete = ec2.delete_volume().set_volume_id(volume.map(str::to_owned));
     verdicts.push(("ec2:DeleteVolume", ask(delete.dry_run(true).send()).await));
@@ -126,6 +135,7 @@ async fn may_launch(client: &Client, profile: Option<&str>) -> Verdict {
         .build();
     let disk = t::EbsBlockDevice::builder()
         .volume_type(t::VolumeType::Gp3)
+        .volume_size(DEFAULT_VOLUME_GIB)
         .encrypted(true)
         .delete_on_termination(true)
         .build();

@@ -27,6 +27,9 @@ pub(super) fn show<T: Serialize>(
     Ok(())
 }
 
+/// A value that is longer stands out of its column, rather than making every line as long.
+const WIDEST: usize = 48;
+
 /// Columns as wide as their widest value.
 pub(super) fn columns<const N: usize>(headers: [&str; N], rows: &[[String; N]]) -> String {
     if rows.is_empty() {
@@ -35,7 +38,7 @@ pub(super) fn columns<const N: usize>(headers: [&str; N], rows: &[[String; N]]) 
     let mut widths = headers.map(|header| header.chars().count());
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.chars().count().min(WIDEST));
         }
     }
     let line = |cells: [&str; N]| {
@@ -102,6 +105,19 @@ mod tests {
             "ID     NAME\nps_1   Zoë\nps_22  A"
         );
         assert_eq!(columns(["ID"], &[]), "(none)");
+    }
+
+    #[test]
+    fn one_long_value_does_not_make_every_line_long() {
+        let long = "x".repeat(300);
+        let rows = [
+            [long.clone(), "a".to_owned()],
+            ["y".to_owned(), "b".to_owned()],
+        ];
+        let shown = columns(["VALUE", "FROM"], &rows);
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines[1], format!("{long}  a"));
+        assert_eq!(lines[2].len(), WIDEST + "  b".len());
     }
 
     #[test]

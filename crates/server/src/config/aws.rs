@@ -102,19 +102,20 @@ pub const fn usual_name(region: Region) -> &'static str {
     }
 }
 
-/// Two makers each, so that one without room in a zone is no end.
-const fn usual_types(size: InstanceType) -> [&'static str; 2] {
+/// Several makers and generations, so that one without room in a zone is no end. As in
+/// infra/terraform/modules/machines.
+const fn usual_types(size: InstanceType) -> &'static [&'static str] {
     match size {
-        InstanceType::Nano => ["t3.small", "t3a.small"],
-        InstanceType::Micro => ["t3.medium", "t3a.medium"],
-        InstanceType::Small => ["t3.large", "t3a.large"],
-        InstanceType::Medium => ["m6i.large", "m6a.large"],
-        InstanceType::Large => ["m6i.xlarge", "m6a.xlarge"],
-        InstanceType::Xl => ["m6i.2xlarge", "m6a.2xlarge"],
-        InstanceType::Xl2 => ["m6i.4xlarge", "m6a.4xlarge"],
-        InstanceType::Xl4 => ["m6i.8xlarge", "m6a.8xlarge"],
-        InstanceType::Xl8 => ["m6i.16xlarge", "m6a.16xlarge"],
-        InstanceType::Xl16 => ["m6i.32xlarge", "m6a.32xlarge"],
+        InstanceType::Nano => &["t3.small", "t3a.small"],
+        InstanceType::Micro => &["t3.medium", "t3a.medium"],
+        InstanceType::Small => &["t3.large", "t3a.large", "m6i.large"],
+        InstanceType::Medium => &["m6i.xlarge", "m6a.xlarge", "m5.xlarge"],
+        InstanceType::Large => &["m6i.2xlarge", "m6a.2xlarge", "m5.2xlarge"],
+        InstanceType::Xl => &["m6i.4xlarge", "m6a.4xlarge", "m5.4xlarge"],
+        InstanceType::Xl2 => &["m6i.8xlarge", "m6a.8xlarge", "m5.8xlarge"],
+        InstanceType::Xl4 => &["m6i.12xlarge", "m6a.12xlarge", "m5.12xlarge"],
+        InstanceType::Xl8 => &["m6i.16xlarge", "m6a.16xlarge", "m5.16xlarge"],
+        InstanceType::Xl16 => &["m6i.24xlarge", "m6a.24xlarge", "m5.24xlarge"],
     }
 }
 
@@ -228,7 +229,10 @@ impl RegionOfMachines {
                 architecture: self.image_architecture.clone().unwrap_or("x86_64".into()),
             },
         };
-        let usual = |size: &InstanceType| usual_types(*size).map(str::to_owned).to_vec();
+        let usual = |size: &InstanceType| {
+            let types = usual_types(*size).iter();
+            types.map(|name| (*name).to_owned()).collect()
+        };
         let instance_types = InstanceType::ALL.iter().map(|size| {
             let own = self.instance_types.get(size).cloned();
             (*size, own.unwrap_or_else(|| usual(size)))
@@ -242,6 +246,23 @@ impl RegionOfMachines {
             image,
             instance_types: instance_types.collect(),
             launches,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_the_same_machines_with_and_without_terraform() {
+        let infra = include_str!("../../../../infra/terraform/modules/machines/variables.tf");
+        for size in InstanceType::ALL {
+            let key = format!("\"{size}\"");
+            let line = infra.lines().find(|line| line.trim().starts_with(&key));
+            let (_, types) = line.and_then(|it| it.split_once('=')).unwrap_or_default();
+            let types: Vec<String> = serde_json::from_str(types.trim()).unwrap_or_default();
+            assert_eq!(types, usual_types(*size), "{size}");
         }
     }
 }

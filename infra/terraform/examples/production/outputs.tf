@@ -28,6 +28,11 @@ output "configuration" {
   value       = module.configuration.environment
 }
 
+output "toml" {
+  description = "The same as a file, infra/docker/insforge.toml, for the day on which one server carries the control plane (docs/region-outage.md)."
+  value       = module.configuration.toml
+}
+
 output "database" {
   description = "What a restored instance must have in common with this one (docs/restore-database.md)."
   value = {

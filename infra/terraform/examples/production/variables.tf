@@ -32,6 +32,11 @@ variable "domain" {
 variable "zone_id" {
   description = "The Route 53 zone that domain is in."
   type        = string
+
+  validation {
+    condition     = can(regex("^Z[A-Z0-9]{4,31}$", var.zone_id))
+    error_message = "zone_id must be the id of a Route 53 zone, such as Z0123456789ABCDEFGHIJ."
+  }
 }
 
 variable "apps_domain" {
@@ -52,12 +57,22 @@ variable "apps_domain" {
 variable "apps_zone_id" {
   description = "The Route 53 zone that apps_domain is in."
   type        = string
+
+  validation {
+    condition     = can(regex("^Z[A-Z0-9]{4,31}$", var.apps_zone_id))
+    error_message = "apps_zone_id must be the id of a Route 53 zone, such as Z0123456789ABCDEFGHIJ."
+  }
 }
 
 variable "repository" {
   description = "Name of the ECR repository of the server's image."
   type        = string
   default     = "insforge-cloud"
+
+  validation {
+    condition     = can(regex("^[a-z0-9]+([._/-][a-z0-9]+)*$", var.repository))
+    error_message = "repository must be the name of an ECR repository, without the registry."
+  }
 }
 
 variable "image_digest" {

@@ -34,7 +34,7 @@ locals {
 
   # Checked to the name of the host, against RDS's own certificates. Name and password come from the environment
   # (PGUSER, PGPASSWORD), so that this holds no secret.
-  database_url = "postgres://${var.database.address}:${var.database.port}/${var.database.name}?sslmode=verify-full&sslrootcert=${var.database.root_certificates}"
+  database_url = var.database == null ? null : "postgres://${var.database.address}:${var.database.port}/${var.database.name}?sslmode=verify-full&sslrootcert=${var.database.root_certificates}"
 
   # One set for all processes, so that `doctor` in the operator's task speaks for API and worker too.
   environment = merge(
@@ -42,7 +42,6 @@ locals {
       INSFORGE_HTTP_LISTEN          = "0.0.0.0:8080"
       INSFORGE_HTTP_BASE_URL        = "https://${var.domain}"
       INSFORGE_HTTP_TRUSTED_PROXIES = "1" # the load balancer
-      INSFORGE_DATABASE_URL         = local.database_url
       INSFORGE_MAIL_FROM            = var.mail_from
       INSFORGE_POOL_TARGETS         = "[${join(",", local.pool)}]"
       INSFORGE_WORKER_PROVIDER      = "ec2"
@@ -55,6 +54,42 @@ locals {
       INSFORGE_EC2_REGIONS          = "[${join(",", local.regions)}]"
       INSFORGE_OBJECTS_BUCKETS      = "[${join(",", local.buckets)}]"
     },
+    var.database == null ? {} : { INSFORGE_DATABASE_URL = local.database_url },
     var.log == null ? {} : { INSFORGE_LOG = var.log },
   )
+
+  # The same for a control plane on one server: infra/docker/insforge.toml. What is not here, compose.yaml says. The file
+  # is written to by hand afterwards, so each key has its line, and the sender is no jsonencode, which would make \u003c
+  # of its <.
+  toml = <<-END
+    [worker]
+    provider = "ec2"
+    orphans = ${jsonencode(var.orphans)}
+    losses = ${jsonencode(var.losses)}
+
+    [ec2]
+    deployment = ${jsonencode(var.name)}
+    access_host = ${jsonencode(var.access_host)}
+    instance_profile = ${jsonencode(var.instance_profile)}
+    hop_limit = ${var.hop_limit}
+    regions = [
+    ${join("\n", [for region in local.regions : "  ${region},"])}
+    ]
+
+    [objects]
+    buckets = [
+    ${join("\n", [for bucket in local.buckets : "  ${bucket},"])}
+    ]
+
+    # Warm machines cost what machines cost; without them a new project takes minutes.
+    [pool]
+    targets = [
+    ${join("\n", [for target in local.pool : "  ${target},"])}
+    ]
+
+    [mail]
+    from = "${replace(var.mail_from, "\"", "\\\"")}"
+    # Once secrets/smtp_url holds smtps://user:password@host:465
+    # smtp_url_file = "/run/secrets/smtp_url"
+  END
 }

@@ -19,7 +19,7 @@ variable "domain" {
 }
 
 variable "database" {
-  description = "Where Postgres is."
+  description = "Where Postgres is; null where something else tells (infra/docker)."
   type = object({
     address = string
     port    = number
@@ -27,6 +27,7 @@ variable "database" {
     # The file in the server's image with the certificates that RDS is checked against.
     root_certificates = optional(string, "/usr/share/insforge/rds-ca.pem")
   })
+  default = null
 }
 
 variable "access_host" {

@@ -3,9 +3,11 @@
 #   api        nothing: it speaks to the database alone
 #   worker     machines with our tag, in our subnets; objects in our buckets
 #   operator   what the worker may, for `doctor --aws`, and a shell into its own task
-#   standby    what the worker may, on an EC2 instance, for the day the region is gone
 #   execution  what ECS needs to start a task: the image, the log, the secrets. Never in the hands of the program
+#   standby    what the worker may, on an EC2 instance, for the day the region is gone
 #   machine    nothing, unless `sessions_on_machines`: tenants' code runs there and can use it
+#
+# Without `tasks` (one server in place of ECS, infra/docker) there are the last two alone, and standby is that server's.
 
 data "aws_caller_identity" "current" {}
 
@@ -23,6 +25,7 @@ locals {
 
   image_owners = length(var.image_owners) > 0 ? var.image_owners : [local.account]
   machine_tag  = "insforge:managed"
+  tasks        = var.tasks ? 1 : 0
 }
 
 data "aws_iam_policy_document" "tasks_trust" {
@@ -58,18 +61,24 @@ data "aws_iam_policy_document" "execution_trust" {
 # ---- Starting tasks --------------------------------------------------------------------------------------------------
 
 resource "aws_iam_role" "execution" {
+  count = local.tasks
+
   name               = "${var.name}-execution"
   description        = "Starts the control plane's tasks"
   assume_role_policy = data.aws_iam_policy_document.execution_trust.json
 }
 
 resource "aws_iam_role" "execution_database" {
+  count = local.tasks
+
   name               = "${var.name}-execution-database"
   description        = "Starts the task that makes database roles"
   assume_role_policy = data.aws_iam_policy_document.execution_trust.json
 }
 
 data "aws_iam_policy_document" "start" {
+  count = local.tasks
+
   statement {
     sid       = "SignInToEcr"
     actions   = ["ecr:GetAuthorizationToken"]
@@ -90,6 +99,8 @@ data "aws_iam_policy_document" "start" {
 }
 
 data "aws_iam_policy_document" "read_secrets" {
+  count = local.tasks
+
   statement {
     actions   = ["secretsmanager:GetSecretValue"]
     resources = var.secret_arns
@@ -97,6 +108,8 @@ data "aws_iam_policy_document" "read_secrets" {
 }
 
 data "aws_iam_policy_document" "read_master_secret" {
+  count = local.tasks
+
   statement {
     actions   = ["secretsmanager:GetSecretValue"]
     resources = concat([var.master_secret_arn], var.secret_arns)
@@ -104,33 +117,43 @@ data "aws_iam_policy_document" "read_master_secret" {
 }
 
 resource "aws_iam_role_policy" "execution_start" {
+  count = local.tasks
+
   name   = "start"
-  role   = aws_iam_role.execution.name
-  policy = data.aws_iam_policy_document.start.json
+  role   = aws_iam_role.execution[0].name
+  policy = data.aws_iam_policy_document.start[0].json
 }
 
 resource "aws_iam_role_policy" "execution_secrets" {
+  count = local.tasks
+
   name   = "secrets"
-  role   = aws_iam_role.execution.name
-  policy = data.aws_iam_policy_document.read_secrets.json
+  role   = aws_iam_role.execution[0].name
+  policy = data.aws_iam_policy_document.read_secrets[0].json
 }
 
 resource "aws_iam_role_policy" "execution_database_start" {
+  count = local.tasks
+
   name   = "start"
-  role   = aws_iam_role.execution_database.name
-  policy = data.aws_iam_policy_document.start.json
+  role   = aws_iam_role.execution_database[0].name
+  policy = data.aws_iam_policy_document.start[0].json
 }
 
 resource "aws_iam_role_policy" "execution_database_secrets" {
+  count = local.tasks
+
   name   = "secrets"
-  role   = aws_iam_role.execution_database.name
-  policy = data.aws_iam_policy_document.read_master_secret.json
+  role   = aws_iam_role.execution_database[0].name
+  policy = data.aws_iam_policy_document.read_master_secret[0].json
 }
 
 # ---- API -------------------------------------------------------------------------------------------------------------
 
 # A role without a policy, and not no role: permissions can be added without new tasks.
 resource "aws_iam_role" "api" {
+  count = local.tasks
+
   name               = "${var.name}-api"
   description        = "The API; needs nothing of AWS"
   assume_role_policy = data.aws_iam_policy_document.tasks_trust.json
@@ -139,6 +162,8 @@ resource "aws_iam_role" "api" {
 # ---- Worker ----------------------------------------------------------------------------------------------------------
 
 resource "aws_iam_role" "worker" {
+  count = local.tasks
+
   name               = "${var.name}-worker"
   description        = "The worker: machines and objects"
   assume_role_policy = data.aws_iam_policy_document.tasks_trust.json
@@ -149,14 +174,10 @@ data "aws_iam_policy_document" "machines" {
   statement {
     sid = "Look"
     actions = [
-      "ec2:DescribeAddresses",
       "ec2:DescribeImages",
       "ec2:DescribeInstanceStatus",
-      "ec2:DescribeInstanceTypeOfferings",
       "ec2:DescribeInstances",
-      "ec2:DescribeSubnets",
       "ec2:DescribeVolumes",
-      "ec2:DescribeVolumesModifications",
     ]
     resources = ["*"]
 
@@ -259,14 +280,11 @@ data "aws_iam_policy_document" "machines" {
       "ec2:DeleteVolume",
       "ec2:ModifyInstanceAttribute",
       "ec2:ModifyVolume",
-      "ec2:ReleaseAddress",
       "ec2:StartInstances",
       "ec2:StopInstances",
       "ec2:TerminateInstances",
     ]
-    resources = flatten([
-      for ec2 in local.ec2 : ["${ec2}:instance/*", "${ec2}:volume/*", "${ec2}:elastic-ip/*"]
-    ])
+    resources = flatten([for ec2 in local.ec2 : ["${ec2}:instance/*", "${ec2}:volume/*"]])
 
     condition {
       test     = "StringEquals"
@@ -324,18 +342,24 @@ resource "aws_iam_policy" "objects" {
 }
 
 resource "aws_iam_role_policy_attachment" "worker_machines" {
-  role       = aws_iam_role.worker.name
+  count = local.tasks
+
+  role       = aws_iam_role.worker[0].name
   policy_arn = aws_iam_policy.machines.arn
 }
 
 resource "aws_iam_role_policy_attachment" "worker_objects" {
-  role       = aws_iam_role.worker.name
+  count = local.tasks
+
+  role       = aws_iam_role.worker[0].name
   policy_arn = aws_iam_policy.objects.arn
 }
 
 # ---- Operator --------------------------------------------------------------------------------------------------------
 
 resource "aws_iam_role" "operator" {
+  count = local.tasks
+
   name               = "${var.name}-operator"
   description        = "An operator's shell beside the control plane"
   assume_role_policy = data.aws_iam_policy_document.tasks_trust.json
@@ -355,25 +379,32 @@ data "aws_iam_policy_document" "shell" {
 }
 
 resource "aws_iam_role_policy" "operator_shell" {
+  count = local.tasks
+
   name   = "shell"
-  role   = aws_iam_role.operator.name
+  role   = aws_iam_role.operator[0].name
   policy = data.aws_iam_policy_document.shell.json
 }
 
 resource "aws_iam_role_policy_attachment" "operator_machines" {
-  role       = aws_iam_role.operator.name
+  count = local.tasks
+
+  role       = aws_iam_role.operator[0].name
   policy_arn = aws_iam_policy.machines.arn
 }
 
 resource "aws_iam_role_policy_attachment" "operator_objects" {
-  role       = aws_iam_role.operator.name
+  count = local.tasks
+
+  role       = aws_iam_role.operator[0].name
   policy_arn = aws_iam_policy.objects.arn
 }
 
 # ---- Standby ---------------------------------------------------------------------------------------------------------
 
-# For an EC2 instance that carries the control plane on the day its region is gone (docs/region-outage.md). It is made
-# beforehand, since IAM takes changes in one region only, which may be the one that is gone.
+# For an EC2 instance that carries the control plane: always where there are no tasks, and on the day its region is gone
+# (docs/region-outage.md). It is made beforehand, since IAM takes changes in one region only, which may be the one that
+# is gone.
 data "aws_iam_policy_document" "standby_trust" {
   statement {
     actions = ["sts:AssumeRole"]

@@ -38,19 +38,43 @@ variable "bucket_arns" {
   type        = list(string)
 }
 
+variable "tasks" {
+  description = "Make the roles of ECS tasks, too. False where the control plane runs on one server (infra/docker); then the three variables below are not needed."
+  type        = bool
+  default     = true
+}
+
 variable "repository_arn" {
   description = "The ECR repository of the server's image."
   type        = string
+  default     = null
+
+  validation {
+    condition     = !var.tasks || var.repository_arn != null
+    error_message = "repository_arn must be given, unless tasks is false."
+  }
 }
 
 variable "secret_arns" {
   description = "What API, worker and operator need to start: the secrets of the module `secrets`."
   type        = list(string)
+  default     = []
+
+  validation {
+    condition     = !var.tasks || length(var.secret_arns) > 0
+    error_message = "secret_arns must be given, unless tasks is false."
+  }
 }
 
 variable "master_secret_arn" {
   description = "The database master's secret. Only the task that makes database roles reads it."
   type        = string
+  default     = null
+
+  validation {
+    condition     = !var.tasks || var.master_secret_arn != null
+    error_message = "master_secret_arn must be given, unless tasks is false."
+  }
 }
 
 variable "sessions_on_machines" {

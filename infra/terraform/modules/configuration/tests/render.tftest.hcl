@@ -61,6 +61,36 @@ run "lists_are_toml" {
   }
 }
 
+run "the_file_says_the_same" {
+  command = plan
+
+  assert {
+    condition = alltrue([for line in [
+      "provider = \"ec2\"",
+      "deployment = \"acme\"",
+      "orphans = \"terminate\"",
+      "  {region=\"us-west\",aws_region=\"us-west-2\",subnets=[\"subnet-c\"],security_groups=[\"sg-b\"],image_owner=\"self\",image_name=\"insforge-machine-*\",instance_types={nano=[\"t3.small\"]}},",
+      "  {region=\"us-east\",aws_region=\"us-east-1\",bucket=\"acme-objects\"},",
+      "  {region=\"us-east\",instance_type=\"nano\",floor=2,ceiling=20},",
+      "from = \"Acme <no-reply@example.com>\"",
+    ] : contains(split("\n", output.toml), line)])
+    error_message = output.toml
+  }
+}
+
+run "one_server_has_its_own_database" {
+  command = plan
+
+  variables {
+    database = null
+  }
+
+  assert {
+    condition     = !contains(keys(output.environment), "INSFORGE_DATABASE_URL")
+    error_message = "compose.yaml names the database's file; both at once are refused"
+  }
+}
+
 run "no_log_filter_unless_one_is_given" {
   command = plan
 

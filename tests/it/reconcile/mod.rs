@@ -1,7 +1,12 @@
 //! The reconcilers: what happens behind our back is noticed and mended, or told to an operator.
 
+mod doubt;
+mod health;
+mod room;
+
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use cp_domain::DomainError;
 use cp_model::{InstanceType, Machine, MachineId, MachineState, ProjectId, ProjectStatus, Region};
 use cp_provider::sim::{Fault, SimConfig, Verb};
@@ -71,6 +76,17 @@ async fn pooled(app: &App) -> Vec<MachineId> {
         .collect()
 }
 
+/// From when until when the machine ran, oldest first.
+async fn runs_of(app: &App, id: MachineId) -> Vec<(DateTime<Utc>, Option<DateTime<Utc>>)> {
+    sqlx::query_as(
+        "select started_at, stopped_at from machine_runs where machine_id = $1 order by started_at",
+    )
+    .bind(id.0)
+    .fetch_all(&mut app.database.connect().await)
+    .await
+    .expect("runs can be read")
+}
+
 #[tokio::test]
 async fn a_machine_that_stopped_behind_our_back_is_started_again() {
     let (app, partner) = with_pool(0).await;
@@ -82,6 +98,15 @@ async fn a_machine_that_stopped_behind_our_back_is_started_again() {
         (power(&app, id) == Some(Power::Running)).then_some(())
     })
     .await;
+    let runs = eventually("a run of its own for after the crash", SOON, async || {
+        let runs = runs_of(&app, id).await;
+        (runs.len() > 1).then_some(runs)
+    })
+    .await;
+    let [(_, Some(silent_since)), (started_again, None)] = runs[..] else {
+        panic!("{runs:?}")
+    };
+    assert!(silent_since < started_again, "the time between is not paid");
     app.assert_truth().await;
     assert_eq!(app.status_of(project).await, ProjectStatus::Active);
 }
@@ -254,6 +279,7 @@ async fn the_machine_of_a_paused_project_that_runs_is_stopped() {
     .await;
     app.assert_truth().await;
     assert_eq!(app.status_of(project).await, ProjectStatus::Paused);
+    assert!(audited(&app, "machine.stopped_again", own.id).await >= 1);
 }
 
 #[tokio::test]
@@ -320,6 +346,7 @@ async fn a_machine_whose_agent_was_quicker_than_its_record_is_recorded() {
     let _worker = app.start_worker(app.worker_config("heir"));
     app.assert_truth().await;
     assert_eq!(app.sim.launch_effects(id), 1);
+    assert_eq!(audited(&app, "machine.launch_found", id).await, 1);
 }
 
 #[tokio::test]
@@ -431,345 +458,4 @@ async fn audited(app: &App, action: &str, machine: MachineId) -> i64 {
         .fetch_one(&mut app.database.connect().await)
         .await
         .unwrap()
-}
-
-#[tokio::test]
-async fn a_list_without_most_machines_makes_nobody_lost() {
-    let (app, partner) = with_pool(0).await;
-    let mut projects = Vec::new();
-    for _ in 0..5 {
-        projects.push(paused(&partner).await);
-    }
-    app.sim.hide_all(true);
-    let lists = app.sim.calls(Verb::List);
-    eventually("many rounds have seen nothing", SOON, async || {
-        (app.sim.calls(Verb::List) > lists + 8 * Region::ALL.len()).then_some(())
-    })
-    .await;
-    for project in &projects {
-        assert_eq!(app.status_of(*project).await, ProjectStatus::Paused);
-        assert_eq!(machine(&app, *project).await.missing_since, None);
-    }
-    // What asks for one of them itself does not believe it, either.
-    let restoring = projects[0];
-    let path = format!("/{restoring}/restore");
-    let body = serde_json::json!({});
-    let (answer, ()) = tokio::join!(partner.post(&path, &body), async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        app.sim.hide_all(false);
-    });
-    answer.expect(200);
-    app.assert_truth().await;
-    assert_eq!(app.status_of(restoring).await, ProjectStatus::Active);
-}
-
-/// As with an empty database, or another one's.
-#[tokio::test]
-async fn rows_without_most_machines_make_no_orphans() {
-    let (app, partner) = with_pool(0).await;
-    let project = active(&partner).await;
-    let strays: Vec<MachineId> = (0..5).map(|_| MachineId::generate()).collect();
-    for stray in &strays {
-        launch_stray(&app, *stray).await;
-    }
-    let disk = app.sim.leave_behind(Region::UsEast, strays[0]);
-    tokio::time::sleep(app.worker_config("").orphan_grace * 4).await;
-    for stray in &strays {
-        assert!(power(&app, *stray).is_some(), "{stray} was ended");
-    }
-    assert_eq!(app.sim.left_behind(), [disk]);
-    assert_eq!(app.status_of(project).await, ProjectStatus::Active);
-    // Somebody has looked.
-    let _worker = app.start_worker(WorkerConfig {
-        believe_losses: true,
-        ..app.worker_config("believer")
-    });
-    eventually("they are gone", SOON, async || {
-        let mut strays = strays.iter();
-        strays.all(|id| power(&app, *id).is_none()).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_operator_who_knows_that_most_are_gone_is_believed() {
-    let mut app = App::start().await;
-    let partner = app.partner().await;
-    let mut projects = Vec::new();
-    for _ in 0..5 {
-        projects.push(paused(&partner).await);
-    }
-    app.kill_worker();
-    app.sim.hide_all(true);
-    let _worker = app.start_worker(WorkerConfig {
-        believe_losses: true,
-        ..app.worker_config("believer")
-    });
-    for project in &projects {
-        app.wait_for_status(*project, ProjectStatus::Failed).await;
-    }
-}
-
-#[tokio::test]
-async fn a_lost_machine_that_is_seen_again_and_stopped_stays_stopped() {
-    let (app, partner) = with_pool(0).await;
-    let project = paused(&partner).await;
-    app.sim.hide_all(true);
-    app.wait_for_status(project, ProjectStatus::Failed).await;
-    let starts = app.sim.calls(Verb::Start);
-    app.sim.hide_all(false);
-    eventually("it is known again", SOON, async || {
-        (machine(&app, project).await.state != MachineState::Lost).then_some(())
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(machine(&app, project).await.state, MachineState::Stopped);
-    assert_eq!(app.sim.calls(Verb::Start), starts, "it would run unbilled");
-    let failed = app.newest_operation(project).await;
-    app.control_plane
-        .retry_operation(failed.id, false)
-        .await
-        .unwrap();
-    app.wait_for_status(project, ProjectStatus::Active).await;
-    app.assert_truth().await;
-}
-
-#[tokio::test]
-async fn want_of_room_is_waited_for_however_often_it_takes() {
-    let (app, partner) = with_pool(0).await;
-    app.sim.fail_times(Verb::Launch, Fault::Capacity, 12);
-    let project = active(&partner).await;
-    assert_eq!(app.newest_operation(project).await.attempts, 0);
-    partner.pause(&project.to_string()).await.expect(200);
-    app.sim.fail_times(Verb::Start, Fault::Capacity, 12);
-    partner.restore(&project.to_string()).await.expect(200);
-    app.assert_truth().await;
-}
-
-#[tokio::test]
-async fn nobody_pays_for_a_machine_that_waits_for_room() {
-    let (app, partner) = with_pool(0).await;
-    let project = paused(&partner).await;
-    app.sim.fail_times(Verb::Start, Fault::Capacity, 1000);
-    let restoring = tokio::spawn({
-        let (partner, id) = (partner.clone(), project.to_string());
-        async move { partner.restore(&id).await }
-    });
-    eventually("it waits for room", SOON, async || {
-        let error = app.newest_operation(project).await.error?;
-        (error.code == "no_capacity").then_some(())
-    })
-    .await;
-    let open = "select count(*) from machine_runs where stopped_at is null";
-    let mut conn = app.database.connect().await;
-    sqlx::query("update operations set deadline_at = now() where finished_at is null")
-        .execute(&mut conn)
-        .await
-        .unwrap();
-    app.wait_for_status(project, ProjectStatus::Failed).await;
-    restoring.await.unwrap().expect(200);
-    let runs: i64 = sqlx::query_scalar(open).fetch_one(&mut conn).await.unwrap();
-    assert_eq!(runs, 0);
-    assert_eq!(machine(&app, project).await.state, MachineState::Stopped);
-    let starts = app.sim.calls(Verb::Start);
-    tokio::time::sleep(app.worker_config("").reconcile_every * 5).await;
-    assert_eq!(app.sim.calls(Verb::Start), starts, "nobody starts it");
-}
-
-#[tokio::test]
-async fn want_of_room_ends_with_the_deadline_and_says_so() {
-    let (app, partner) = with_pool(0).await;
-    app.sim.fail_times(Verb::Launch, Fault::Capacity, 1000);
-    let begun = tokio::spawn({
-        let partner = partner.clone();
-        async move { partner.begin_project("shop").await }
-    });
-    eventually("it waits for room", SOON, async || {
-        let all = app
-            .control_plane
-            .list_operations(None, None, 1)
-            .await
-            .ok()?;
-        let code = all.first()?.error.as_ref()?.code.clone();
-        (code == "no_capacity").then_some(())
-    })
-    .await;
-    sqlx::query("update operations set deadline_at = now() + interval '2 seconds'")
-        .execute(&mut app.database.connect().await)
-        .await
-        .unwrap();
-    let project = begun.await.unwrap();
-    app.wait_for_status(project, ProjectStatus::Failed).await;
-    let failed = app.newest_operation(project).await;
-    assert_eq!(failed.error.unwrap().code, "no_capacity");
-    assert_eq!(failed.attempts, 0);
-}
-
-#[tokio::test]
-async fn a_warm_machine_that_waited_long_for_its_launch_may_boot_as_long_as_any() {
-    let app = App::start_with(AppOptions {
-        sim: SimConfig {
-            boots_after: Duration::from_secs(2),
-            ..SimConfig::default()
-        },
-        worker: false,
-        ..AppOptions::default()
-    })
-    .await;
-    let plan = app
-        .control_plane
-        .plan_pool("sim", Region::UsEast, InstanceType::Nano, 1, 1)
-        .await
-        .unwrap();
-    sqlx::query("update machines set created_at = now() - interval '1 hour'")
-        .execute(&mut app.database.connect().await)
-        .await
-        .unwrap();
-    let _worker = app.start_worker(WorkerConfig {
-        pool: App::warm_pool(1),
-        ..app.worker_config("late")
-    });
-    assert_eq!(warm(&app, 1).await, plan.launch);
-    assert_eq!(app.sim.calls(Verb::Launch), 1);
-}
-
-#[tokio::test]
-async fn an_ailing_machine_is_stopped_and_started_once() {
-    let (app, partner) = with_pool(0).await;
-    for ailment in [Ailment::Impaired, Ailment::Retiring] {
-        let project = active(&partner).await;
-        let own = machine(&app, project).await;
-        let rest = app.worker_config("main").impaired_grace * 3;
-        tokio::time::sleep(rest).await;
-        let stops = app.sim.calls(Verb::Stop);
-        app.sim.ail(own.provider_ref.as_deref().unwrap(), ailment);
-        eventually("it was stopped and runs again", SOON, async || {
-            let stopped = app.sim.calls(Verb::Stop) > stops;
-            (stopped && power(&app, own.id) == Some(Power::Running)).then_some(())
-        })
-        .await;
-        app.assert_truth().await;
-        assert_eq!(app.status_of(project).await, ProjectStatus::Active);
-        assert_eq!(app.sim.calls(Verb::Stop), stops + 1);
-        assert_eq!(audited(&app, "machine.moved", own.id).await, 1);
-        assert_eq!(audited(&app, "machine.started_again", own.id).await, 1);
-    }
-}
-
-#[tokio::test]
-async fn what_ails_only_for_a_moment_stays_where_it_is() {
-    let mut app = App::start().await;
-    let partner = app.partner().await;
-    let own = machine(&app, active(&partner).await).await;
-    app.kill_worker();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    app.sim
-        .ail(own.provider_ref.as_deref().unwrap(), Ailment::Impaired);
-    let _worker = app.start_worker(WorkerConfig {
-        impaired_grace: Duration::from_hours(1),
-        ..app.worker_config("patient")
-    });
-    let rounds = app.sim.calls(Verb::Ailing);
-    eventually("it was looked at", SOON, async || {
-        (app.sim.calls(Verb::Ailing) > rounds + 4 * Region::ALL.len()).then_some(())
-    })
-    .await;
-    assert_eq!(app.sim.calls(Verb::Stop), 0);
-}
-
-/// Checks fail for what its owner does with a machine, too.
-#[tokio::test]
-async fn what_serves_is_not_moved_for_a_failed_check_but_for_its_retirement() {
-    let mut app = App::start().await;
-    let partner = app.partner().await;
-    let own = machine(&app, active(&partner).await).await;
-    app.kill_worker();
-    let worker = app.worker_config("main");
-    tokio::time::sleep(worker.impaired_grace * 3).await;
-    let reference = own.provider_ref.as_deref().unwrap();
-    app.sim.ail(reference, Ailment::Impaired);
-    let _worker = app.start_worker(WorkerConfig {
-        // Its agent's last word counts for that long.
-        missing_grace: Duration::from_mins(1),
-        ..worker
-    });
-    tokio::time::sleep(app.worker_config("").impaired_grace * 3).await;
-    let rounds = app.sim.calls(Verb::Ailing);
-    eventually("it was looked at", SOON, async || {
-        (app.sim.calls(Verb::Ailing) > rounds + 4 * Region::ALL.len()).then_some(())
-    })
-    .await;
-    assert_eq!(app.sim.calls(Verb::Stop), 0);
-    app.sim.ail(reference, Ailment::Retiring);
-    eventually("it was stopped", SOON, async || {
-        (app.sim.calls(Verb::Stop) == 1).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_ailing_warm_machine_is_replaced() {
-    let (app, _partner) = with_pool(1).await;
-    let [id] = warm(&app, 1).await.try_into().unwrap();
-    let row = app.control_plane.find_machine(id).await.unwrap().unwrap();
-    app.sim.ail(&row.provider_ref.unwrap(), Ailment::Retiring);
-    eventually("another one is warm", SOON, async || {
-        let now = pooled(&app).await;
-        (now.len() == 1 && now[0] != id).then_some(())
-    })
-    .await;
-    eventually("it is gone", SOON, async || {
-        power(&app, id).is_none().then_some(())
-    })
-    .await;
-    assert_eq!(audited(&app, "machine.terminating", id).await, 1);
-}
-
-#[tokio::test]
-async fn disks_are_deleted_once_nobody_can_need_them() {
-    let (app, partner) = with_pool(0).await;
-    let lost = active(&partner).await;
-    let kept = machine(&app, lost).await.id;
-    app.sim.vanish(kept);
-    app.wait_for_status(lost, ProjectStatus::Failed).await;
-    let deleted = active(&partner).await;
-    let gone = machine(&app, deleted).await.id;
-    partner
-        .delete_project(&deleted.to_string())
-        .await
-        .expect(200);
-    app.wait_for_status(deleted, ProjectStatus::Deleted).await;
-    let began = tokio::time::Instant::now();
-    let nobodys = MachineId::generate();
-    let rescue = app.sim.leave_behind(Region::UsEast, kept);
-    app.sim.leave_behind(Region::UsEast, gone);
-    app.sim.leave_behind(Region::UsEast, nobodys);
-    eventually("one is left", SOON, async || {
-        (app.sim.left_behind().len() == 1).then_some(())
-    })
-    .await;
-    let grace = app.worker_config("main").orphan_grace;
-    assert!(began.elapsed() >= grace, "gone after {:?}", began.elapsed());
-    for id in [gone, nobodys] {
-        assert_eq!(audited(&app, "machine.disk_deleted", id).await, 1);
-    }
-    // All that is left of somebody's data.
-    tokio::time::sleep(grace * 2).await;
-    assert_eq!(app.sim.left_behind(), [rescue]);
-}
-
-#[tokio::test]
-async fn disks_are_spared_where_orphans_are() {
-    let app = App::start_with(AppOptions {
-        worker: false,
-        ..AppOptions::default()
-    })
-    .await;
-    let _worker = app.start_worker(WorkerConfig {
-        spare_orphans: true,
-        ..app.worker_config("restored")
-    });
-    let disk = app.sim.leave_behind(Region::UsEast, MachineId::generate());
-    tokio::time::sleep(app.worker_config("").orphan_grace * 4).await;
-    assert_eq!(app.sim.left_behind(), [disk]);
 }
