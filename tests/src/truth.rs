@@ -63,9 +63,9 @@ impl App {
     /// Waits until all agree.
     ///
     /// # Panics
-    /// When they do not within ten seconds; tells every discrepancy that is left.
+    /// When they do not within a minute and a half; tells every discrepancy that is left.
     pub async fn assert_truth(&self) {
-        let until = tokio::time::Instant::now() + Duration::from_secs(10);
+        let until = tokio::time::Instant::now() + crate::PATIENCE;
         loop {
             let wrong = self.discrepancies().await;
             if wrong.is_empty() {

@@ -63,7 +63,10 @@ async fn the_stored_key_wins_over_the_environment() {
 #[tokio::test]
 async fn a_foreign_encryption_key_accepts_no_key_but_serves_health() {
     with_world(async |mut world| {
-        world.start().await;
+        // The first start makes the pair after it serves; asking for it waits until it is stored.
+        let first = world.start().await;
+        let jwks = first.send("GET", "/.well-known/jwks.json", &[], None).await;
+        assert_eq!(jwks.body["keys"].as_array().unwrap().len(), 1);
         let backend = world
             .set("ENCRYPTION_KEY", "another-key-of-at-least-32-characters")
             .start()
