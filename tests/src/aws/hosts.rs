@@ -196,11 +196,15 @@ impl Hosts {
         serde_json::from_value(report).expect("a report")
     }
 
-    fn served_at(&self, address: &str) -> Option<(String, String)> {
+    /// Projects and keys. The networks of two regions have the same addresses, and moto gives them out
+    /// in the same order, so there may be one in each.
+    fn served_at(&self, address: &str) -> Vec<(String, String)> {
         let instances = self.lock();
-        let mut hosts = instances.values();
-        let host = hosts.find(|host| host.runs && host.address == address)?;
-        host.serving.clone()
+        let hosts = instances.values();
+        hosts
+            .filter(|host| host.runs && host.address == address)
+            .filter_map(|host| host.serving.clone())
+            .collect()
     }
 }
 
@@ -217,10 +221,10 @@ fn agent_json(user_data: &str) -> Value {
 }
 
 async fn health(State(hosts): State<Arc<Hosts>>, Path(address): Path<String>) -> Response {
-    match hosts.served_at(&address) {
-        Some(_) => Json(json!({ "status": "ok", "version": "2.3.1" })).into_response(),
-        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    if hosts.served_at(&address).is_empty() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
+    Json(json!({ "status": "ok", "version": "2.3.1" })).into_response()
 }
 
 async fn project_id(
@@ -228,14 +232,16 @@ async fn project_id(
     Path(address): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let Some((project, key)) = hosts.served_at(&address) else {
+    let served = hosts.served_at(&address);
+    if served.is_empty() {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
+    }
     let given = headers
         .get("authorization")
-        .and_then(|value| value.to_str().ok());
-    if given != Some(&format!("Bearer {key}")) {
-        return StatusCode::UNAUTHORIZED.into_response();
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    match served.iter().find(|(_, key)| given == Some(key)) {
+        Some((project, _)) => Json(json!({ "projectId": project })).into_response(),
+        None => StatusCode::UNAUTHORIZED.into_response(),
     }
-    Json(json!({ "projectId": project })).into_response()
 }
