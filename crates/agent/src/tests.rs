@@ -317,6 +317,7 @@ impl Lab {
             release: None,
             database_password: "it's \\ the project's own".to_owned(),
             env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            database_only: false,
         }
     }
 
