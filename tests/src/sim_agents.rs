@@ -210,7 +210,12 @@ impl SimAgents {
     fn obey(&self, machine: MachineId, desired: &DesiredState) -> ReportRequest {
         let mut rolled_back_from = None;
         let mut serving = None;
-        let (state, restarts) = if let Some(backend) = &desired.backend {
+        let (state, restarts) = if let Some(backend) = &desired.backend
+            && backend.database_only
+        {
+            self.sim.serve_nothing(machine);
+            (ObservedState::DatabaseOnly, backend.restarts)
+        } else if let Some(backend) = &desired.backend {
             let key = backend.env["ACCESS_API_KEY"].clone();
             self.sim.serve(machine, backend.project_id, key);
             let wanted = backend.release.as_deref().unwrap_or(NEWEST);

@@ -22,6 +22,7 @@ use crate::config::MachineDir;
 const TOKEN: &str = "agent-token.json";
 const DESIRED: &str = "desired.json";
 const PASSWORD: &str = "database-password";
+const DATABASE_RESTARTS: &str = "database-restarts";
 
 /// The agent's own token, made by it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -132,6 +133,16 @@ pub(crate) fn database_password(dir: &MachineDir) -> io::Result<Option<SecretStr
 
 pub(crate) fn save_database_password(dir: &MachineDir, password: &SecretString) -> io::Result<()> {
     write_private(&dir.file(PASSWORD), password.expose_secret().as_bytes())
+}
+
+/// The desired `restarts` that Postgres was last brought up to; none: no project has run here.
+pub(crate) fn database_restarts(dir: &MachineDir) -> io::Result<Option<i64>> {
+    read_json(&dir.file(DATABASE_RESTARTS))
+}
+
+pub(crate) fn save_database_restarts(dir: &MachineDir, restarts: i64) -> io::Result<()> {
+    let path = dir.file(DATABASE_RESTARTS);
+    write_private(&path, restarts.to_string().as_bytes())
 }
 
 /// None: there is none, or none that can be understood.

@@ -36,6 +36,14 @@ impl Observed {
         }
     }
 
+    pub(crate) fn database_only(generation: i64, restarts: i64) -> Self {
+        Self {
+            state: ObservedState::DatabaseOnly,
+            restarts,
+            ..Self::starting(generation)
+        }
+    }
+
     pub(crate) fn failing(generation: i64, restarts: i64, why: &impl ToString) -> Self {
         Self {
             state: ObservedState::Failing,

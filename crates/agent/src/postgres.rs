@@ -29,7 +29,7 @@ pub(crate) enum PostgresError {
     Cluster(#[from] cp_pg::Error),
     #[error("cannot use the machine's database: {0}")]
     Sql(#[from] sqlx::Error),
-    #[error("cannot keep the database password: {0}")]
+    #[error("cannot keep what is known of the database: {0}")]
     Keep(#[from] std::io::Error),
 }
 
@@ -94,10 +94,81 @@ impl Postgres {
 
     /// Makes the superuser's password what is desired and the database exist.
     pub(crate) async fn adapt(&mut self, desired: &DesiredBackend) -> Result<(), PostgresError> {
+        let mut connection = self.adapt_password(desired).await?;
+        let outcome = create_database(&mut connection, database_of(desired)).await;
+        // Closing politely is a courtesy; the outcome is what counts.
+        let _ = connection.close().await;
+        outcome?;
+        // They are the backend's, which is about to start. Postgres owes none of them.
+        self.note_restarts(desired.restarts)
+    }
+
+    /// As [`Self::adapt`], while somebody restores into it. Restarts it when that is asked for.
+    ///
+    /// Once this was done the database is theirs: they drop it and make it anew, and one that
+    /// we made in between would be in their way.
+    pub(crate) async fn adapt_alone(
+        &mut self,
+        desired: &DesiredBackend,
+    ) -> Result<(), PostgresError> {
+        match keep::database_restarts(&self.dir)? {
+            None => return self.begin_empty(desired).await,
+            Some(known) if known < desired.restarts => {
+                tracing::info!(desired.restarts, "restarting postgres");
+                self.halt().await?;
+                self.pid = None;
+                self.ensure().await?;
+            }
+            Some(_) => {}
+        }
+        let connection = self.adapt_password(desired).await?;
+        let _ = connection.close().await;
+        self.note_restarts(desired.restarts)
+    }
+
+    /// What a release's container has after its first start: the roles, and an empty database
+    /// (contract/project-backend.md section 5.10).
+    async fn begin_empty(&mut self, desired: &DesiredBackend) -> Result<(), PostgresError> {
+        // Nobody's data: no project has had this database, which has the schema of a warm machine.
+        let is_warm = keep::database_password(&self.dir)?.is_none();
+        let mut connection = self.connect_somehow(desired).await?;
+        let outcome = async {
+            if is_warm && database_of(desired) == DATABASE {
+                drop_database(&mut connection, DATABASE).await?;
+            }
+            cp_devbackend::create_roles(&mut connection).await
+        };
+        let outcome = outcome.await;
+        let _ = connection.close().await;
+        outcome?;
+        self.adapt(desired).await
+    }
+
+    /// Gives a connection to the database `postgres`.
+    async fn adapt_password(
+        &mut self,
+        desired: &DesiredBackend,
+    ) -> Result<PgConnection, PostgresError> {
         let wanted = SecretString::from(desired.database_password.as_str());
-        let known = self.password()?;
-        let is_set = known.expose_secret() == wanted.expose_secret();
-        let mut connection = match self.connect(&known).await {
+        let is_set = self.password()?.expose_secret() == wanted.expose_secret();
+        let mut connection = self.connect_somehow(desired).await?;
+        if !is_set {
+            let statement = alter_password(SUPERUSER, &wanted);
+            sqlx::raw_sql(AssertSqlSafe(statement.expose_secret()))
+                .execute(&mut connection)
+                .await?;
+            keep::save_database_password(&self.dir, &wanted)?;
+        }
+        Ok(connection)
+    }
+
+    /// With the password that we know, or the desired one, or by setting that.
+    async fn connect_somehow(
+        &mut self,
+        desired: &DesiredBackend,
+    ) -> Result<PgConnection, PostgresError> {
+        let wanted = SecretString::from(desired.database_password.as_str());
+        Ok(match self.connect(&self.password()?).await {
             Ok(connection) => connection,
             // The note of our last change was lost, or somebody else changed it.
             Err(error) if is_wrong_password(&error) => match self.connect(&wanted).await {
@@ -106,18 +177,14 @@ impl Postgres {
                 Err(error) => return Err(error.into()),
             },
             Err(error) => return Err(error.into()),
-        };
-        if !is_set {
-            let statement = alter_password(SUPERUSER, &wanted);
-            sqlx::raw_sql(AssertSqlSafe(statement.expose_secret()))
-                .execute(&mut connection)
-                .await?;
-            keep::save_database_password(&self.dir, &wanted)?;
+        })
+    }
+
+    fn note_restarts(&self, restarts: i64) -> Result<(), PostgresError> {
+        if keep::database_restarts(&self.dir)? != Some(restarts) {
+            keep::save_database_restarts(&self.dir, restarts)?;
         }
-        let outcome = create_database(&mut connection, database_of(desired)).await;
-        // Closing politely is a courtesy; the outcome is what counts.
-        let _ = connection.close().await;
-        Ok(outcome?)
+        Ok(())
     }
 
     /// A warm machine has its database already when its project comes.
@@ -128,15 +195,17 @@ impl Postgres {
         Ok(outcome?)
     }
 
+    async fn halt(&self) -> Result<(), cp_pg::Error> {
+        let Err(error) = self.cluster.stop(StopMode::Fast, STOP_TIMEOUT).await else {
+            return Ok(());
+        };
+        tracing::warn!(%error, "postgres does not stop; stopping it at once");
+        self.cluster.stop(StopMode::Immediate, STOP_TIMEOUT).await
+    }
+
     pub(crate) async fn stop(&self) {
-        match self.cluster.stop(StopMode::Fast, STOP_TIMEOUT).await {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(%error, "postgres does not stop; stopping it at once");
-                if let Err(error) = self.cluster.stop(StopMode::Immediate, STOP_TIMEOUT).await {
-                    tracing::error!(%error, "postgres does not stop");
-                }
-            }
+        if let Err(error) = self.halt().await {
+            tracing::error!(%error, "postgres does not stop");
         }
         // Without its folder the cluster looks stopped, and is not.
         let Some(pid) = self.pid else { return };
@@ -215,6 +284,15 @@ async fn create_database(connection: &mut PgConnection, name: &str) -> Result<()
             .execute(connection)
             .await?;
     }
+    Ok(())
+}
+
+async fn drop_database(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    let name = quote_identifier(name);
+    let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

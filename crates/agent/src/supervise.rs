@@ -1,5 +1,5 @@
 //! Makes a machine of plain processes match the desired state: Postgres runs, the right backend
-//! runs, or none. One loop: reconcile, then wait until something changed (the desired state, an exit, a failed look).
+//! runs, or none (the machine is warm, or its database is to run alone). One loop: reconcile, then wait until something changed (the desired state, an exit, a failed look).
 
 use std::time::Duration;
 
@@ -105,6 +105,9 @@ impl Supervisor {
         let generation = desired.map_or(0, |desired| desired.generation);
         match desired.and_then(|desired| desired.backend.as_ref()) {
             None => self.stay_warm(generation).await,
+            Some(backend) if backend.database_only => {
+                self.run_database_alone(generation, backend).await
+            }
             Some(backend) => self.serve(generation, backend).await,
         }
     }
@@ -119,6 +122,28 @@ impl Supervisor {
             self.prepared = true;
         }
         self.observed.send_replace(Observed::idle(generation));
+        Ok(())
+    }
+
+    async fn run_database_alone(
+        &mut self,
+        generation: i64,
+        desired: &DesiredBackend,
+    ) -> Result<(), Failure> {
+        let alone = Observed::database_only(generation, desired.restarts);
+        if self.observed.borrow().state != alone.state
+            || self.observed.borrow().restarts != alone.restarts
+        {
+            self.observed.send_replace(Observed {
+                restarts: desired.restarts,
+                ..Observed::starting(generation)
+            });
+        }
+        self.stop_backend().await;
+        // Whatever it has of the schema by now is thrown away, or restored over.
+        self.prepared = false;
+        self.postgres.adapt_alone(desired).await?;
+        self.observed.send_replace(alone);
         Ok(())
     }
 

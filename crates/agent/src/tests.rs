@@ -39,6 +39,7 @@ use crate::{
 };
 
 mod compose;
+mod database_only;
 mod docker;
 mod faults;
 mod machine;
@@ -317,6 +318,7 @@ impl Lab {
             release: None,
             database_password: "it's \\ the project's own".to_owned(),
             env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            database_only: false,
         }
     }
 
@@ -375,6 +377,10 @@ fn processes_with_home(home: &str) -> Vec<u32> {
             String::from_utf8_lossy(&environment).contains(&entry)
         })
         .collect()
+}
+
+fn database_only(generation: i64) -> impl Fn(&ReportRequest) -> bool {
+    move |report| report.state == ObservedState::DatabaseOnly && report.generation == generation
 }
 
 fn serving(generation: i64) -> impl Fn(&ReportRequest) -> bool {

@@ -7,8 +7,8 @@
 //! so that a branch, a merge or a key fix-up written against the real server works here too.
 //! What does not: PostgREST, functions, realtime, storage bytes, payments, compute, cron.
 //!
-//! Called by the agent: [`migrate`] ahead of time on a warm machine, [`run`] as a process of its
-//! own from a hidden subcommand.
+//! Called by the agent: [`migrate`] ahead of time on a warm machine, [`create_roles`] where a
+//! database is to be restored, [`run`] as a process of its own from a hidden subcommand.
 //!
 //! On purpose unlike the real server:
 //! - keys are never printed. The real one writes both keys in clear text to its log on every
@@ -45,7 +45,7 @@ mod usage;
 
 pub use config::{CloudMode, Config, ConfigError};
 pub use error::Error;
-pub use schema::migrate;
+pub use schema::{create_roles, migrate};
 
 use std::{future::Future, net::SocketAddr};
 

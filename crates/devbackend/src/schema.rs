@@ -38,6 +38,14 @@ const ROLES: &str = "
         END IF;
     END $$";
 
+/// The roles that a backend's grants name, in the cluster of this superuser's connection: without
+/// them no dump of one can be restored (contract/project-backend.md section 5.10). Those that are
+/// there stay.
+pub async fn create_roles(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(ROLES).execute(connection).await?;
+    Ok(())
+}
+
 /// Makes the database named in the URL if it is missing, the roles and the schema. The agent
 /// calls it ahead of time on a warm machine. `database_url` is a superuser's.
 pub async fn migrate(database_url: &SecretString) -> Result<(), Error> {
@@ -85,7 +93,7 @@ async fn prepare_cluster(connection: &mut PgConnection, name: &str) -> Result<()
     sqlx::raw_sql("SELECT pg_advisory_lock(hashtext('insforge.devbackend'))")
         .execute(&mut *connection)
         .await?;
-    sqlx::raw_sql(ROLES).execute(&mut *connection).await?;
+    create_roles(connection).await?;
     let exists: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
             .bind(name)

@@ -191,6 +191,7 @@ impl ControlPlane {
             release: project.release.clone(),
             database_password: text(SecretName::DatabasePassword)?,
             env,
+            database_only: false,
         })
     }
 

@@ -72,6 +72,11 @@ pub struct DesiredBackend {
     /// The backend's environment (contract/project-backend.md section 1) but for what the agent
     /// alone knows: `PORT`, `HOST`, `POSTGRES_HOST`, `POSTGRES_PORT`, `DATABASE_URL`.
     pub env: BTreeMap<String, String>,
+    /// Run the database and nothing else of the backend: somebody restores into it
+    /// (contract/project-backend.md section 5.10). While it is so, a grown `restarts` restarts
+    /// Postgres. Left out when false: agents that know nothing of it are told what they always were.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub database_only: bool,
 }
 
 text_enum!(
@@ -83,6 +88,9 @@ text_enum!(
         Starting = "starting",
         /// The backend answered its health endpoint and an authenticated read.
         Serving = "serving",
+        /// As `DesiredBackend::database_only` asks: the project's Postgres answers, with the
+        /// desired password, and nothing else of the backend runs.
+        DatabaseOnly = "database_only",
         /// Could not reach the desired state; `message` says why. It keeps trying, unless it
         /// has rolled back (`ReportRequest::rolled_back_from`).
         Failing = "failing",
@@ -95,7 +103,8 @@ pub struct ReportRequest {
     /// The generation that `state` speaks of.
     pub generation: i64,
     pub state: ObservedState,
-    /// The `restarts` that the running backend was started with.
+    /// The `restarts` that the running backend was started with, or its database, where that runs
+    /// alone.
     #[serde(default)]
     pub restarts: i64,
     /// The version that the backend's health endpoint tells.
@@ -115,4 +124,36 @@ pub struct ReportRequest {
     #[serde(default)]
     pub message: Option<String>,
     pub agent_version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_that_know_no_database_only_are_told_what_they_always_were() {
+        let mut backend = DesiredBackend {
+            project_id: ProjectId::generate(),
+            restarts: 0,
+            release: None,
+            database_password: String::new(),
+            env: BTreeMap::new(),
+            database_only: false,
+        };
+        let told = serde_json::to_value(&backend).unwrap();
+        assert!(told.get("database_only").is_none());
+        assert!(
+            !serde_json::from_value::<DesiredBackend>(told)
+                .unwrap()
+                .database_only
+        );
+
+        backend.database_only = true;
+        let told = serde_json::to_value(&backend).unwrap();
+        assert!(
+            serde_json::from_value::<DesiredBackend>(told)
+                .unwrap()
+                .database_only
+        );
+    }
 }

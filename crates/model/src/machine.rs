@@ -51,7 +51,17 @@ impl Machine {
 
     /// Whether the agent says that its backend serves what is desired now.
     pub fn serves_as_desired(&self) -> bool {
-        self.observed_state == Some(ObservedState::Serving)
+        self.is_as_desired(ObservedState::Serving)
+    }
+
+    /// Whether the agent says that the project's Postgres runs alone, as is desired now, and was
+    /// restarted as often as was asked for: it can be restored into.
+    pub fn runs_database_alone_as_desired(&self) -> bool {
+        self.is_as_desired(ObservedState::DatabaseOnly)
+    }
+
+    fn is_as_desired(&self, state: ObservedState) -> bool {
+        self.observed_state == Some(state)
             && self.observed_generation >= Some(self.desired_generation)
             && self.observed_restarts >= Some(self.restarts)
     }

@@ -176,13 +176,15 @@ impl Hosts {
 
     fn obey(&self, id: &str, desired: &DesiredState) -> ReportRequest {
         let backend = desired.backend.as_ref();
+        let serves = backend.filter(|backend| !backend.database_only);
         if let Some(host) = self.lock().get_mut(id) {
-            host.serving = backend.map(|backend| {
+            host.serving = serves.map(|backend| {
                 let key = backend.env["ACCESS_API_KEY"].clone();
                 (backend.project_id.to_string(), key)
             });
         }
         let state = match backend {
+            Some(backend) if backend.database_only => ObservedState::DatabaseOnly,
             Some(_) => ObservedState::Serving,
             None => ObservedState::Idle,
         };

@@ -141,6 +141,29 @@ impl Docker {
         self.compose(files, &args, b"", self.limits.up).await
     }
 
+    /// Does the database take connections?
+    pub(crate) async fn postgres_answers(
+        &self,
+        files: &Files,
+        superuser: &str,
+    ) -> Result<(), DockerError> {
+        // By TCP, as in its health check.
+        let host = "--host=127.0.0.1";
+        let superuser = format!("--username={superuser}");
+        let args = ["exec", "-T", "postgres", "pg_isready", host, &superuser];
+        self.compose(files, &args, b"", self.limits.call).await
+    }
+
+    /// Stops and removes all but the database. What was only stopped would be started by whoever
+    /// sees to it that what the files name runs.
+    pub(crate) async fn remove_all_but_postgres(&self, files: &Files) -> Result<(), DockerError> {
+        let mut which = files.compose_args();
+        // The function host may run on a machine that has no functions folder any more.
+        which.extend(["--profile", "functions"].map(str::to_owned));
+        let args = ["rm", "--stop", "--force", "insforge", "postgrest", "deno"];
+        self.compose_with(&which, &args, b"", self.limits.up).await
+    }
+
     pub(crate) async fn restart(&self, files: &Files, service: &str) -> Result<(), DockerError> {
         self.compose(files, &["restart", service], b"", self.limits.up)
             .await

@@ -158,6 +158,7 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             memory: Memory(1000),
+            database_only: false,
         }
     }
 

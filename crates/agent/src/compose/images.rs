@@ -38,7 +38,21 @@ impl ImageStore {
         docker: &Docker,
         release: &str,
     ) -> Result<(), DockerError> {
-        for image in self.of(release) {
+        self.ensure_each(docker, self.of(release)).await
+    }
+
+    /// The same for the database, which knows no releases.
+    pub(crate) async fn ensure_database(&mut self, docker: &Docker) -> Result<(), DockerError> {
+        let image = self.names.postgres.clone();
+        self.ensure_each(docker, vec![image]).await
+    }
+
+    async fn ensure_each(
+        &mut self,
+        docker: &Docker,
+        images: Vec<String>,
+    ) -> Result<(), DockerError> {
+        for image in images {
             if self.there.contains(&image) {
                 continue;
             }

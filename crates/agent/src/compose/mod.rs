@@ -19,6 +19,7 @@
 //! | `images` | pulls what is missing, removes what no project of this machine can need any more |
 //! | `supervise` | desired state → running containers → observed state |
 //! | `supervise::start` | its longest step: from what shall run to a backend that serves |
+//! | `supervise::database` | the database alone, while somebody restores into it |
 //! | `failure` | why a machine is not what it shall be |
 //!
 //! In the order of a change, with what a crash at that point leaves: images are pulled (nothing

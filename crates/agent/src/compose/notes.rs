@@ -17,6 +17,7 @@ struct Kept {
     project_id: Option<ProjectId>,
     database_password: Option<String>,
     written: Option<Written>,
+    settled_restarts: Option<i64>,
     served: Option<String>,
     served_before: Option<String>,
     given_up: Option<GivenUp>,
@@ -26,7 +27,7 @@ struct Kept {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Written {
     pub stack: Stack,
-    /// It has served: files and containers are as `stack` says.
+    /// It has served, or its database did alone: files and containers are as `stack` says.
     pub settled: bool,
     /// So many agents began to start it; grows while they are killed over it.
     pub starts: u32,
@@ -81,6 +82,11 @@ impl Notes {
         self.kept.database_password.as_deref()
     }
 
+    /// The count of restarts of what was settled before what is written now.
+    pub(crate) fn settled_restarts(&self) -> Option<i64> {
+        self.kept.settled_restarts
+    }
+
     pub(crate) fn is_settled(&self, stack: &Stack) -> bool {
         let written = self.written();
         written.is_some_and(|written| written.settled && written.stack == *stack)
@@ -102,11 +108,15 @@ impl Notes {
             // The database is initialized with it, if it is not yet.
             kept.database_password
                 .get_or_insert_with(|| stack.database_password.clone());
-            kept.written = Some(Written {
+            let written = Written {
                 stack: stack.clone(),
                 settled: false,
                 starts,
-            });
+            };
+            let before = kept.written.replace(written);
+            if let Some(before) = before.filter(|before| before.settled) {
+                kept.settled_restarts = Some(before.stack.restarts);
+            }
         })
     }
 
@@ -123,7 +133,7 @@ impl Notes {
         self.change(|kept| kept.database_password = Some(password.to_owned()))
     }
 
-    /// What was begun serves.
+    /// What was begun serves, or its database does alone: that says nothing of the release.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
         self.change(|kept| {
             let Some(written) = &mut kept.written else {
@@ -131,6 +141,9 @@ impl Notes {
             };
             written.settled = true;
             written.starts = 0;
+            if written.stack.database_only {
+                return;
+            }
             let release = written.stack.release.clone();
             if kept.served.as_ref() != Some(&release) {
                 kept.served_before = kept.served.replace(release);

@@ -18,6 +18,9 @@ pub(crate) struct Stack {
     pub database_password: String,
     pub env: BTreeMap<String, String>,
     pub memory: Memory,
+    /// Postgres runs, and nothing else.
+    #[serde(default)]
+    pub database_only: bool,
 }
 
 /// What `name` must contain for its value to be a secret; `APP_KEY` is in every address.
@@ -34,6 +37,7 @@ impl Stack {
             database_password: desired.database_password.clone(),
             env,
             memory,
+            database_only: desired.database_only,
         }
     }
 

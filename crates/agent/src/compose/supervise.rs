@@ -2,6 +2,7 @@
 //! then wait until something changed. What it finds is its own and docker's memory of an earlier
 //! agent's work, so each step first looks whether it is done.
 
+mod database;
 mod start;
 
 use std::{convert::Infallible, io, time::Duration};
@@ -52,8 +53,8 @@ pub(crate) struct Supervisor {
     observed: watch::Sender<Observed>,
     /// Nothing of another project is on this machine.
     is_clean: bool,
-    /// What is looked at from time to time.
-    serving: Option<DesiredBackend>,
+    /// What is looked at from time to time: a backend that serves, or its database alone.
+    reached: Option<DesiredBackend>,
     /// What this agent has noted as begun.
     begun: Option<Stack>,
     /// A look at it failed for too long: `docker compose up` alone would change nothing.
@@ -84,7 +85,7 @@ impl Supervisor {
             desired,
             observed,
             is_clean: false,
-            serving: None,
+            reached: None,
             begun: None,
             must_restart: false,
             tidied: None,
@@ -123,12 +124,19 @@ impl Supervisor {
     }
 
     async fn reconcile(&mut self, desired: Option<&DesiredState>) -> Result<(), Failure> {
-        self.serving = None;
+        self.reached = None;
         match desired {
             Some(DesiredState {
                 generation,
                 backend: Some(backend),
-            }) => self.serve(*generation, backend).await,
+            }) => {
+                self.refuse_data_of_others(backend)?;
+                if backend.database_only {
+                    self.run_database_alone(*generation, backend).await
+                } else {
+                    self.serve(*generation, backend).await
+                }
+            }
             // A machine that has not been told yet, or whose note of it was lost.
             None if self.notes.project_id().is_some() => {
                 self.observe(Observed {
@@ -186,18 +194,26 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn serve(&mut self, generation: i64, desired: &DesiredBackend) -> Result<(), Failure> {
-        if let Some(held) = self.notes.project_id()
-            && held != desired.project_id
-        {
-            return Err(Failure::HoldsData(held));
+    fn refuse_data_of_others(&self, desired: &DesiredBackend) -> Result<(), Failure> {
+        match self.notes.project_id() {
+            Some(held) if held != desired.project_id => Err(Failure::HoldsData(held)),
+            _ => Ok(()),
         }
+    }
+
+    /// What shall run, of which release. From here on docker's words leave without its secrets.
+    fn choose(&mut self, desired: &DesiredBackend) -> (Target, Stack) {
+        let target = release::choose(desired, &self.config.release, &self.notes);
+        let written = self.notes.written().map(|written| written.stack.memory);
+        let memory = self.memory.or_before(written);
+        let stack = Stack::new(desired, &target.release, memory);
+        self.docker.hide(&stack.secrets());
+        (target, stack)
+    }
+
+    async fn serve(&mut self, generation: i64, desired: &DesiredBackend) -> Result<(), Failure> {
         loop {
-            let target = release::choose(desired, &self.config.release, &self.notes);
-            let written = self.notes.written().map(|written| written.stack.memory);
-            let memory = self.memory.or_before(written);
-            let stack = Stack::new(desired, &target.release, memory);
-            self.docker.hide(&stack.secrets());
+            let (target, stack) = self.choose(desired);
             let is_rollback = target.in_place_of.is_some();
             let failure = match self
                 .bring_up(generation, desired, &stack, is_rollback)
@@ -208,7 +224,7 @@ impl Supervisor {
                     if !is_rollback {
                         self.notes.forget_given_up()?;
                     }
-                    self.serving = Some(desired.clone());
+                    self.reached = Some(desired.clone());
                     self.observe(serving(generation, desired, target, version));
                     return Ok(());
                 }
@@ -242,7 +258,7 @@ impl Supervisor {
     }
 
     async fn until_something_changes(&mut self) {
-        let Some(serving) = self.serving.clone() else {
+        let Some(reached) = self.reached.clone() else {
             tokio::select! {
                 _ = self.desired.changed() => {}
                 () = sleep(WARM_LOOK) => {}
@@ -251,7 +267,7 @@ impl Supervisor {
         };
         let mut newer = self.desired.clone();
         tokio::select! {
-            () = self.tidy() => {}
+            () = self.see_to_images(&reached) => {}
             _ = newer.changed() => return,
         }
         let mut failed_looks = 0;
@@ -264,21 +280,31 @@ impl Supervisor {
                 _ = self.desired.changed() => return,
                 () = sleep(pause) => {}
             }
-            match self.look(&serving).await {
-                Ok(_) => failed_looks = 0,
+            match self.look_at(&reached).await {
+                Ok(()) => failed_looks = 0,
                 Err(error) => {
                     failed_looks += 1;
-                    tracing::warn!(%error, failed_looks, "the backend does not serve");
+                    tracing::warn!(%error, failed_looks, "what was reached is not there any more");
                 }
             }
         }
-        self.must_restart = true;
+        // A database is left to docker: it may be recovering.
+        self.must_restart = !reached.database_only;
         self.observed.send_modify(|observed| {
             *observed = Observed {
                 restarts: observed.restarts,
                 ..Observed::starting(observed.generation)
             };
         });
+    }
+
+    /// What can be done about them while all is well.
+    async fn see_to_images(&mut self, reached: &DesiredBackend) {
+        if reached.database_only {
+            self.fetch_the_rest().await;
+        } else {
+            self.tidy().await;
+        }
     }
 
     /// Once a release serves, those before the one before it go.
@@ -293,6 +319,15 @@ impl Supervisor {
         releases.extend(self.notes.served_before());
         self.images.keep_only(&self.docker, &releases).await;
         self.tidied = Some(served.to_owned());
+    }
+
+    /// The backend, or its database where that runs alone; else why not.
+    async fn look_at(&self, reached: &DesiredBackend) -> Result<(), String> {
+        if reached.database_only {
+            return self.look_at_database().await.map_err(|why| why.to_string());
+        }
+        let looked = self.look(reached).await;
+        looked.map(drop).map_err(|why| why.to_string())
     }
 
     async fn look(&self, desired: &DesiredBackend) -> Result<Option<String>, NotServing> {

@@ -146,6 +146,13 @@ pub(super) struct State {
     pub database_password: Option<String>,
     /// The releases of servers that were started, in order.
     pub started: Vec<String>,
+    /// How often Postgres was started.
+    pub postgres_starts: usize,
+    /// It takes no connections, and its container is unhealthy.
+    pub postgres_hangs: bool,
+    /// What the container of Postgres was made from; none: there is none.
+    postgres: Option<BTreeMap<String, String>>,
+    /// The other containers.
     stack: Option<Stack>,
     /// What happens at which call of a name, counted from 0.
     pub faults: BTreeMap<(String, usize), Fault>,
@@ -168,7 +175,7 @@ impl State {
     }
 }
 
-/// The containers.
+/// All containers but Postgres's.
 struct Stack {
     machine: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
@@ -243,7 +250,11 @@ impl Daemon {
 
     /// The machine goes down and comes up: docker starts its containers as they were.
     pub(super) async fn reboot(&self) {
-        let was = self.state().stack.take();
+        let was = {
+            let mut state = self.state();
+            state.postgres_starts += usize::from(state.postgres.is_some());
+            state.stack.take()
+        };
         let Some(mut was) = was else { return };
         if let Some(server) = was.server.take() {
             server.abort();
@@ -356,18 +367,34 @@ impl Daemon {
                 let owners = state.volumes.values().map(|owner| format!("{owner}\n"));
                 Answer::says(owners.collect::<String>())
             }
+            ["ps"] if self.state().postgres.is_some() && self.state().stack.is_none() => {
+                Answer::says("insforge-postgres-1: Up 2 seconds\n")
+            }
             ["ps"] => match self.state().stack.as_ref().map(|stack| &stack.server) {
                 None => Answer::says(""),
                 Some(None) => Answer::says("insforge-insforge-1: Restarting (1) 2 seconds ago\n"),
                 Some(_) => Answer::says("insforge-insforge-1: Up 2 seconds\n"),
             },
             ["compose", "up"] => self.up(call).await,
-            // The database runs as soon as its volume is there.
-            ["compose", "up", "postgres"] => Answer::says(""),
+            ["compose", "up", "postgres"] => self.up_postgres(call),
             ["compose", "exec", "postgres", "psql", ..] => self.psql(&call.input),
+            ["compose", "exec", "postgres", "pg_isready"] => {
+                let state = self.state();
+                match state.postgres {
+                    Some(_) if !state.postgres_hangs => Answer::says("accepting connections\n"),
+                    _ => Answer::fails("127.0.0.1:5432 - no response"),
+                }
+            }
             ["compose", "restart", "insforge"] => self.restart().await,
-            ["compose", "down"] => {
+            ["compose", "restart", "postgres"] => self.restart_postgres(),
+            ["compose", "rm", "insforge", "postgrest", "deno"] => {
                 self.state().stack = None;
+                Answer::says("")
+            }
+            ["compose", "down"] => {
+                let mut state = self.state();
+                state.stack = None;
+                state.postgres = None;
                 Answer::says("")
             }
             _ => panic!("the stand-in for docker does not know {call:?}"),
@@ -384,36 +411,26 @@ impl Daemon {
     }
 
     async fn up(&self, call: &Call) -> Answer {
-        let machine = fs::read_to_string(call.option("--env-file")[0]).unwrap();
-        let machine: BTreeMap<String, String> = machine
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let [compose, environment] = call.option("--file")[..] else {
-            panic!("{call:?}");
-        };
-        assert!(fs::read_to_string(compose).unwrap().contains("services:"));
-        let environment: Value =
-            serde_json::from_str(&fs::read_to_string(environment).unwrap()).unwrap();
-        let env = &environment["services"]["insforge"]["environment"];
-        let env: BTreeMap<String, String> = serde_json::from_value(env.clone()).unwrap();
-        let env: BTreeMap<_, _> = env
-            .into_iter()
-            .map(|(name, value)| (name, value.replace("$$", "$")))
-            .collect();
-        assert_eq!(machine["PORT"], self.port.to_string());
+        let files = Files::read(call);
+        assert_eq!(files.machine["PORT"], self.port.to_string());
+        if !self
+            .state()
+            .images
+            .contains(&files.machine["INSFORGE_IMAGE"])
+        {
+            return Answer::fails("No such image");
+        }
+        let postgres = self.up_postgres(call);
+        if postgres.code != 0 {
+            return postgres;
+        }
+        let Files {
+            machine, server, ..
+        } = files;
         {
             let mut state = self.state();
-            if !state.images.contains(&machine["INSFORGE_IMAGE"]) {
-                return Answer::fails("No such image");
-            }
-            let volume = format!("{}-{}-postgres", machine["STACK"], machine["PROJECT_ID"]);
-            state.volumes.insert(volume, machine["PROJECT_ID"].clone());
-            let password = env["POSTGRES_PASSWORD"].clone();
-            state.database_password.get_or_insert(password);
             let same = state.stack.as_ref().is_some_and(|stack| {
-                stack.env == env
+                stack.env == server
                     && ["INSFORGE_IMAGE", "RESTARTS"]
                         .iter()
                         .all(|name| stack.machine[*name] == machine[*name])
@@ -423,7 +440,44 @@ impl Daemon {
             }
             state.stack = None;
         }
-        self.start(machine, env, false).await;
+        self.start(machine, server, false).await;
+        Answer::says("")
+    }
+
+    /// Its container is made anew when what it is made from has changed. Its volume stays.
+    fn up_postgres(&self, call: &Call) -> Answer {
+        let Files {
+            machine, postgres, ..
+        } = Files::read(call);
+        let mut state = self.state();
+        if !state.images.contains(&machine["POSTGRES_IMAGE"]) {
+            return Answer::fails("No such image");
+        }
+        let volume = format!("{}-{}-postgres", machine["STACK"], machine["PROJECT_ID"]);
+        state.volumes.insert(volume, machine["PROJECT_ID"].clone());
+        let password = postgres["POSTGRES_PASSWORD"].clone();
+        state.database_password.get_or_insert(password);
+        let made_from: BTreeMap<_, _> = ["POSTGRES_IMAGE", "PROJECT_ID", "MEMORY_MIB"]
+            .map(|name| (name.to_owned(), machine[name].clone()))
+            .into_iter()
+            .chain(postgres)
+            .collect();
+        if state.postgres.as_ref() != Some(&made_from) {
+            state.postgres = Some(made_from);
+            state.postgres_starts += 1;
+        }
+        if state.postgres_hangs {
+            return Answer::fails("container insforge-postgres-1 is unhealthy");
+        }
+        Answer::says("")
+    }
+
+    fn restart_postgres(&self) -> Answer {
+        let mut state = self.state();
+        if state.postgres.is_none() {
+            return Answer::fails("no container to restart");
+        }
+        state.postgres_starts += 1;
         Answer::says("")
     }
 
@@ -477,6 +531,42 @@ impl Daemon {
             }));
         }
         self.state().stack = Some(stack);
+    }
+}
+
+/// What docker compose reads.
+struct Files {
+    machine: BTreeMap<String, String>,
+    server: BTreeMap<String, String>,
+    postgres: BTreeMap<String, String>,
+}
+
+impl Files {
+    fn read(call: &Call) -> Self {
+        let machine = fs::read_to_string(call.option("--env-file")[0]).unwrap();
+        let machine = machine
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let [compose, environment] = call.option("--file")[..] else {
+            panic!("{call:?}");
+        };
+        assert!(fs::read_to_string(compose).unwrap().contains("services:"));
+        let environment: Value =
+            serde_json::from_str(&fs::read_to_string(environment).unwrap()).unwrap();
+        let of = |service: &str| -> BTreeMap<String, String> {
+            let env = environment["services"][service]["environment"].clone();
+            let env: BTreeMap<String, String> = serde_json::from_value(env).unwrap();
+            env.into_iter()
+                .map(|(name, value)| (name, value.replace("$$", "$")))
+                .collect()
+        };
+        Self {
+            machine,
+            server: of("insforge"),
+            postgres: of("postgres"),
+        }
     }
 }
 

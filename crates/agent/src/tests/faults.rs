@@ -117,6 +117,14 @@ fn numbered(calls: Vec<String>) -> Vec<(String, usize)> {
     calls.into_iter().map(number).collect()
 }
 
+/// Plays a life for each call and each fault.
+pub(super) async fn enumerate_faults<Life>(calls: Vec<String>, life: fn(Machine) -> Life)
+where
+    Life: Future<Output = ()> + Send + 'static,
+{
+    enumerate(numbered(calls), life).await;
+}
+
 /// Plays a life for each call and each fault. Prints the table.
 async fn enumerate<Life>(calls: Vec<(String, usize)>, life: fn(Machine) -> Life)
 where

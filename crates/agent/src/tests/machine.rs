@@ -156,6 +156,23 @@ impl Machine {
         self.control.until(0, serving(generation)).await
     }
 
+    /// Waits until the database runs alone, as was last asked for.
+    pub(super) async fn until_database_only(
+        &self,
+        release: Option<&str>,
+        restarts: i64,
+    ) -> ReportRequest {
+        let generation = self.want_database_only(release, restarts);
+        self.control.until(0, database_only(generation)).await
+    }
+
+    pub(super) fn want_database_only(&self, release: Option<&str>, restarts: i64) -> i64 {
+        self.control.want(Some(DesiredBackend {
+            database_only: true,
+            ..self.backend(release, restarts)
+        }))
+    }
+
     pub(super) async fn until_failing(&self, generation: i64) -> ReportRequest {
         self.control
             .until(0, |report| {

@@ -55,6 +55,9 @@ pub struct AgentDesiredBackend {
     release: Option<String>,
     database_password: String,
     env: BTreeMap<String, String>,
+    /// Run the database alone; left out when false.
+    #[schema(required = false)]
+    database_only: bool,
 }
 
 /// What the agent sees.
@@ -64,7 +67,7 @@ pub struct AgentReportRequest {
     generation: i64,
     #[schema(schema_with = schema::observed_state)]
     state: String,
-    /// The `restarts` that the running backend was started with.
+    /// The `restarts` that the running backend, or its database alone, was started with.
     #[schema(required = false)]
     restarts: i64,
     backend_version: Option<String>,
@@ -110,6 +113,8 @@ mod tests {
             release: None,
             database_password: String::new(),
             env: BTreeMap::new(),
+            // False is left out.
+            database_only: true,
         };
         assert_same_fields::<AgentRegisterRequest>(RegisterRequest {
             machine_id,

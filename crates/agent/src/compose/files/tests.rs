@@ -55,6 +55,7 @@ impl Lab {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             memory: Memory(2000),
+            database_only: false,
         };
         Self {
             files: Files::new(&machine, 7130, &config),

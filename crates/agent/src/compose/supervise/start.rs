@@ -87,7 +87,7 @@ impl Supervisor {
 
     /// Notes, once per agent, that the stack is about to be started. Refuses a new release over
     /// which too many agents were killed.
-    fn begin(&mut self, stack: &Stack) -> Result<(), Failure> {
+    pub(super) fn begin(&mut self, stack: &Stack) -> Result<(), Failure> {
         let is_noted = self
             .notes
             .written()
@@ -95,7 +95,9 @@ impl Supervisor {
         if is_noted && self.begun.as_ref() == Some(stack) {
             return Ok(());
         }
-        if self.notes.starts(stack) >= MOST_STARTS && self.served_other_than(&stack.release) {
+        // What a database does tells nothing of the release.
+        let is_release = !stack.database_only && self.served_other_than(&stack.release);
+        if self.notes.starts(stack) >= MOST_STARTS && is_release {
             return Err(Failure::Release(ReleaseFailure::NeverLived));
         }
         self.notes.begin(stack)?;
@@ -178,7 +180,7 @@ impl Supervisor {
     }
 
     /// The image sets a password at its first start only.
-    async fn adapt_password(&mut self, stack: &Stack) -> Result<(), Failure> {
+    pub(super) async fn adapt_password(&mut self, stack: &Stack) -> Result<(), Failure> {
         let wanted = &stack.database_password;
         if self.notes.database_password() == Some(wanted) {
             return Ok(());
