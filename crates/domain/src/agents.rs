@@ -12,7 +12,7 @@ use cp_model::agent_protocol::{
 };
 use cp_model::{FieldError, Machine, MachineId, Project};
 use cp_storage::notifications::Topic;
-use cp_storage::{PgConnection, StorageError, machines, operations, projects, wakeups};
+use cp_storage::{PgConnection, StorageError, branches, machines, operations, projects, wakeups};
 use cp_tokens::secret::{OpaqueSecret, SecretKind, constant_time_eq};
 use tokio::time::Instant;
 
@@ -144,6 +144,15 @@ impl ControlPlane {
         })
     }
 
+    /// Whether the project's backend may run. A branch's may not before its database was restored.
+    async fn serves(&self, conn: &mut PgConnection, project: &Project) -> DomainResult<bool> {
+        if project.parent_id.is_none() {
+            return Ok(true);
+        }
+        let branch = branches::find_branch(conn, project.id).await?;
+        Ok(branch.is_none_or(|branch| branch.serves))
+    }
+
     /// The environment contract, but for what only the agent knows
     /// (contract/project-backend.md sections 1.1 and 1.2).
     async fn build_backend(
@@ -191,7 +200,7 @@ impl ControlPlane {
             release: project.release.clone(),
             database_password: text(SecretName::DatabasePassword)?,
             env,
-            database_only: false,
+            database_only: !self.serves(conn, project).await?,
         })
     }
 

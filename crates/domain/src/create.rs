@@ -1,8 +1,9 @@
 //! Making projects: `sync-project` for people, `sync-embedded-project` for partners.
 
+use cp_model::catalogue::DEFAULT_VOLUME_GIB;
 use cp_model::{
-    InstanceType, OperationId, OperationKind, OrganizationId, Plan, ProjectId, Region, UserId,
-    field,
+    InstanceType, MachineSize, OperationId, OperationKind, OrganizationId, Plan, ProjectId, Region,
+    UserId, field,
 };
 use cp_storage::operations::NewOperation;
 use cp_storage::projects::NewProject;
@@ -151,11 +152,15 @@ impl ControlPlane {
             organization_id: organization,
             partner_id: Some(&by.partner.id),
             user_id: user,
+            parent_id: None,
             external_id: request.external_id.as_deref(),
             name: &request.name,
             app_key: &app_key,
             region: request.region,
-            instance_type: request.instance_type,
+            size: MachineSize {
+                instance_type: request.instance_type,
+                volume_gib: DEFAULT_VOLUME_GIB,
+            },
             metadata: metadata.as_ref(),
             now,
         };

@@ -3,6 +3,7 @@
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, ProjectStatus};
 use cp_storage::StorageError;
 
+use crate::branches::BranchError;
 use crate::oauth::OAuthError;
 use crate::reads::ProjectAccess;
 
@@ -12,6 +13,7 @@ pub type DomainResult<T> = Result<T, DomainError>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thing {
     Project,
+    Branch,
     User,
     Operation,
     Machine,
@@ -32,6 +34,7 @@ impl Thing {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Project => "project",
+            Self::Branch => "branch",
             Self::User => "user",
             Self::Operation => "operation",
             Self::Machine => "machine",
@@ -101,6 +104,8 @@ pub enum DomainError {
     ExpiredLink,
     #[error(transparent)]
     OAuth(#[from] OAuthError),
+    #[error(transparent)]
+    Branch(#[from] BranchError),
     /// An operator's verb that does not fit the state of things; says what to do.
     #[error("{0}")]
     Conflict(String),

@@ -3,7 +3,7 @@
 
 use chrono::{Months, TimeDelta};
 use cp_storage::retention::{self, BATCH};
-use cp_storage::wakeups;
+use cp_storage::{branch_comparisons, wakeups};
 
 use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys, oauth, people};
 
@@ -56,6 +56,8 @@ impl ControlPlane {
         while retention::delete_done_webhook_events(&mut conn, events_before).await? >= BATCH {}
         let crossings_before = (now - CROSSINGS_KEPT).date_naive();
         retention::delete_usage_limit_crossings(&mut conn, crossings_before).await?;
+        let comparisons_before = now - crate::merges::COMPARISONS_KEPT;
+        while branch_comparisons::delete_ended(&mut conn, comparisons_before).await? >= BATCH {}
         let codes_before = now - CODES_KEPT;
         while retention::delete_authorization_codes(&mut conn, codes_before).await? >= BATCH {}
         while retention::delete_device_codes(&mut conn, codes_before).await? >= BATCH {}

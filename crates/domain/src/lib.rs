@@ -6,6 +6,7 @@ mod accounts;
 mod agents;
 mod audit;
 mod authorize;
+mod branches;
 mod context;
 mod create;
 mod errors;
@@ -15,6 +16,7 @@ mod idempotency;
 mod keys;
 mod lifecycle;
 pub mod machines;
+mod merges;
 pub mod oauth;
 pub mod operations;
 mod partners;
@@ -35,6 +37,10 @@ use cp_tokens::keyring::RotationPolicy;
 use cp_tokens::sealing::Sealer;
 
 pub use authorize::Authorization;
+pub use branches::{
+    BranchCaller, BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, Resolutions,
+    parent_away,
+};
 pub use context::{
     Caller, Credential, IdempotentRequest, PartnerCaller, Profile, UserCaller, fingerprint,
 };
@@ -43,6 +49,7 @@ pub use errors::{DomainError, DomainResult, Thing};
 pub use idempotency::{Begun, Effect, StoredAnswer};
 pub use keys::{PublishedJwks, SigningKeySummary};
 pub use lifecycle::Upgrade;
+pub use merges::{Comparison, MergeOutcome};
 pub use partners::{NewPartner, PartnerCredentials};
 pub use rate_limit::RateLimit;
 pub use reads::{Access, OperationSummary, Page, ProjectAccess, ProjectView};
@@ -60,6 +67,7 @@ pub struct Settings {
     /// Wrong secrets that one address may send in a minute.
     pub auth_failures_per_minute: u32,
     pub rotation: RotationPolicy,
+    pub branches: BranchLimits,
     /// Webhooks may be on this computer and in private networks, there by http, too. For `dev` and
     /// tests: whoever sets a webhook could reach what only we can reach.
     pub allow_http_webhooks: bool,
@@ -73,6 +81,7 @@ impl Settings {
             completion_wait: Duration::from_mins(1),
             auth_failures_per_minute: 30,
             rotation: RotationPolicy::default(),
+            branches: BranchLimits::default(),
             allow_http_webhooks: false,
         }
     }

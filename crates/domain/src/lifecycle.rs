@@ -2,7 +2,7 @@
 
 use cp_model::catalogue::MAX_VOLUME_GIB;
 use cp_model::{
-    Failure, FieldError, FieldResult, InstanceType, MachineSize, OperationKind, Project, ProjectId,
+    Failure, FieldError, FieldResult, InstanceType, MachineSize, OperationId, OperationKind, Project, ProjectId,
     ProjectStatus, UpgradePlan, field,
 };
 use cp_storage::{PgConnection, StorageError, accounts, machines, operations, projects};
@@ -167,8 +167,9 @@ impl ControlPlane {
                 self.check_plan(&mut tx, by, user, organization, plan)
                     .await?;
             }
-            self.enter(&mut tx, &project, kind.transitional_status())
-                .await?;
+            if let Some(status) = kind.transitional_status() {
+                self.enter(&mut tx, &project, status).await?;
+            }
             if let Change::Restart {
                 release: Some(release),
             } = change
@@ -205,32 +206,41 @@ impl ControlPlane {
         let mut tx = self.db().begin().await?;
         self.take_key(&mut tx, partner, key).await?;
         let project = self.lock_own_project(&mut tx, by, id).await?;
-        if let Some(running) = operations::find_in_flight(&mut tx, id).await? {
-            let reason = Failure::new("project_deleted", "the project was deleted while this ran");
-            operations::mark_cancelled(&mut tx, running.id, &reason, self.now()).await?;
-        }
-        self.enter(&mut tx, &project, ProjectStatus::Deleting)
+        let request_id = by.caller.request_id.as_str();
+        self.begin_delete(&mut tx, &project, &by.actor(), request_id)
             .await?;
-        if let Some(machine) = machines::find_project_machine(&mut tx, id).await? {
-            // The agent stops the backend at once: terminating a machine may take minutes.
-            machines::bump_desired(&mut tx, machine.id).await?;
-        }
-        let (kind, actor) = (OperationKind::Delete, by.actor());
-        self.begin_operation(
-            &mut tx,
-            id,
-            kind,
-            &actor,
-            by.caller.request_id.as_str(),
-            json!({}),
-        )
-        .await?;
-        self.audit_project(&mut tx, by, audit_action(kind), id)
-            .await?;
+        let action = audit_action(OperationKind::Delete);
+        self.audit_project(&mut tx, by, action, id).await?;
         let effect = Effect::Project(id);
         self.note_effect(&mut tx, partner, key, effect).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(effect)
+    }
+
+    /// Ends access to a project, and to its branches, and begins to reclaim what they had. The caller has
+    /// locked the project.
+    pub(crate) async fn begin_delete(
+        &self,
+        conn: &mut PgConnection,
+        project: &Project,
+        actor: &str,
+        request_id: &str,
+    ) -> DomainResult<OperationId> {
+        let id = project.id;
+        self.delete_branches_of(conn, project, actor, request_id)
+            .await?;
+        if let Some(running) = operations::find_in_flight(conn, id).await? {
+            let reason = Failure::new("project_deleted", "the project was deleted while this ran");
+            operations::mark_cancelled(conn, running.id, &reason, self.now()).await?;
+        }
+        self.enter(conn, project, ProjectStatus::Deleting).await?;
+        if let Some(machine) = machines::find_project_machine(conn, id).await? {
+            // The agent stops the backend at once: terminating a machine may take minutes.
+            machines::bump_desired(conn, machine.id).await?;
+        }
+        let kind = OperationKind::Delete;
+        self.begin_operation(conn, id, kind, actor, request_id, json!({}))
+            .await
     }
 
     async fn lock_own_project(
@@ -284,6 +294,9 @@ const fn past_tense(kind: OperationKind) -> &'static str {
         OperationKind::Upgrade => "upgraded",
         OperationKind::Delete => "deleted",
         OperationKind::Rebuild => "rebuilt",
+        OperationKind::CreateBranch => "branched",
+        OperationKind::ResetBranch => "reset",
+        OperationKind::MergeBranch => "merged",
     }
 }
 
@@ -296,5 +309,8 @@ const fn audit_action(kind: OperationKind) -> &'static str {
         OperationKind::Upgrade => "project.upgraded",
         OperationKind::Delete => "project.deleted",
         OperationKind::Rebuild => "project.rebuilt",
+        OperationKind::CreateBranch => "branch.created",
+        OperationKind::ResetBranch => "branch.reset",
+        OperationKind::MergeBranch => "branch.merged",
     }
 }

@@ -19,6 +19,7 @@ use cp_storage::{
 };
 use serde_json::{Value, json};
 
+use crate::branches::BranchEnd;
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// The failure code of a machine that is gone with its disk.
@@ -179,8 +180,17 @@ impl ControlPlane {
         let now = self.now();
         let mut tx = self.begin_under(lease).await?;
         let project = lock(&mut tx, lease.project).await?;
-        self.enter(&mut tx, &project, lease.kind.final_status())
-            .await?;
+        let branch_end = match turned_back {
+            None => BranchEnd::Succeeded,
+            Some(_) => BranchEnd::TurnedBack,
+        };
+        if !self
+            .settle_branch(&mut tx, &project, lease.kind, branch_end)
+            .await?
+        {
+            self.enter(&mut tx, &project, lease.kind.final_status())
+                .await?;
+        }
         if lease.kind == OperationKind::Delete {
             project_secrets::delete_secrets(&mut tx, project.id).await?;
         }
@@ -219,7 +229,6 @@ impl ControlPlane {
         let now = self.now();
         let mut tx = self.begin_under(lease).await?;
         let project = lock(&mut tx, lease.project).await?;
-        self.fail_project(&mut tx, &project, failure).await?;
         let done = OperationState::Failed;
         held(
             operations::mark_finished(
@@ -232,6 +241,8 @@ impl ControlPlane {
             )
             .await?,
         )?;
+        self.settle_failed(&mut tx, &project, lease.kind, failure)
+            .await?;
         let action = format!("{}.failed", lease.kind);
         let details = json!({ "code": failure.code });
         self.audit_operation(
@@ -244,6 +255,22 @@ impl ControlPlane {
         )
         .await?;
         commit(tx).await
+    }
+
+    /// What an operation that has failed leaves behind: a failed project, unless its branch has it
+    /// otherwise.
+    async fn settle_failed(
+        &self,
+        conn: &mut PgConnection,
+        project: &Project,
+        kind: OperationKind,
+        failure: &Failure,
+    ) -> DomainResult<()> {
+        let end = BranchEnd::Failed;
+        if self.settle_branch(conn, project, kind, end).await? {
+            return Ok(());
+        }
+        self.fail_project(conn, project, failure).await
     }
 
     async fn fail_project(
@@ -295,7 +322,8 @@ impl ControlPlane {
             let mut tx = self.db().begin().await?;
             let project = lock(&mut tx, operation.project_id).await?;
             if operations::mark_expired(&mut tx, operation.id, &failure, self.now()).await? {
-                self.fail_project(&mut tx, &project, &failure).await?;
+                self.settle_failed(&mut tx, &project, operation.kind, &failure)
+                    .await?;
                 let action = format!("{}.failed", operation.kind);
                 let details = json!({ "code": failure.code });
                 self.audit_operation(&mut tx, "system", &action, operation.id, &project, details)
@@ -398,8 +426,7 @@ impl ControlPlane {
                 _ if came_back => OperationKind::Restore,
                 kind => kind,
             };
-            self.enter(&mut tx, &project, kind.transitional_status())
-                .await?;
+            self.reenter(&mut tx, &project, kind).await?;
             // Another one of the same kind has the same to do.
             let mut data = if kind == operation.kind {
                 operation.data.clone()
@@ -410,8 +437,7 @@ impl ControlPlane {
             self.begin_operation(&mut tx, project.id, kind, "operator", "-", data)
                 .await?
         } else {
-            self.enter(&mut tx, &project, operation.kind.transitional_status())
-                .await?;
+            self.reenter(&mut tx, &project, operation.kind).await?;
             let deadline = operation.kind.deadline().map(|d| now + d);
             // Every step looks at what is there before it acts, so the first is always right.
             operations::mark_retried(&mut tx, id, operation.kind.first_step(), deadline, now)
@@ -436,6 +462,19 @@ impl ControlPlane {
         Ok(operation)
     }
 
+    /// The project, and the branch that it may be, are at work again.
+    async fn reenter(
+        &self,
+        conn: &mut PgConnection,
+        project: &Project,
+        kind: OperationKind,
+    ) -> DomainResult<()> {
+        if let Some(status) = kind.transitional_status() {
+            self.enter(conn, project, status).await?;
+        }
+        self.resume_branch(conn, project.id, kind).await
+    }
+
     /// Stops an operation in flight. Its project is `failed` until the operation (or another) is
     /// retried or the project deleted. A delete cannot be cancelled: access has ended already.
     pub async fn cancel_operation(&self, id: OperationId) -> DomainResult<Operation> {
@@ -456,7 +495,8 @@ impl ControlPlane {
                 operation.state
             )));
         }
-        self.fail_project(&mut tx, &project, &failure).await?;
+        self.settle_failed(&mut tx, &project, operation.kind, &failure)
+            .await?;
         self.audit_operation(
             &mut tx,
             "operator",

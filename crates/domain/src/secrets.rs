@@ -107,6 +107,40 @@ impl ControlPlane {
         Ok(project_secrets::insert_secrets(conn, project, &sealed, self.now()).await?)
     }
 
+    /// A branch has keys of its own, but for the two without which it could neither read its parent's
+    /// ciphertexts nor know its users (branching.md).
+    pub(crate) async fn make_branch_secrets(
+        &self,
+        conn: &mut PgConnection,
+        branch: ProjectId,
+        parent: ProjectId,
+    ) -> DomainResult<()> {
+        let of_parent = self.open_secrets(conn, parent).await?;
+        let mut sealed = Vec::new();
+        for name in SecretName::ALL {
+            let value = match name {
+                SecretName::JwtSecret | SecretName::EncryptionKey => {
+                    SecretString::from(of_parent.get(name)?)
+                }
+                _ => name.generate(),
+            };
+            let value = value.expose_secret().as_bytes();
+            let value = self.sealer().seal(value, &name.context(branch));
+            sealed.push((name.as_str().to_owned(), value));
+        }
+        Ok(project_secrets::insert_secrets(conn, branch, &sealed, self.now()).await?)
+    }
+
+    /// For workers: the password of the project's Postgres superuser.
+    pub async fn database_password(&self, project: ProjectId) -> DomainResult<SecretString> {
+        let mut conn = self.db().acquire().await?;
+        let name = SecretName::DatabasePassword;
+        let sealed = project_secrets::find_secret(&mut conn, project, name.as_str())
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Project))?;
+        open(self.sealer(), project, name, &sealed)
+    }
+
     pub(crate) async fn open_secrets(
         &self,
         conn: &mut PgConnection,

@@ -49,6 +49,24 @@ pub fn project_name(field: &'static str, given: &str) -> FieldResult<String> {
     text(field, given, 2, 64)
 }
 
+/// A branch's name: 1 to 64 of letters, digits and `-`, the first no `-` (branching.md, "Name").
+pub fn branch_name(field: &'static str, given: &str) -> FieldResult<String> {
+    let bytes = given.as_bytes();
+    let fits = (1..=64).contains(&bytes.len())
+        && bytes[0] != b'-'
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+    if fits {
+        Ok(given.to_owned())
+    } else {
+        Err(FieldError::new(
+            field,
+            "must have 1 to 64 letters (a to z), digits and hyphens, and begin with a letter or digit",
+        ))
+    }
+}
+
 /// A person's or partner's name: 1 to 100 characters (partnership-api.md, connect-user).
 pub fn person_name(field: &'static str, given: &str) -> FieldResult<String> {
     text(field, given, 1, 100)

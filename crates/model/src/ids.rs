@@ -48,6 +48,10 @@ uuid_id!(
     OperationId
 );
 uuid_id!(
+    /// One comparison of a branch with its parent.
+    ComparisonId
+);
+uuid_id!(
     /// One machine that runs, or could run, a project's backend.
     MachineId
 );

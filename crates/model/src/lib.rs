@@ -3,6 +3,7 @@
 //! imports this one; this one imports none of them.
 
 pub mod agent_protocol;
+pub mod branch;
 pub mod catalogue;
 pub mod clock;
 pub mod field;
@@ -15,12 +16,13 @@ pub mod project;
 pub mod usage;
 pub mod webhook;
 
+pub use branch::{Branch, BranchCopies, BranchMode, BranchState, MergeSide, StoredCopy};
 pub use catalogue::{InstanceType, MachineSize, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};
 pub use ids::{
-    ApiKeyId, BrowserSessionId, GrantId, MachineId, MailId, OperationId, OrganizationId, PartnerId,
-    ProjectId, RequestId, UsageLimitId, UserId, WebhookEventId,
+    ApiKeyId, BrowserSessionId, ComparisonId, GrantId, MachineId, MailId, OperationId,
+    OrganizationId, PartnerId, ProjectId, RequestId, UsageLimitId, UserId, WebhookEventId,
 };
 pub use machine::{Machine, MachineState};
 pub use oauth::{CLI_CLIENT_ID, ClientId, ClientKind, OAuthClient, Scope, Scopes};

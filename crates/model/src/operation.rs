@@ -53,28 +53,40 @@ text_enum!(
         /// Gives a project whose machine is gone for good a new, empty one. Only an operator can
         /// start it, since the data of the old machine is lost (`operation retry --accept-data-loss`).
         Rebuild = "rebuild",
+        /// Makes a branch: copies its parent's database onto a machine of its own.
+        CreateBranch = "create_branch",
+        /// Gives a branch its first database again.
+        ResetBranch = "reset_branch",
+        /// Brings a branch's changes to its parent. The branch's project stays active.
+        MergeBranch = "merge_branch",
     }
 );
 
 impl OperationKind {
-    /// The project's status while the operation is in flight.
-    pub const fn transitional_status(self) -> ProjectStatus {
-        match self {
-            Self::Provision | Self::Rebuild => ProjectStatus::Provisioning,
+    /// The project's status while the operation is in flight; none: it stays what it is.
+    pub const fn transitional_status(self) -> Option<ProjectStatus> {
+        Some(match self {
+            Self::Provision | Self::Rebuild | Self::CreateBranch => ProjectStatus::Provisioning,
             Self::Pause => ProjectStatus::Pausing,
             Self::Restore => ProjectStatus::Restoring,
-            Self::Restart => ProjectStatus::Restarting,
+            Self::Restart | Self::ResetBranch => ProjectStatus::Restarting,
             Self::Upgrade => ProjectStatus::Upgrading,
             Self::Delete => ProjectStatus::Deleting,
-        }
+            Self::MergeBranch => return None,
+        })
     }
 
     /// The project's status when the operation has succeeded.
     pub const fn final_status(self) -> ProjectStatus {
         match self {
-            Self::Provision | Self::Rebuild | Self::Restore | Self::Restart | Self::Upgrade => {
-                ProjectStatus::Active
-            }
+            Self::Provision
+            | Self::Rebuild
+            | Self::Restore
+            | Self::Restart
+            | Self::Upgrade
+            | Self::CreateBranch
+            | Self::ResetBranch
+            | Self::MergeBranch => ProjectStatus::Active,
             Self::Pause => ProjectStatus::Paused,
             Self::Delete => ProjectStatus::Deleted,
         }
@@ -85,8 +97,10 @@ impl OperationKind {
     pub const fn starts_from(self) -> &'static [ProjectStatus] {
         use ProjectStatus as S;
         match self {
-            Self::Provision => &[],
-            Self::Pause | Self::Restart | Self::Upgrade => &[S::Active],
+            Self::Provision | Self::CreateBranch => &[],
+            Self::Pause | Self::Restart | Self::Upgrade | Self::ResetBranch | Self::MergeBranch => {
+                &[S::Active]
+            }
             Self::Restore => &[S::Paused],
             Self::Rebuild => &[S::Failed],
             Self::Delete => &[
@@ -111,6 +125,9 @@ impl OperationKind {
             Self::Restart => "plan_restart",
             Self::Upgrade => "grow_volume",
             Self::Delete => "await_quiet",
+            Self::CreateBranch => "copy_parent",
+            Self::ResetBranch => "stop_backend",
+            Self::MergeBranch => "merge",
         }
     }
 
@@ -124,6 +141,9 @@ impl OperationKind {
             Self::Restart => Some(Duration::from_mins(35)),
             Self::Upgrade => Some(Duration::from_mins(40)),
             Self::Pause => Some(Duration::from_mins(10)),
+            // A database of hundreds of gigabytes takes hours to copy.
+            Self::CreateBranch | Self::ResetBranch => Some(Duration::from_hours(12)),
+            Self::MergeBranch => Some(Duration::from_mins(30)),
             Self::Delete => None,
         }
     }

@@ -11,6 +11,8 @@ text_enum! {
         ProjectPaused = "project.paused",
         ProjectFailed = "project.failed",
         ProjectDeleted = "project.deleted",
+        /// A branch will be deleted within a day.
+        BranchExpiring = "branch.expiring",
         UsageLimitCrossed = "usage.limit_crossed",
         /// Asked for by an operator.
         Test = "webhook.test",

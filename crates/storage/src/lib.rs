@@ -6,6 +6,8 @@
 pub mod accounts;
 pub mod api_keys;
 pub mod audit;
+pub mod branch_comparisons;
+pub mod branches;
 pub mod browser_sessions;
 pub mod database;
 pub mod email_challenges;

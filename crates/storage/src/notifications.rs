@@ -17,6 +17,8 @@ use crate::error::StorageResult;
 pub enum Topic {
     /// A project's status, or an operation of it.
     Projects,
+    /// A comparison of a branch with its parent.
+    Comparisons,
     /// What a machine's agent shall do.
     Machines,
     /// A partner, or a secret of it.
@@ -33,8 +35,9 @@ pub enum Topic {
 }
 
 impl Topic {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Projects,
+        Self::Comparisons,
         Self::Machines,
         Self::Partners,
         Self::SigningKeys,
@@ -47,6 +50,7 @@ impl Topic {
     const fn channel(self) -> &'static str {
         match self {
             Self::Projects => "cp_projects",
+            Self::Comparisons => "cp_comparisons",
             Self::Machines => "cp_machines",
             Self::Partners => "cp_partners",
             Self::SigningKeys => "cp_signing_keys",

@@ -16,6 +16,7 @@ struct ProjectRow {
     organization_id: Uuid,
     partner_id: Option<String>,
     user_id: Option<Uuid>,
+    parent_id: Option<Uuid>,
     external_id: Option<String>,
     name: String,
     app_key: String,
@@ -43,6 +44,7 @@ impl TryFrom<ProjectRow> for Project {
                 .map(|id| parse("projects", "partner_id", &id))
                 .transpose()?,
             user_id: row.user_id.map(UserId),
+            parent_id: row.parent_id.map(ProjectId),
             external_id: row.external_id,
             name: row.name,
             app_key: row.app_key,
@@ -68,7 +70,7 @@ macro_rules! query_projects {
     ($rest:literal $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             ProjectRow,
-            "select p.id, p.organization_id, p.partner_id, p.user_id, p.external_id, p.name, p.app_key, p.region, \
+            "select p.id, p.organization_id, p.partner_id, p.user_id, p.parent_id, p.external_id, p.name, p.app_key, p.region, \
                     p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host, p.release, \
                     p.metadata, p.last_activity_at, p.created_at from projects p " + $rest
             $(, $arg)*
@@ -82,11 +84,13 @@ pub struct NewProject<'a> {
     pub organization_id: OrganizationId,
     pub partner_id: Option<&'a PartnerId>,
     pub user_id: Option<UserId>,
+    /// The project that it is a branch of.
+    pub parent_id: Option<ProjectId>,
     pub external_id: Option<&'a str>,
     pub name: &'a str,
     pub app_key: &'a str,
     pub region: cp_model::Region,
-    pub instance_type: cp_model::InstanceType,
+    pub size: MachineSize,
     pub metadata: Option<&'a Value>,
     pub now: DateTime<Utc>,
 }
@@ -95,8 +99,8 @@ pub struct NewProject<'a> {
 pub async fn insert_project(conn: &mut PgConnection, new: &NewProject<'_>) -> StorageResult<bool> {
     let done = sqlx::query!(
         "insert into projects (id, organization_id, partner_id, user_id, external_id, name, app_key, region,
-                               instance_type, status, metadata, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning', $10, $11, $11)
+                               instance_type, status, metadata, created_at, updated_at, parent_id, volume_gib)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning', $10, $11, $11, $12, $13)
          on conflict do nothing",
         new.id.0,
         new.organization_id.0,
@@ -106,9 +110,11 @@ pub async fn insert_project(conn: &mut PgConnection, new: &NewProject<'_>) -> St
         new.name,
         new.app_key,
         new.region.as_str(),
-        new.instance_type.as_str(),
+        new.size.instance_type.as_str(),
         new.metadata,
-        new.now
+        new.now,
+        new.parent_id.map(|id| id.0),
+        new.size.volume_gib
     )
     .execute(conn)
     .await?;
@@ -123,7 +129,7 @@ pub async fn find_synced(
     name: &str,
 ) -> StorageResult<Option<Project>> {
     query_projects!(
-        "where p.partner_id = $1 and p.user_id = $2 and p.name = $3 and p.status not in ('deleting', 'deleted')",
+        "where p.partner_id = $1 and p.user_id = $2 and p.name = $3 and p.parent_id is null and p.status not in ('deleting', 'deleted')",
         partner.as_str(),
         user.0,
         name
@@ -203,6 +209,7 @@ struct ViewRow {
     id: Uuid,
     organization_id: Uuid,
     user_id: Option<Uuid>,
+    parent_id: Option<Uuid>,
     external_id: Option<String>,
     name: String,
     app_key: String,
@@ -232,7 +239,7 @@ pub async fn find_partner_project_view(
 ) -> StorageResult<Option<PartnerProjectView>> {
     let row = sqlx::query_as!(
         ViewRow,
-        r#"select p.id, p.organization_id, p.user_id, p.external_id, p.name, p.app_key, p.region,
+        r#"select p.id, p.organization_id, p.user_id, p.parent_id, p.external_id, p.name, p.app_key, p.region,
                 p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host, p.release, p.metadata,
                 p.last_activity_at, p.created_at, s.sealed as "api_key_sealed?",
                 o.id as "operation_id?", o.kind as "operation_kind?", o.state as "operation_state?"
@@ -255,6 +262,7 @@ pub async fn find_partner_project_view(
         organization_id: row.organization_id,
         partner_id: Some(partner.as_str().to_owned()),
         user_id: row.user_id,
+        parent_id: row.parent_id,
         external_id: row.external_id,
         name: row.name,
         app_key: row.app_key,
@@ -278,14 +286,15 @@ pub async fn find_partner_project_view(
 }
 
 /// The live projects of a connected person's organizations, newest first; a partner's embedded
-/// ones never.
+/// ones and branches never.
 pub async fn list_user_projects(
     conn: &mut PgConnection,
     user: UserId,
 ) -> StorageResult<Vec<Project>> {
     query_projects!(
         "join organization_members m on m.organization_id = p.organization_id
-         where m.user_id = $1 and p.user_id is not null and p.status not in ('deleting', 'deleted')
+         where m.user_id = $1 and p.user_id is not null and p.parent_id is null
+           and p.status not in ('deleting', 'deleted')
          order by p.id desc limit 100",
         user.0
     )
@@ -347,7 +356,7 @@ pub async fn insert_share(
     Ok(())
 }
 
-/// How many of the organization's projects take a place of its plan
+/// How many of the organization's projects take a place of its plan; branches have limits of their own
 /// (`ProjectStatus::counts_against_plan`).
 pub async fn count_against_plan(
     conn: &mut PgConnection,
@@ -359,7 +368,7 @@ pub async fn count_against_plan(
         .map(|s| s.as_str().to_owned())
         .collect();
     let count = sqlx::query_scalar!(
-        "select count(*) from projects where organization_id = $1 and status = any($2)",
+        "select count(*) from projects where organization_id = $1 and parent_id is null and status = any($2)",
         organization.0,
         &counted
     )
@@ -368,7 +377,7 @@ pub async fn count_against_plan(
     Ok(count.unwrap_or(0))
 }
 
-/// A page of the partner's live projects by id, after `cursor`.
+/// A page of the partner's live projects by id, after `cursor`. Branches are listed with their parents.
 pub async fn list_partner_projects(
     conn: &mut PgConnection,
     partner: &PartnerId,
@@ -377,7 +386,7 @@ pub async fn list_partner_projects(
     limit: i64,
 ) -> StorageResult<Vec<Project>> {
     query_projects!(
-        "where p.partner_id = $1 and p.status not in ('deleting', 'deleted')
+        "where p.partner_id = $1 and p.parent_id is null and p.status not in ('deleting', 'deleted')
            and ($2::uuid is null or p.id > $2) and ($3::text is null or p.status = $3)
          order by p.id limit $4",
         partner.as_str(),

@@ -13,6 +13,7 @@ fn project(status: ProjectStatus) -> Project {
         organization_id: OrganizationId::generate(),
         partner_id: None,
         user_id: None,
+        parent_id: None,
         external_id: None,
         name: "shop".into(),
         app_key: "abc".into(),
