@@ -326,6 +326,11 @@ impl ControlPlane {
         Ok(machines::list_living(&mut conn, provider, region).await?)
     }
 
+    pub async fn find_project_machine(&self, project: ProjectId) -> DomainResult<Option<Machine>> {
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::find_project_machine(&mut conn, project).await?)
+    }
+
     pub async fn find_machine(&self, id: MachineId) -> DomainResult<Option<Machine>> {
         let mut conn = self.db().acquire().await?;
         Ok(machines::find_machine(&mut conn, id).await?)

@@ -121,6 +121,14 @@ impl ControlPlane {
         commit(tx).await
     }
 
+    /// How far a step is: shown with the operation until the step ends.
+    pub async fn note_progress(&self, lease: &Lease, what: &str, bytes: u64) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        let progress = json!({ what: bytes });
+        let (id, generation) = (lease.operation, lease.generation);
+        held(operations::set_progress(&mut conn, id, generation, &progress).await?)
+    }
+
     /// Sleeps until `until` or until the operation is woken, whichever is sooner.
     pub async fn suspend_operation(
         &self,

@@ -79,6 +79,9 @@ pub struct BranchCopies {
     /// The branch's own, right after the restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<StoredCopy>,
+    /// The users' own roles, which no dump carries; as `cp-dump` wrote them.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub roles: serde_json::Value,
 }
 
 /// One stored object, with what proves that it is whole.

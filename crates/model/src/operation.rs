@@ -119,13 +119,12 @@ impl OperationKind {
     /// The name of the worker's first step, with which an operation is queued.
     pub const fn first_step(self) -> &'static str {
         match self {
-            Self::Provision | Self::Rebuild => "allocate_machine",
+            Self::Provision | Self::Rebuild | Self::CreateBranch => "allocate_machine",
             Self::Pause => "stop_machine",
             Self::Restore => "start_machine",
             Self::Restart => "plan_restart",
             Self::Upgrade => "grow_volume",
             Self::Delete => "await_quiet",
-            Self::CreateBranch => "copy_parent",
             Self::ResetBranch => "stop_backend",
             Self::MergeBranch => "merge",
         }

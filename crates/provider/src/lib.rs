@@ -23,5 +23,7 @@ pub use compute::{
     Ailing, Ailment, Compute, LaunchSpec, Leftover, Machine, MachineRef, Power, ProviderError,
     SharedCompute,
 };
-pub use objects::{ObjectError, Objects, SharedObjects};
+pub use objects::{
+    ObjectError, ObjectKey, ObjectPrefix, ObjectStream, Objects, SharedObjects, Stored,
+};
 pub use s3::{S3Bucket, S3Objects};

@@ -329,6 +329,24 @@ pub async fn mark_waiting(
     .await?)
 }
 
+/// Shown until the step's end, which writes the data anew.
+pub async fn set_progress(
+    conn: &mut PgConnection,
+    id: OperationId,
+    generation: i64,
+    progress: &Value,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update operations set data = jsonb_set(data, '{progress}', $3) where id = $1 and generation = $2",
+        id.0,
+        generation,
+        progress
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Gives the step another attempt at `next`.
 pub async fn mark_retrying(
     conn: &mut PgConnection,

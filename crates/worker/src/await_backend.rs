@@ -33,6 +33,21 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
             return Ok(Outcome::Wait(Duration::from_millis(500)));
         }
     }
+    if let Some(outcome) = keep_running(cx, machine).await? {
+        return Ok(outcome);
+    }
+    match cx.lease.kind {
+        OperationKind::Provision | OperationKind::Rebuild => Ok(Outcome::Next(reallocate)),
+        _ => Ok(Outcome::Fail(machine_lost())),
+    }
+}
+
+/// Starts the machine if it has stopped; what is awaited comes later. None: it is gone.
+pub(crate) async fn keep_running(
+    cx: &StepContext<'_>,
+    machine: &Machine,
+) -> Result<Option<Outcome>, StepError> {
+    let wait = Some(Outcome::Wait(cx.config().recheck));
     match cx.worker.find(machine).await? {
         Some(found) if found.power == Power::Stopped => {
             // One that has never registered stays what it is.
@@ -41,19 +56,13 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
             } else {
                 cx.compute().start(found.at()).await?;
             }
-            Ok(Outcome::Wait(cx.config().recheck))
+            Ok(wait)
         }
         Some(_) => {
             note_seen(cx, machine).await?;
-            Ok(Outcome::Wait(cx.config().recheck))
+            Ok(wait)
         }
-        None => match (wait_or_lose(cx, machine).await?, cx.lease.kind) {
-            (Some(wait), _) => Ok(wait),
-            (None, OperationKind::Provision | OperationKind::Rebuild) => {
-                Ok(Outcome::Next(reallocate))
-            }
-            (None, _) => Ok(Outcome::Fail(machine_lost())),
-        },
+        None => wait_or_lose(cx, machine).await,
     }
 }
 

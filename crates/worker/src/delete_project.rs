@@ -6,6 +6,7 @@ use std::time::Duration;
 use cp_model::Machine;
 use cp_provider::Power;
 
+use crate::copies::{prefix_of, stored};
 use crate::launch::recorded;
 use crate::step::{Outcome, StepContext, StepResult, steps};
 
@@ -14,6 +15,7 @@ steps!(
         AwaitQuiet = "await_quiet",
         TerminateMachine = "terminate_machine",
         AwaitTerminated = "await_terminated",
+        DeleteObjects = "delete_objects",
     }
 );
 
@@ -22,6 +24,7 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
         Some(Step::AwaitQuiet) | None => await_quiet(cx).await,
         Some(Step::TerminateMachine) => terminate_machine(cx).await,
         Some(Step::AwaitTerminated) => await_terminated(cx).await,
+        Some(Step::DeleteObjects) => delete_objects(cx).await,
     }
 }
 
@@ -36,7 +39,7 @@ async fn await_quiet(cx: &StepContext<'_>) -> StepResult {
 
 async fn terminate_machine(cx: &StepContext<'_>) -> StepResult {
     let Some(machine) = &cx.work.machine else {
-        return Ok(Outcome::Done);
+        return Ok(Outcome::Next(Step::DeleteObjects.as_str()));
     };
     cx.control_plane()
         .record_terminating(cx.lease, machine.id)
@@ -58,7 +61,7 @@ async fn terminate_machine(cx: &StepContext<'_>) -> StepResult {
 
 async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
     let Some(machine) = &cx.work.machine else {
-        return Ok(Outcome::Done);
+        return Ok(Outcome::Next(Step::DeleteObjects.as_str()));
     };
     let found = if is_nowhere(cx, machine) {
         None
@@ -84,9 +87,27 @@ async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
             cx.control_plane()
                 .record_terminated(cx.lease, machine.id)
                 .await?;
-            Ok(Outcome::Done)
+            Ok(Outcome::Next(Step::DeleteObjects.as_str()))
         }
     }
+}
+
+/// The copies that a branch was made from. An upload that a dead worker left half done goes, too.
+async fn delete_objects(cx: &StepContext<'_>) -> StepResult {
+    let project = cx.project();
+    if project.parent_id.is_none() {
+        return Ok(Outcome::Done);
+    }
+    if cx.config().objects.is_some() {
+        let prefix = prefix_of(project.id)?;
+        let objects = cx.worker.objects()?;
+        objects
+            .delete_prefix(project.region, &prefix)
+            .await
+            .map_err(stored)?;
+        cx.after_effect().await;
+    }
+    Ok(Outcome::Done)
 }
 
 /// Whether there is neither anything to end nor anybody to ask: it was asked for in a region without

@@ -14,8 +14,8 @@ use tracing::Instrument;
 use crate::crash::CrashPoint;
 use crate::step::{Outcome, StepContext, StepError, StepResult};
 use crate::{
-    Worker, delete_project, pause_project, provision_project, restart_project, restore_project,
-    upgrade_project,
+    Worker, create_branch, delete_project, merge_branch, pause_project, provision_project,
+    reset_branch, restart_project, restore_project, upgrade_project,
 };
 
 /// The longest wait between attempts of a delete, which is tried for ever.
@@ -76,9 +76,8 @@ impl Worker {
             let work = self.control_plane().load_work(lease).await?;
             let context = StepContext::new(self, lease, &operation, &work, step);
             context.reach(CrashPoint::BeforeEffect).await;
-            let result =
-                tokio::time::timeout(self.config().step_timeout, Box::pin(dispatch(&context)))
-                    .await;
+            let limit = self.time_for(step);
+            let result = tokio::time::timeout(limit, Box::pin(dispatch(&context))).await;
             context.after_effect().await;
             metrics::histogram!("operation_step_duration_seconds", "kind" => lease.kind.as_str(), "step" => step)
                 .record(started.elapsed().as_secs_f64());
@@ -101,6 +100,15 @@ impl Worker {
                 }
                 None => return Ok(()),
             }
+        }
+    }
+
+    /// How long one run of the step may take: as long as the database is big, where one is copied.
+    fn time_for(&self, step: &str) -> Duration {
+        match step {
+            "copy_parent" | "restore_copy" => self.config().copy_timeout,
+            "merge" => self.config().merge_timeout,
+            _ => self.config().step_timeout,
         }
     }
 
@@ -236,24 +244,7 @@ fn with_jitter(wait: Duration) -> TimeDelta {
 }
 
 fn find_step(kind: OperationKind, name: &str) -> Option<&'static str> {
-    match kind {
-        OperationKind::Provision | OperationKind::Rebuild => {
-            provision_project::Step::parse(name).map(provision_project::Step::as_str)
-        }
-        OperationKind::Pause => pause_project::Step::parse(name).map(pause_project::Step::as_str),
-        OperationKind::Restore => {
-            restore_project::Step::parse(name).map(restore_project::Step::as_str)
-        }
-        OperationKind::Restart => {
-            restart_project::Step::parse(name).map(restart_project::Step::as_str)
-        }
-        OperationKind::Upgrade => {
-            upgrade_project::Step::parse(name).map(upgrade_project::Step::as_str)
-        }
-        OperationKind::Delete => {
-            delete_project::Step::parse(name).map(delete_project::Step::as_str)
-        }
-    }
+    all_steps(kind).into_iter().find(|step| *step == name)
 }
 
 async fn dispatch(context: &StepContext<'_>) -> StepResult {
@@ -264,6 +255,9 @@ async fn dispatch(context: &StepContext<'_>) -> StepResult {
         OperationKind::Restart => restart_project::run(context).await,
         OperationKind::Upgrade => upgrade_project::run(context).await,
         OperationKind::Delete => delete_project::run(context).await,
+        OperationKind::CreateBranch => create_branch::run(context).await,
+        OperationKind::ResetBranch => reset_branch::run(context).await,
+        OperationKind::MergeBranch => merge_branch::run(context).await,
     }
 }
 
@@ -282,6 +276,11 @@ pub fn all_steps(kind: OperationKind) -> Vec<&'static str> {
         OperationKind::Restart => names(restart_project::Step::ALL, restart_project::Step::as_str),
         OperationKind::Upgrade => names(upgrade_project::Step::ALL, upgrade_project::Step::as_str),
         OperationKind::Delete => names(delete_project::Step::ALL, delete_project::Step::as_str),
+        OperationKind::CreateBranch => {
+            names(create_branch::Step::ALL, create_branch::Step::as_str)
+        }
+        OperationKind::ResetBranch => names(reset_branch::Step::ALL, reset_branch::Step::as_str),
+        OperationKind::MergeBranch => names(merge_branch::Step::ALL, merge_branch::Step::as_str),
     }
 }
 

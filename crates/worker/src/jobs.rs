@@ -74,6 +74,10 @@ pub(crate) async fn sweep(worker: Worker, shutdown: CancellationToken) {
             "fail_expired_operations",
             control_plane.fail_expired_operations().await.map(drop),
         );
+        log_failure(
+            "expire_branches",
+            control_plane.expire_branches().await.map(drop),
+        );
     }
 }
 

@@ -3,10 +3,13 @@
 //! worker may die at any moment, and another one goes on where it stopped.
 //!
 //! The story of a project is told by `provision_project`, `pause_project`, `restore_project`,
-//! `restart_project` and `delete_project`, one file each, from top to bottom.
+//! `restart_project` and `delete_project`; that of a branch by `create_branch`, `reset_branch` and
+//! `merge_branch`: one file each, from top to bottom.
 
 mod await_backend;
+mod copies;
 mod crash;
+mod create_branch;
 mod delete_project;
 mod doubt;
 mod engine;
@@ -15,12 +18,14 @@ mod jobs;
 mod launch;
 mod lost;
 pub mod mail;
+mod merge_branch;
 mod pause_project;
 pub mod pool;
 mod probe;
 mod provision_project;
 mod queue;
 mod reconcile;
+mod reset_branch;
 mod restart_project;
 mod restore_project;
 mod step;
@@ -34,6 +39,7 @@ use std::time::Duration;
 use cp_domain::ControlPlane;
 use cp_model::{InstanceType, Region};
 use cp_provider::{SharedCompute, SharedObjects};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,6 +81,12 @@ pub struct WorkerConfig {
     pub capacity_pause: Duration,
     /// How long one run of a step may take; a provider's call may hang.
     pub step_timeout: Duration,
+    /// How long a database may take to be copied, or to be filled from a copy.
+    pub copy_timeout: Duration,
+    /// How long a merge may take, with all its attempts to get its locks.
+    pub merge_timeout: Duration,
+    /// Databases copied at once.
+    pub copies: usize,
     /// How long a machine without a row may run before it is terminated.
     pub orphan_grace: Duration,
     /// Or whether it is only told of, and nothing that runs is ended or stopped for being in the
@@ -121,6 +133,9 @@ impl Default for WorkerConfig {
             recheck: Duration::from_mins(1),
             capacity_pause: Duration::from_secs(30),
             step_timeout: Duration::from_mins(2),
+            copy_timeout: Duration::from_hours(6),
+            merge_timeout: Duration::from_mins(15),
+            copies: 4,
             orphan_grace: Duration::from_mins(5),
             spare_orphans: false,
             believe_losses: false,
@@ -160,10 +175,13 @@ struct Inner {
     owner: String,
     config: WorkerConfig,
     doubts: Doubts,
+    /// One for each copy that may be made at once.
+    copies: Semaphore,
 }
 
 impl Worker {
     pub fn new(control_plane: ControlPlane, compute: SharedCompute, config: WorkerConfig) -> Self {
+        let copies = Semaphore::new(config.copies.max(1));
         let owner = format!("{}-{}", config.name, uuid::Uuid::now_v7().simple());
         Self {
             inner: Arc::new(Inner {
@@ -173,6 +191,7 @@ impl Worker {
                 owner,
                 config,
                 doubts: Doubts::default(),
+                copies,
             }),
         }
     }
@@ -185,6 +204,10 @@ impl Worker {
         tasks.spawn(jobs::rotate_keys(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::keep_house(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::send_mails(self.clone(), shutdown.clone()));
+        tasks.spawn(merge_branch::compare_branches(
+            self.clone(),
+            shutdown.clone(),
+        ));
         tasks.spawn(usage::collect(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::deliver(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::check_limits(self.clone(), shutdown.clone()));

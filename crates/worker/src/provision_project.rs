@@ -21,15 +21,20 @@ steps!(
 
 pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
     match Step::parse(cx.step) {
-        Some(Step::AllocateMachine) | None => allocate_machine(cx).await,
-        Some(Step::LaunchMachine) => launch_machine(cx).await,
-        Some(Step::AssignMachine) => assign_machine(cx).await,
+        Some(Step::AllocateMachine) | None => {
+            allocate_machine(cx, Step::LaunchMachine.as_str()).await
+        }
+        Some(Step::LaunchMachine) => launch_machine(cx, Step::AssignMachine.as_str()).await,
+        Some(Step::AssignMachine) => {
+            let (again, next) = (Step::AllocateMachine, Step::AwaitBackend);
+            assign_machine(cx, again.as_str(), next.as_str()).await
+        }
         Some(Step::AwaitBackend) => await_backend(cx, Step::AllocateMachine.as_str()).await,
     }
 }
 
 /// A warm machine if there is one, else the intent to launch.
-async fn allocate_machine(cx: &StepContext<'_>) -> StepResult {
+pub(crate) async fn allocate_machine(cx: &StepContext<'_>, next: &'static str) -> StepResult {
     // Before anything is written down: nothing is left to take back.
     let region = cx.project().region;
     if !cx.compute().regions().contains(&region) {
@@ -45,14 +50,14 @@ async fn allocate_machine(cx: &StepContext<'_>) -> StepResult {
     tracing::info!(machine = %machine.id, warm, "machine allocated");
     metrics::counter!("machine_allocations_total", "warm" => if warm { "yes" } else { "no" })
         .increment(1);
-    Ok(Outcome::Next(Step::LaunchMachine.as_str()))
+    Ok(Outcome::Next(next))
 }
 
 /// Launches the machine unless it is there.
-async fn launch_machine(cx: &StepContext<'_>) -> StepResult {
+pub(crate) async fn launch_machine(cx: &StepContext<'_>, next: &'static str) -> StepResult {
     let machine = cx.machine()?;
     if machine.provider_ref.is_some() {
-        return Ok(Outcome::Next(Step::AssignMachine.as_str()));
+        return Ok(Outcome::Next(next));
     }
     let Some(launched) = cx.worker.launch_once(machine).await? else {
         return Ok(Outcome::Wait(cx.worker.look_again()));
@@ -65,17 +70,22 @@ async fn launch_machine(cx: &StepContext<'_>) -> StepResult {
     cx.control_plane()
         .record_launch(cx.lease, machine.id, &launched)
         .await?;
-    Ok(Outcome::Next(Step::AssignMachine.as_str()))
+    Ok(Outcome::Next(next))
 }
 
-/// Tells the machine whose backend it runs, as soon as its address is known.
-async fn assign_machine(cx: &StepContext<'_>) -> StepResult {
+/// Tells the machine whose backend it runs, as soon as its address is known. `again`: the step from which
+/// the project gets another machine when this one is gone.
+pub(crate) async fn assign_machine(
+    cx: &StepContext<'_>,
+    again: &'static str,
+    next: &'static str,
+) -> StepResult {
     let machine = cx.machine()?;
     let Some(found) = cx.worker.find(machine).await? else {
         return Ok(match wait_or_lose(cx, machine).await? {
             // The provider's list may lag behind its launches, though seldom by much.
             Some(_) => Outcome::Wait(Duration::from_secs(1)),
-            None => Outcome::Next(Step::AllocateMachine.as_str()),
+            None => Outcome::Next(again),
         });
     };
     note_seen(cx, machine).await?;
@@ -89,5 +99,5 @@ async fn assign_machine(cx: &StepContext<'_>) -> StepResult {
     cx.control_plane()
         .assign_machine(cx.lease, machine.id, &access_host)
         .await?;
-    Ok(Outcome::Next(Step::AwaitBackend.as_str()))
+    Ok(Outcome::Next(next))
 }

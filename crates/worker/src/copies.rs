@@ -1,0 +1,266 @@
+//! Copies of databases: taken from a branch's parent, put onto the branch's machine. What creating,
+//! resetting and merging a branch share.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cp_domain::parent_away;
+use cp_dump::{
+    Contents, Database, Exported, FixUps, How, Meter, Programs, Restored, Tls, dump, fix_up_branch,
+    make_roles, restore,
+};
+use cp_merge::Snapshot;
+use cp_model::{Branch, BranchCopies, BranchMode, Failure, Machine, Project, StoredCopy};
+use cp_model::{ProjectId, ProjectStatus, Region};
+use cp_provider::{ObjectError, ObjectKey, ObjectPrefix, SharedObjects, Stored};
+use futures::TryStreamExt;
+use tokio_util::io::StreamReader;
+
+use crate::Worker;
+use crate::step::{Outcome, StepContext, StepError};
+
+/// How long a copy waits for others to end.
+pub(crate) const NO_SLOT: Duration = Duration::from_secs(2);
+
+/// The database of every backend (contract/project-backend.md 1.3).
+const NAME: &str = "insforge";
+const USER: &str = "postgres";
+
+impl Worker {
+    /// The superuser's way into the project's database.
+    pub(crate) async fn database_of(
+        &self,
+        project: &Project,
+        machine: Option<&Machine>,
+    ) -> Result<Database, StepError> {
+        let unreachable = || {
+            let text = format!("the database of project {} cannot be reached", project.id);
+            StepError::Failed(Outcome::Retry(Failure::new("database_unreachable", text)))
+        };
+        let machine = machine.ok_or_else(unreachable)?;
+        let found = self.find(machine).await?.ok_or_else(unreachable)?;
+        let address = found.database_address.ok_or_else(unreachable)?;
+        let (host, port) = address.rsplit_once(':').ok_or_else(unreachable)?;
+        Ok(Database {
+            host: host.to_owned(),
+            port: port.parse().map_err(|_| unreachable())?,
+            name: NAME.to_owned(),
+            user: USER.to_owned(),
+            password: self.control_plane().database_password(project.id).await?,
+            tls: Tls::Prefer,
+        })
+    }
+
+    /// The database of the branch's parent, which must be active.
+    pub(crate) async fn database_of_parent(&self, branch: &Branch) -> Result<Database, StepError> {
+        let (parent, machine) = self.control_plane().load_parent(branch).await?;
+        if parent.status != ProjectStatus::Active {
+            return Err(StepError::Failed(Outcome::Fail(parent_away(parent.status))));
+        }
+        self.database_of(&parent, machine.as_ref()).await
+    }
+
+    pub(crate) fn objects(&self) -> Result<&SharedObjects, StepError> {
+        self.config().objects.as_ref().ok_or_else(|| {
+            tracing::error!("branches need a store for objects (section [objects])");
+            let text = "this service has nowhere to keep copies; operators see the reason in the log";
+            StepError::Failed(Outcome::Fail(Failure::new("branches_unavailable", text)))
+        })
+    }
+
+    /// The snapshot that was stored under this key.
+    pub(crate) async fn read_snapshot(
+        &self,
+        region: Region,
+        copy: Option<&StoredCopy>,
+    ) -> Result<Snapshot, StepError> {
+        let bytes = self.read_copy(region, copy.ok_or_else(incomplete)?).await?;
+        let bytes: Vec<Bytes> = bytes.try_collect().await.map_err(stored)?;
+        Snapshot::from_bytes(&bytes.concat()).map_err(|error| {
+            tracing::error!(%error, "a snapshot of a branch cannot be read");
+            incomplete()
+        })
+    }
+
+    async fn read_copy(
+        &self,
+        region: Region,
+        copy: &StoredCopy,
+    ) -> Result<cp_provider::ObjectStream, StepError> {
+        let key = ObjectKey::new(copy.key.clone()).map_err(|_| incomplete())?;
+        let expected = Stored {
+            size: copy.size,
+            crc32: copy.crc32,
+        };
+        let content = self.objects()?.get(region, &key, &expected).await;
+        content.map_err(stored)
+    }
+}
+
+/// Where the objects of a branch are. All go when it is deleted.
+pub(crate) fn prefix_of(branch: ProjectId) -> Result<ObjectPrefix, StepError> {
+    ObjectPrefix::new(&format!("projects/{branch}/branch")).map_err(|error| {
+        tracing::error!(%error, "a branch has no prefix");
+        incomplete()
+    })
+}
+
+/// Copies the parent's database into the store, together with what it looks like at that moment. The
+/// parent serves meanwhile.
+pub(crate) async fn copy_parent(
+    cx: &StepContext<'_>,
+    branch: &Branch,
+) -> Result<BranchCopies, StepError> {
+    let programs = Programs::find().await.map_err(copied)?;
+    let parent = cx.worker.database_of_parent(branch).await?;
+    let contents = match branch.mode {
+        BranchMode::Full => Contents::Branch,
+        BranchMode::SchemaOnly => Contents::BranchWithoutData,
+    };
+    let mut exported = Exported::open(&parent).await.map_err(copied)?;
+    let roles = exported.roles().await.map_err(copied)?;
+    let snapshot = cp_merge::snapshot(exported.connection())
+        .await
+        .map_err(compared)?;
+    let name = exported.name().to_owned();
+    let meter = Meter::new();
+    let archive = dump(&parent, &programs, contents, Some(&name), meter.clone())
+        .await
+        .map_err(copied)?;
+    let watched = watch(cx, "copied", &meter);
+    let dump = tokio::select! {
+        dump = put(cx, archive) => dump?,
+        () = watched => return Err(incomplete()),
+    };
+    exported.close().await.map_err(copied)?;
+    let parent = put(cx, once(snapshot.to_bytes())).await?;
+    Ok(BranchCopies {
+        dump: Some(dump),
+        parent: Some(parent),
+        branch: None,
+        roles: serde_json::json!(roles),
+    })
+}
+
+/// Fills the branch's database from the copy, makes it a branch's, and keeps what it looks like then.
+pub(crate) async fn restore_copy(
+    cx: &StepContext<'_>,
+    branch: &Branch,
+    how: How,
+) -> Result<(Restored, BranchCopies), StepError> {
+    let programs = Programs::find().await.map_err(copied)?;
+    let database = cx
+        .worker
+        .database_of(cx.project(), Some(cx.machine()?))
+        .await?;
+    let roles: Vec<cp_dump::Role> =
+        serde_json::from_value(branch.copies.roles.clone()).map_err(|_| incomplete())?;
+    make_roles(&database, &roles).await.map_err(copied)?;
+    let stored = branch.copies.dump.as_ref().ok_or_else(incomplete)?;
+    let archive = cx.worker.read_copy(cx.project().region, stored).await?;
+    let meter = Meter::new();
+    let watched = watch(cx, "restored", &meter);
+    let restored = tokio::select! {
+        restored = restore(&database, &programs, archive, how, meter.clone()) => restored.map_err(copied)?,
+        () = watched => return Err(incomplete()),
+    };
+    cx.after_effect().await;
+    let fix_ups = FixUps {
+        schema_only: branch.mode == BranchMode::SchemaOnly,
+        run_schedules: false,
+    };
+    fix_up_branch(&database, fix_ups).await.map_err(copied)?;
+    let mut connection = database.connect().await.map_err(copied)?;
+    let snapshot = cp_merge::snapshot(&mut connection)
+        .await
+        .map_err(compared)?;
+    let mut copies = branch.copies.clone();
+    copies.branch = Some(put(cx, once(snapshot.to_bytes())).await?);
+    Ok((restored, copies))
+}
+
+/// Tells how far it is, in the log and in a metric. Never ends.
+async fn watch(cx: &StepContext<'_>, what: &'static str, meter: &Meter) {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let bytes = meter.bytes();
+        metrics::counter!("branch_bytes_total", "what" => what).increment(bytes - told);
+        told = bytes;
+        tracing::info!(step = cx.step, bytes, "{what} so far");
+        let done = cx.control_plane().note_progress(cx.lease, what, bytes);
+        if let Err(error) = done.await {
+            tracing::debug!(%error, "progress was not noted");
+        }
+    }
+}
+
+fn once(bytes: Vec<u8>) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send {
+    futures::stream::once(std::future::ready(Ok(Bytes::from(bytes))))
+}
+
+/// Stores it under a key of its own. What an attempt leaves behind that did not come to be recorded goes
+/// with the branch.
+async fn put(
+    cx: &StepContext<'_>,
+    content: impl futures::Stream<Item = std::io::Result<Bytes>> + Send,
+) -> Result<StoredCopy, StepError> {
+    let project = cx.project();
+    let key = prefix_of(project.id)?.attempt().map_err(|_| incomplete())?;
+    let mut reader = StreamReader::new(Box::pin(content));
+    let kept = cx
+        .worker
+        .objects()?
+        .put(project.region, &key, &mut reader)
+        .await
+        .map_err(stored)?;
+    Ok(StoredCopy {
+        key: key.to_string(),
+        size: kept.size,
+        crc32: kept.crc32,
+    })
+}
+
+fn incomplete() -> StepError {
+    let text = "the copy that the branch was made from is not complete; delete the branch";
+    StepError::Failed(Outcome::Fail(Failure::new("branch_incomplete", text)))
+}
+
+/// The texts name hosts of ours, and tenants read the failure.
+pub(crate) fn copied(error: cp_dump::Error) -> StepError {
+    tracing::warn!(%error, "a database was not copied");
+    let failure = Failure::new(
+        "copy_failed",
+        "the database could not be copied; operators see the reason in the log",
+    );
+    StepError::Failed(if error.is_permanent() {
+        Outcome::Fail(failure)
+    } else {
+        Outcome::Retry(failure)
+    })
+}
+
+pub(crate) fn stored(error: ObjectError) -> StepError {
+    tracing::warn!(%error, "a copy was not stored or read");
+    let failure = Failure::new(
+        "store_failed",
+        "the copy could not be stored or read; operators see the reason in the log",
+    );
+    StepError::Failed(match error {
+        ObjectError::Permanent(_) => Outcome::Fail(failure),
+        _ => Outcome::Retry(failure),
+    })
+}
+
+pub(crate) fn compared(error: cp_merge::Error) -> StepError {
+    tracing::warn!(%error, "a database could not be compared or merged");
+    let failure = Failure::new(
+        "compare_failed",
+        "the databases could not be compared; operators see the reason in the log",
+    );
+    StepError::Failed(if error.is_permanent() {
+        Outcome::Fail(failure)
+    } else {
+        Outcome::Retry(failure)
+    })
+}

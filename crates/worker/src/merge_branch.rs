@@ -1,0 +1,178 @@
+//! Merges a branch into its parent, and compares the two without merging (a dry run). The parent's
+//! database itself remembers, in the merge's own transaction, that it has this merge: a merge whose worker
+//! died after the commit is found done.
+
+use std::time::Duration;
+
+use cp_domain::{Comparison, MERGE_CONFLICT, Resolutions};
+use cp_merge::{ApplyOptions, Bases, Choice, Error, MergePlan, Record};
+use cp_model::{Branch, Failure, MergeSide};
+use tokio_util::sync::CancellationToken;
+
+use crate::Worker;
+use crate::copies::{compared, copied};
+use crate::jobs::{Ticks, log_failure};
+use crate::step::{Outcome, StepContext, StepError, StepResult, steps};
+
+steps!(
+    Step {
+        Merge = "merge",
+    }
+);
+
+/// How long a lock on the parent is waited for, once; its users wait behind us as long.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Of the whole merge.
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
+const ATTEMPTS: u32 = 10;
+
+/// How long a worker may take for a dry run before another one takes it over, and how many may.
+const COMPARISON_LEASE: Duration = Duration::from_mins(5);
+const COMPARISON_ATTEMPTS: i32 = 3;
+
+pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
+    match Step::parse(cx.step) {
+        Some(Step::Merge) | None => merge(cx).await,
+    }
+}
+
+async fn merge(cx: &StepContext<'_>) -> StepResult {
+    let (control_plane, id) = (cx.control_plane(), cx.operation.id.0);
+    let branch = control_plane.load_branch(cx.project().id).await?;
+    let parent = cx.worker.database_of_parent(&branch).await?;
+    let mut connection = parent.connect().await.map_err(copied)?;
+    if cp_merge::is_recorded(&mut connection, id)
+        .await
+        .map_err(compared)?
+    {
+        return Ok(Outcome::Done);
+    }
+    drop(connection);
+    let parent = parent.options();
+    let resolutions = cx.operation.data["resolutions"].clone();
+    let resolutions: Resolutions = serde_json::from_value(resolutions).unwrap_or_default();
+    let plan = cx.worker.plan(&branch, &resolutions).await?;
+    let diff = serde_json::json!(plan.diff());
+    control_plane
+        .record_merge_diff(cx.lease, &resolutions, &diff)
+        .await?;
+    if !plan.is_clean() {
+        let text = "the parent and the branch changed the same things, or the parent's rows are in the way; nothing was changed";
+        return Ok(Outcome::Fail(Failure::new(MERGE_CONFLICT, text)));
+    }
+    let options = ApplyOptions {
+        lock_timeout: LOCK_TIMEOUT,
+        statement_timeout: STATEMENT_TIMEOUT,
+        attempts: ATTEMPTS,
+        record: Some(Record { id }),
+    };
+    match cp_merge::apply(&parent, &plan, &options).await {
+        Ok(_) => {
+            cx.after_effect().await;
+            Ok(Outcome::Done)
+        }
+        // The parent was changed since: what is planned next fits it.
+        Err(error @ Error::Stale { .. }) => {
+            tracing::info!(%error, "planning the merge again");
+            Ok(Outcome::Wait(Duration::from_millis(100)))
+        }
+        Err(error) => Err(not_applied(error)),
+    }
+}
+
+/// What the parent's own statements said is what the person who merges needs to know.
+fn not_applied(error: Error) -> StepError {
+    if !error.is_permanent() {
+        return compared(error);
+    }
+    tracing::warn!(%error, "a merge was not applied");
+    let text = format!("nothing was changed: {error}");
+    StepError::Failed(Outcome::Fail(Failure::new("merge_failed", text)))
+}
+
+impl Worker {
+    async fn plan(&self, branch: &Branch, resolutions: &Resolutions) -> Result<MergePlan, StepError> {
+        let region = branch.project.region;
+        let copies = &branch.copies;
+        let bases = Bases {
+            parent: self.read_snapshot(region, copies.parent.as_ref()).await?,
+            branch: self.read_snapshot(region, copies.branch.as_ref()).await?,
+        };
+        let parent = self.database_of_parent(branch).await?.options();
+        let machine = self
+            .control_plane()
+            .find_project_machine(branch.project.id)
+            .await?;
+        let own = self.database_of(&branch.project, machine.as_ref()).await?;
+        let resolutions = resolutions
+            .iter()
+            .map(|(name, side)| {
+                let choice = match side {
+                    MergeSide::Branch => Choice::Branch,
+                    MergeSide::Parent => Choice::Parent,
+                };
+                (name.clone(), choice)
+            })
+            .collect();
+        cp_merge::plan(&parent, &own.options(), &bases, &resolutions)
+            .await
+            .map_err(compared)
+    }
+
+    async fn compare(&self, comparison: &Comparison) -> Result<serde_json::Value, StepError> {
+        let branch = self.control_plane().load_branch(comparison.branch).await?;
+        let plan = self.plan(&branch, &comparison.resolutions).await?;
+        Ok(serde_json::json!(plan.diff()))
+    }
+}
+
+/// Makes dry runs as they are asked for.
+pub(crate) async fn compare_branches(worker: Worker, shutdown: CancellationToken) {
+    let mut asked = worker.control_plane().subscribe_comparisons();
+    let mut sweep = Ticks::every(worker.config().sweep_every, shutdown.clone());
+    loop {
+        tokio::select! {
+            biased;
+            goes_on = sweep.next() => if !goes_on {
+                return;
+            },
+            Ok(()) = asked.changed() => {}
+        }
+        // What is cut off by the shutdown is taken over by another worker.
+        let round = worker.compare_all();
+        match shutdown.run_until_cancelled(round).await {
+            None => return,
+            Some(result) => log_failure("compare_branches", result),
+        }
+    }
+}
+
+impl Worker {
+    async fn compare_all(&self) -> cp_domain::DomainResult<()> {
+        let control_plane = self.control_plane();
+        while let Some(comparison) = control_plane.take_comparison(COMPARISON_LEASE).await? {
+            let compared = tokio::time::timeout(COMPARISON_LEASE, self.compare(&comparison)).await;
+            let failure = match compared {
+                Ok(Ok(diff)) => {
+                    control_plane.end_comparison(comparison.id, &Ok(diff)).await?;
+                    continue;
+                }
+                Ok(Err(StepError::Failed(Outcome::Fail(failure)))) => failure,
+                Ok(Err(StepError::Failed(Outcome::Retry(failure))))
+                    if comparison.attempts >= COMPARISON_ATTEMPTS =>
+                {
+                    failure
+                }
+                Ok(Err(_)) => {
+                    // Its lease ends, and somebody tries again.
+                    continue;
+                }
+                Err(_) => Failure::new("compare_timeout", "the comparison did not end in time"),
+            };
+            control_plane
+                .end_comparison(comparison.id, &Err(failure))
+                .await?;
+        }
+        Ok(())
+    }
+}
