@@ -18,17 +18,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("pg", &[]),
     ("merge", &[]),
+    ("dump", &["pg"]),
     ("devbackend", &[]),
     ("tokens", &["model"]),
     ("storage", &["tokens", "model"]),
     ("domain", &["storage", "tokens", "model"]),
     ("provider", &["model", "pg"]),
     ("api", &["domain", "model"]),
-    ("worker", &["domain", "provider", "merge", "model"]),
+    ("worker", &["domain", "provider", "merge", "dump", "model"]),
     (
         "server",
         &[
-            "api", "worker", "provider", "merge", "domain", "storage", "tokens", "model", "pg",
+            "api", "worker", "provider", "merge", "dump", "domain", "storage", "tokens", "model",
+            "pg",
         ],
     ),
     ("agent", &["model", "pg", "devbackend", "tokens"]),
@@ -42,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "worker",
             "provider",
             "merge",
+            "dump",
             "domain",
             "storage",
             "tokens",
@@ -59,7 +62,7 @@ const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[("*", &["pg"]), ("agent", &["provi
 const KEPT: &[Kept] = &[
     Kept {
         what: &["sqlx", "sqlx-*"],
-        by: &["storage", "devbackend", "agent", "tests"],
+        by: &["storage", "devbackend", "agent", "dump", "tests"],
         why: "SQL on our own database lives in `storage`; put the query there and call it",
     },
     Kept {

@@ -61,6 +61,15 @@ impl Binaries {
         Ok(Self { dir: home, version })
     }
 
+    /// The folders that [`Binaries::find`] looks at, best first: for whoever needs the client
+    /// programs alone (`pg_dump`, `pg_restore`), which a machine may have without a server.
+    pub fn folders() -> Vec<PathBuf> {
+        match env::var_os(OVERRIDE).filter(|dir| !dir.is_empty()) {
+            Some(dir) => vec![PathBuf::from(dir)],
+            None => candidates(&env::var_os("PATH").unwrap_or_default()),
+        }
+    }
+
     async fn first_of(dirs: Vec<PathBuf>) -> Option<Self> {
         for dir in dirs {
             if let Ok(found) = Self::in_dir(&dir).await {

@@ -1,0 +1,141 @@
+//! Going back to the archive, whatever was made since; and machines that are not as new as they seem.
+
+use cp_dump::{Contents, Error, How};
+use sqlx::Connection;
+
+use crate::{backend, harness::with_world};
+
+#[tokio::test]
+async fn a_reset_brings_back_the_archive_each_time() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        let schema = world.parent.schema().await;
+        let archive = world.archive(Contents::Branch).await;
+        world.restore(&archive, How::NewMachine).await.unwrap();
+        world.fix_up(false, false).await.unwrap();
+        let rows = world.branch.rows().await;
+
+        for _ in 0..2 {
+            // The branch's life: edits, an event trigger, somebody connected, a slot, a subscription, a transaction that is
+            // prepared or not.
+            world
+                .branch
+                .sql(
+                    "CREATE TABLE extra AS SELECT id FROM posts; DROP TABLE comments CASCADE; DELETE FROM auth.users;
+                     ALTER TABLE posts ADD COLUMN new int;
+                     CREATE VIEW depends AS SELECT title FROM posts;
+                     CREATE FUNCTION nag() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no DDL'; END $$;
+                     CREATE SUBSCRIPTION sub CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false);
+                     CREATE EVENT TRIGGER nag ON ddl_command_start EXECUTE FUNCTION nag();
+                     ALTER EVENT TRIGGER nag ENABLE ALWAYS",
+                )
+                .await;
+            let mut connected = world.branch.connect().await;
+            sqlx::raw_sql("BEGIN; LOCK TABLE auth.users")
+                .execute(&mut connected)
+                .await
+                .unwrap();
+
+            let restored = world.restore(&archive, How::InPlace).await.unwrap();
+            assert!(!restored.restart_postgres, "there is no pg_cron here");
+            world.fix_up(false, false).await.unwrap();
+            assert!(connected.ping().await.is_err());
+            assert_eq!(world.branch.schema().await, schema);
+            assert_eq!(world.branch.rows().await, rows);
+            assert_eq!(
+                world
+                    .branch
+                    .value("SELECT has_database_privilege('project_admin', 'insforge', 'CREATE')")
+                    .await,
+                "true"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_new_database_has_the_locale_of_the_old_one() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        let archive = world.archive(Contents::Branch).await;
+        let mut connection = world.branch.named("postgres").connect().await.unwrap();
+        sqlx::raw_sql("CREATE DATABASE insforge TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let likeness = "SELECT format('%s %s %s', datcollate, datctype, pg_encoding_to_char(encoding))
+                        FROM pg_database WHERE datname = current_database()";
+        let before = world.branch.value(likeness).await;
+        world.restore(&archive, How::InPlace).await.unwrap();
+        assert_eq!(world.branch.value(likeness).await, before);
+        assert_eq!(before, "C C UTF8");
+        assert_ne!(world.parent.value(likeness).await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_whose_first_start_script_ran_is_prepared() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        world.branch.create_database("insforge").await;
+        // What `db-init.sql` of the release makes, as far as it matters here (contract, 5.10).
+        world
+            .branch
+            .sql(
+                "CREATE ROLE anon NOLOGIN; CREATE ROLE authenticated NOLOGIN; CREATE ROLE project_admin NOLOGIN;
+                 CREATE FUNCTION public.create_default_policies() RETURNS event_trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE 'this trigger must be gone'; END $$;
+                 CREATE FUNCTION public.create_policies_after_rls() RETURNS event_trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE 'this trigger must be gone'; END $$;
+                 CREATE EVENT TRIGGER create_policies_on_table_create ON ddl_command_end
+                     WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.create_default_policies();
+                 CREATE EVENT TRIGGER create_policies_on_rls_enable ON ddl_command_end
+                     WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION public.create_policies_after_rls()",
+            )
+            .await;
+        let restored = world.copy(Contents::Branch, How::NewMachine).await.unwrap();
+        assert!(!restored.restart_postgres);
+        assert_eq!(world.branch.schema().await, world.parent.schema().await);
+        let bypass = "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'project_admin'";
+        assert_eq!(world.branch.value(bypass).await, "true");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn somebody_elses_database_is_not_taken_for_a_new_machine() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        world.branch.create_database("insforge").await;
+        for contents in [
+            "CREATE TABLE precious (i int)",
+            "DROP TABLE precious; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "DROP FUNCTION f; CREATE SCHEMA s",
+        ] {
+            world.branch.sql(contents).await;
+            let refused = world.copy(Contents::Branch, How::NewMachine).await;
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::NotEmpty(_)), "{error}");
+            assert!(error.is_permanent());
+        }
+        assert_eq!(
+            world
+                .branch
+                .value("SELECT count(*) FROM pg_namespace WHERE nspname = 's'")
+                .await,
+            "1"
+        );
+        // Extensions alone are no contents.
+        world
+            .branch
+            .sql("DROP SCHEMA s; CREATE EXTENSION citext")
+            .await;
+        world.copy(Contents::Branch, How::NewMachine).await.unwrap();
+        // What an earlier restore made is ours to make anew.
+        world.copy(Contents::Branch, How::NewMachine).await.unwrap();
+        assert_eq!(world.branch.schema().await, world.parent.schema().await);
+    })
+    .await;
+}
