@@ -9,6 +9,7 @@ mod agent;
 mod auth;
 mod bearer;
 mod body;
+mod branches;
 mod caller;
 mod client_address;
 mod cors;
@@ -115,5 +116,6 @@ fn open_routes() -> OpenApiRouter<ApiState> {
         .merge(oauth::routes())
         .merge(auth::routes())
         .merge(agent::routes())
+        .merge(branches::people())
         .merge(usage_events::routes())
 }

@@ -46,6 +46,10 @@ fn parse_id(name: &'static str, given: &str) -> FieldResult<Uuid> {
 pub struct ProjectPath(pub ProjectId);
 /// `{userId}` of the path.
 pub struct UserPath(pub UserId);
+/// `{branchId}` of the path.
+pub struct BranchPath(pub ProjectId);
+/// `{projectId}` and `{branchId}` of the path.
+pub struct ParentAndBranchPath(pub ProjectId, pub ProjectId);
 /// `{operationId}` of the path.
 pub struct OperationPath(pub OperationId);
 
@@ -55,6 +59,25 @@ impl<S: Send + Sync> FromRequestParts<S> for ProjectPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let id = path_id(parts, state, "projectId").await?;
         Ok(Self(ProjectId(id)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for BranchPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = path_id(parts, state, "branchId").await?;
+        Ok(Self(ProjectId(id)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ParentAndBranchPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parent = path_id(parts, state, "projectId").await?;
+        let branch = path_id(parts, state, "branchId").await?;
+        Ok(Self(ProjectId(parent), ProjectId(branch)))
     }
 }
 
@@ -160,6 +183,16 @@ pub struct ProjectParam {
     /// The project's id.
     #[param(rename = "projectId", example = "0192d3b4-5c6d-7e8f-9a0b-1c2d3e4f5a6b")]
     project_id: Uuid,
+}
+
+/// For the document: the path of an endpoint on one branch.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+pub struct BranchParam {
+    /// The branch's id.
+    #[param(rename = "branchId", example = "0192d3b4-5c6d-7e8f-9a0b-1c2d3e4f5a6d")]
+    branch_id: Uuid,
 }
 
 /// For the document: the path of an endpoint on one user.

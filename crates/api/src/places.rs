@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
-use cp_model::PartnerId;
+use cp_model::{PartnerId, UserId};
 use http::request::Parts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -41,17 +41,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Place {
     }
 }
 
-/// How many requests of each partner wait; partners without any are not in it.
+/// How many requests of each caller wait; callers without any are not in it.
 #[derive(Default)]
-pub struct Waits(Mutex<HashMap<PartnerId, usize>>);
+pub struct Waits(Mutex<HashMap<String, usize>>);
 
 impl Waits {
     /// Turns the request's place into one to wait in. None: the partner has as many as it may
     /// have, the request keeps its place and does not wait.
     pub fn begin(self: &Arc<Self>, partner: &PartnerId, place: &Place) -> Option<Waiting> {
+        self.begin_for(partner.as_str(), place)
+    }
+
+    /// The same, for a person.
+    pub fn begin_for_user(self: &Arc<Self>, user: UserId, place: &Place) -> Option<Waiting> {
+        self.begin_for(&user.to_string(), place)
+    }
+
+    fn begin_for(self: &Arc<Self>, caller: &str, place: &Place) -> Option<Waiting> {
         {
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = waiting.entry(partner.clone()).or_default();
+            let count = waiting.entry(caller.to_owned()).or_default();
             if *count >= WAITS_PER_PARTNER {
                 return None;
             }
@@ -60,7 +69,7 @@ impl Waits {
         place.leave();
         Some(Waiting {
             waits: Arc::clone(self),
-            partner: partner.clone(),
+            caller: caller.to_owned(),
         })
     }
 }
@@ -68,16 +77,16 @@ impl Waits {
 /// One request that waits, until dropped.
 pub struct Waiting {
     waits: Arc<Waits>,
-    partner: PartnerId,
+    caller: String,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut waiting = self.waits.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = waiting.get_mut(&self.partner) {
+        if let Some(count) = waiting.get_mut(&self.caller) {
             *count -= 1;
             if *count == 0 {
-                waiting.remove(&self.partner);
+                waiting.remove(&self.caller);
             }
         }
     }

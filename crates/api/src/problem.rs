@@ -8,11 +8,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
-use cp_domain::{DomainError, RateLimit, Thing};
+use cp_domain::{BranchError, DomainError, RateLimit, Thing};
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::oauth::error::{self as oauth_error, OAuthErrorBody};
@@ -75,6 +76,8 @@ pub struct Problem {
 enum Detail {
     Candidates(Vec<ConnectedProject>),
     Operation(OperationInFlight),
+    /// What a merge found.
+    Diff(Value),
 }
 
 /// What some refusals add to the headers.
@@ -189,6 +192,31 @@ impl Problem {
         )
     }
 
+    /// 409: nothing was merged; the diff tells why (branching.md, "Errors").
+    pub fn merge_conflict(diff: Value) -> Self {
+        Self {
+            detail: Some(Detail::Diff(diff)),
+            ..Self::new(
+                StatusCode::CONFLICT,
+                "branch.merge_conflict",
+                "Nothing was merged: the diff has conflicts, or changes that need a migration. Settle them, or say for \
+                 each conflict which side wins, in resolutions.",
+            )
+        }
+    }
+
+    /// On a call whose 409 means a merge conflict and nothing else, what stands in the way for now is 423
+    /// (branching.md, "Errors").
+    pub fn locked_if_in_the_way(mut self) -> Self {
+        if self.code == "operation_in_progress" || self.code.starts_with("branch.") {
+            let is_conflict = self.code == "branch.merge_conflict";
+            if self.status == StatusCode::CONFLICT && !is_conflict {
+                self.status = StatusCode::LOCKED;
+            }
+        }
+        self
+    }
+
     /// 503: we, or what we stand on, cannot work just now.
     pub fn unavailable() -> Self {
         Self {
@@ -266,11 +294,13 @@ impl Problem {
                     Some(Detail::Operation(operation)) => Some(operation),
                     _ => None,
                 },
+                diff: self.diff(),
                 request_id: request_id.as_str(),
             }),
             Form::Platform => serde_json::to_vec(&PlatformError {
                 code: self.code,
                 error: &self.message,
+                diff: self.diff(),
                 request_id: request_id.as_str(),
             }),
             Form::OAuth => serde_json::to_vec(&OAuthErrorBody {
@@ -280,6 +310,13 @@ impl Problem {
         };
         // Strings and ids always serialise; an empty body would still carry the right status.
         written.unwrap_or_default()
+    }
+
+    fn diff(&self) -> Option<&Value> {
+        match &self.detail {
+            Some(Detail::Diff(diff)) => Some(diff),
+            _ => None,
+        }
     }
 
     /// The headers that belong to this refusal.
@@ -343,6 +380,22 @@ impl From<OAuthError> for Problem {
     fn from(error: OAuthError) -> Self {
         let status = oauth_error::status(error.code);
         Self::new(status, error.code.as_str(), error.description)
+    }
+}
+
+impl From<BranchError> for Problem {
+    fn from(error: BranchError) -> Self {
+        let (status, code) = match error {
+            BranchError::InvalidName(_) => (StatusCode::BAD_REQUEST, "branch.invalid_name"),
+            BranchError::NameConflict(_) => (StatusCode::CONFLICT, "branch.name_conflict"),
+            BranchError::QuotaExceeded(_) => (StatusCode::FORBIDDEN, "branch.quota_exceeded"),
+            BranchError::ParentNotBranchable(_) => {
+                (StatusCode::CONFLICT, "branch.parent_not_branchable")
+            }
+            BranchError::Busy(_) => (StatusCode::CONFLICT, "branch.busy"),
+            BranchError::NotReady(_) => (StatusCode::CONFLICT, "branch.not_ready"),
+        };
+        Self::new(status, code, error.to_string())
     }
 }
 
@@ -439,6 +492,7 @@ impl From<DomainError> for Problem {
                 "The link has expired or was used already. Ask for a new one.",
             ),
             DomainError::OAuth(error) => error.into(),
+            DomainError::Branch(error) => error.into(),
             DomainError::Conflict(message) => conflict("conflict", message.into()),
             DomainError::Unavailable => Self::unavailable(),
             DomainError::LeaseLost => Self::internal("a request met a lease, which only workers hold"),
@@ -451,6 +505,7 @@ impl From<DomainError> for Problem {
 fn not_found(thing: Thing) -> Problem {
     let (code, message) = match thing {
         Thing::Project => ("project_not_found", "There is no such project."),
+        Thing::Branch => ("branch.not_found", "There is no such branch."),
         Thing::User => (
             "user_not_found",
             "There is no such user, or the user is not connected to your partnership.",
@@ -495,6 +550,10 @@ pub struct PartnershipError<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     operation: Option<&'a OperationInFlight>,
+    /// With `branch.merge_conflict`: what the merge found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Object)]
+    diff: Option<&'a Value>,
     /// Names this request in our logs.
     #[serde(rename = "requestId")]
     #[schema(example = "req_019a9f0d3c1b7c2e8f64")]
@@ -510,6 +569,10 @@ pub struct PlatformError<'a> {
     /// What happened and what to do next, for people.
     #[schema(example = "Authentication failed. Check the credentials that you send.")]
     error: &'a str,
+    /// With `branch.merge_conflict`: what the merge found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Object)]
+    diff: Option<&'a Value>,
     /// Names this request in our logs.
     #[serde(rename = "requestId")]
     #[schema(example = "req_019a9f0d3c1b7c2e8f64")]
@@ -518,7 +581,7 @@ pub struct PlatformError<'a> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

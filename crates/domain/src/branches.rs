@@ -212,11 +212,11 @@ impl ControlPlane {
     }
 
     /// Begins to bring the branch's changes to its parent. Gives the operation to wait for.
-    pub(crate) async fn begin_merge(
+    pub async fn begin_merge(
         &self,
         by: BranchCaller<'_>,
         branch: BranchRef,
-        resolutions: Value,
+        resolutions: &Resolutions,
     ) -> DomainResult<OperationId> {
         let kind = OperationKind::MergeBranch;
         let data = json!({ "resolutions": resolutions });
@@ -357,8 +357,7 @@ impl ControlPlane {
             return Err(BranchError::QuotaExceeded(text).into());
         }
         let most = limits.parents_per_organization;
-        let others =
-            branches::count_other_parents(conn, parent.organization_id, parent.id).await?;
+        let others = branches::count_other_parents(conn, parent.organization_id, parent.id).await?;
         if there.is_empty() && others >= i64::from(most) {
             let text = format!(
                 "{most} projects of this organization have branches, which is as many as may have; \

@@ -2,8 +2,8 @@
 
 use cp_model::catalogue::MAX_VOLUME_GIB;
 use cp_model::{
-    Failure, FieldError, FieldResult, InstanceType, MachineSize, OperationId, OperationKind, Project, ProjectId,
-    ProjectStatus, UpgradePlan, field,
+    Failure, FieldError, FieldResult, InstanceType, MachineSize, OperationId, OperationKind,
+    Project, ProjectId, ProjectStatus, UpgradePlan, field,
 };
 use cp_storage::{PgConnection, StorageError, accounts, machines, operations, projects};
 use serde_json::{Value, json};

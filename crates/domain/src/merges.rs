@@ -65,7 +65,9 @@ impl ControlPlane {
         .await?;
         commit(tx).await?;
         loop {
-            let timed_out = tokio::time::timeout_at(until, changes.changed()).await.is_err();
+            let timed_out = tokio::time::timeout_at(until, changes.changed())
+                .await
+                .is_err();
             let mut conn = self.db().acquire().await?;
             let result = branch_comparisons::find_result(&mut conn, id)
                 .await?
@@ -87,7 +89,7 @@ impl ControlPlane {
         resolutions: &Resolutions,
         at_most: Duration,
     ) -> DomainResult<MergeOutcome> {
-        let operation = self.begin_merge(by, branch, json!(resolutions)).await?;
+        let operation = self.begin_merge(by, branch, resolutions).await?;
         self.await_merge(branch.branch, operation, at_most).await
     }
 

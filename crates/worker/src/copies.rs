@@ -63,7 +63,8 @@ impl Worker {
     pub(crate) fn objects(&self) -> Result<&SharedObjects, StepError> {
         self.config().objects.as_ref().ok_or_else(|| {
             tracing::error!("branches need a store for objects (section [objects])");
-            let text = "this service has nowhere to keep copies; operators see the reason in the log";
+            let text =
+                "this service has nowhere to keep copies; operators see the reason in the log";
             StepError::Failed(Outcome::Fail(Failure::new("branches_unavailable", text)))
         })
     }

@@ -276,9 +276,7 @@ pub fn all_steps(kind: OperationKind) -> Vec<&'static str> {
         OperationKind::Restart => names(restart_project::Step::ALL, restart_project::Step::as_str),
         OperationKind::Upgrade => names(upgrade_project::Step::ALL, upgrade_project::Step::as_str),
         OperationKind::Delete => names(delete_project::Step::ALL, delete_project::Step::as_str),
-        OperationKind::CreateBranch => {
-            names(create_branch::Step::ALL, create_branch::Step::as_str)
-        }
+        OperationKind::CreateBranch => names(create_branch::Step::ALL, create_branch::Step::as_str),
         OperationKind::ResetBranch => names(reset_branch::Step::ALL, reset_branch::Step::as_str),
         OperationKind::MergeBranch => names(merge_branch::Step::ALL, merge_branch::Step::as_str),
     }

@@ -91,7 +91,11 @@ fn not_applied(error: Error) -> StepError {
 }
 
 impl Worker {
-    async fn plan(&self, branch: &Branch, resolutions: &Resolutions) -> Result<MergePlan, StepError> {
+    async fn plan(
+        &self,
+        branch: &Branch,
+        resolutions: &Resolutions,
+    ) -> Result<MergePlan, StepError> {
         let region = branch.project.region;
         let copies = &branch.copies;
         let bases = Bases {
@@ -154,7 +158,9 @@ impl Worker {
             let compared = tokio::time::timeout(COMPARISON_LEASE, self.compare(&comparison)).await;
             let failure = match compared {
                 Ok(Ok(diff)) => {
-                    control_plane.end_comparison(comparison.id, &Ok(diff)).await?;
+                    control_plane
+                        .end_comparison(comparison.id, &Ok(diff))
+                        .await?;
                     continue;
                 }
                 Ok(Err(StepError::Failed(Outcome::Fail(failure)))) => failure,

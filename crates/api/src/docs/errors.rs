@@ -141,6 +141,37 @@ refusal_group!(
     503 => UNAVAILABLE,
 );
 refusal_group!(
+    /// What the routes on branches can answer besides.
+    BranchErrors: PLATFORM,
+    400 => "The input breaks a rule; `error` names the field and the rule (`invalid_input`, `branch.invalid_name`)",
+    404 => "There is no such project or branch, or it is not yours (`project_not_found`, `branch.not_found`)",
+);
+refusal_group!(
+    /// What a route that changes a branch can answer besides.
+    BranchChangeErrors: PLATFORM,
+    409 => "It does not fit the branch's state or its parent's (`branch.busy`, `branch.not_ready`, `branch.name_conflict`, `branch.parent_not_branchable`, `operation_in_progress`)",
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+);
+refusal_group!(
+    /// What a merge can answer besides.
+    MergeErrors: PLATFORM,
+    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. On this call 409 means nothing else",
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+    422 => "Nothing was merged: a statement was refused, or the databases cannot be compared (`branch.merge_failed`)",
+    423 => "Not now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`, `operation_in_progress`)",
+);
+refusal_group!(
+    /// The same, for partners.
+    PartnerMergeErrors: PARTNERSHIP,
+    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. Or the idempotency key does not fit (`idempotency_key_reused`, `request_in_progress`)",
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+    422 => "Nothing was merged: a statement was refused, or the databases cannot be compared (`branch.merge_failed`)",
+    423 => "Not now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`, `operation_in_progress`)",
+);
+refusal_group!(
     RateLimitError: PLATFORM,
     429 => "Over the rate limit (`rate_limited`)",
 );

@@ -117,6 +117,10 @@ fn skeleton() -> OpenApi {
                 "Your partnership owns the projects; your users never see InsForge.",
             ),
             tag("Both models", "Reading what your partnership has."),
+            tag(
+                "Branches",
+                "Copies of a backend, to be changed and merged back.",
+            ),
             tag("OAuth", "Sign in with InsForge."),
             tag("Accounts", "People: who they are, and how they log in."),
             tag("Keys", "Public keys that verify our tokens."),

@@ -20,6 +20,8 @@ mod usage_report_link;
 mod user_metadata;
 mod wait;
 
+pub use wait::project_of;
+
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -43,4 +45,5 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(project_usage::get_project_usage))
         .routes(routes!(partner_usage::get_partner_usage))
         .routes(routes!(usage_report_link::create_usage_report_link))
+        .merge(crate::branches::partners())
 }

@@ -1,6 +1,7 @@
 //! What goes over the wire, field by field (seeds/partnership.md; contract/partnership-api.md).
 //! Structs that hold an API key have no `Debug`.
 
+pub mod branch;
 pub mod operation;
 pub mod project;
 pub mod schema;

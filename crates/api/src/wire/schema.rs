@@ -1,7 +1,9 @@
 //! Schemas of the model's enums for the OpenAPI document, from the one place that spells them.
 
 use cp_model::agent_protocol::ObservedState;
-use cp_model::{InstanceType, OperationKind, OperationState, ProjectStatus, Region};
+use cp_model::{
+    BranchMode, BranchState, InstanceType, OperationKind, OperationState, ProjectStatus, Region,
+};
 use serde_json::Value;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
@@ -37,6 +39,16 @@ pub fn region() -> Object {
 pub fn instance_type() -> Object {
     let values = InstanceType::ALL.iter().map(|v| v.as_str());
     texts("How big the project's machine is.", values).build()
+}
+
+pub fn branch_state() -> Object {
+    let values = BranchState::ALL.iter().map(|v| v.as_str());
+    texts("Where the branch stands.", values).build()
+}
+
+pub fn branch_mode() -> Object {
+    let values = BranchMode::ALL.iter().map(|v| v.as_str());
+    texts("Whether it begins with the project's rows.", values).build()
 }
 
 pub fn operation_kind() -> Object {

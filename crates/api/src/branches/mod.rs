@@ -1,0 +1,104 @@
+//! Branches (contract/branching.md, platform-api.md 10): the same for people, by bearer, and for
+//! partners, by their secret.
+
+mod partner;
+mod people;
+mod request;
+
+use std::time::Duration;
+
+use cp_domain::{BranchCaller, BranchRef, DomainError, MergeOutcome, Resolutions};
+use cp_model::{Failure, ProjectId};
+use http::StatusCode;
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ApiState;
+use crate::problem::Problem;
+use crate::wire::branch::MergeResponse;
+
+/// How long a dry run and a merge are waited for: HTTP clients give up after five minutes.
+const PATIENCE: Duration = Duration::from_secs(270);
+
+pub fn people() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(people::create_branch, people::list_branches))
+        .routes(routes!(people::get_branch, people::delete_branch))
+        .routes(routes!(people::reset_branch))
+        .routes(routes!(people::merge_branch))
+        .routes(routes!(people::get_branch_diff))
+}
+
+pub fn partners() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(
+            partner::create_project_branch,
+            partner::list_project_branches
+        ))
+        .routes(routes!(
+            partner::get_project_branch,
+            partner::delete_project_branch
+        ))
+        .routes(routes!(partner::reset_project_branch))
+        .routes(routes!(partner::merge_project_branch))
+        .routes(routes!(partner::get_project_branch_diff))
+}
+
+/// What a merge would do now.
+async fn compare(
+    state: &ApiState,
+    by: BranchCaller<'_>,
+    branch: BranchRef,
+    resolutions: &Resolutions,
+) -> Result<Value, Problem> {
+    let work = state
+        .control_plane
+        .compare_branch(by, branch, resolutions, PATIENCE);
+    let compared = tokio::select! {
+        compared = work => compared?,
+        () = state.shutdown.cancelled() => return Err(Problem::unavailable()),
+    };
+    compared.map_err(refused)
+}
+
+/// What a merge came to, as its answer.
+fn merged(branch: ProjectId, outcome: MergeOutcome) -> Result<MergeResponse, Problem> {
+    match outcome {
+        MergeOutcome::Merged(diff) => Ok(MergeResponse {
+            branch_id: branch,
+            status: "merged",
+            diff,
+        }),
+        MergeOutcome::Conflict(diff) => Err(Problem::merge_conflict(diff)),
+        MergeOutcome::Failed(failure) => Err(refused(failure).locked_if_in_the_way()),
+        MergeOutcome::Running(operation) => Err(Problem::new(
+            StatusCode::LOCKED,
+            "operation_in_progress",
+            format!(
+                "The merge ({operation}) takes longer than this call may wait, and goes on. The branch is merged when its state says so."
+            ),
+        )),
+    }
+}
+
+/// Why a worker did not compare or merge.
+fn refused(failure: Failure) -> Problem {
+    let Failure { code, message } = failure;
+    match code.as_str() {
+        "branch.parent_not_branchable" => Problem::new(
+            StatusCode::CONFLICT,
+            "branch.parent_not_branchable",
+            message,
+        ),
+        "database_unreachable" | "database_unavailable" | "store_failed" => {
+            tracing::warn!(code, message, "a branch was not compared");
+            DomainError::Unavailable.into()
+        }
+        _ => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "branch.merge_failed",
+            message,
+        ),
+    }
+}

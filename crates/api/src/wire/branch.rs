@@ -1,0 +1,192 @@
+//! Branches on the wire (contract/platform-api.md 10). The same shapes for people and partners.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use cp_model::{BranchMode, BranchState, OrganizationId, ProjectId, ProjectStatus, Region};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::project::FailureReason;
+use super::schema;
+
+/// With milliseconds: the client compares it with its own clock (10.3).
+fn millis<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+#[allow(
+    clippy::ref_option,
+    reason = "serde's serialize_with gives a reference to the field"
+)]
+fn optional_millis<S: Serializer>(
+    time: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => millis(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// A branch: a project of its own, with a parent.
+#[derive(Serialize, ToSchema)]
+pub struct Branch {
+    /// Also its id as a project.
+    #[schema(value_type = Uuid)]
+    id: ProjectId,
+    #[schema(value_type = Uuid)]
+    parent_project_id: ProjectId,
+    #[schema(value_type = Uuid)]
+    organization_id: OrganizationId,
+    #[schema(example = "feat-coupons")]
+    name: String,
+    /// With the region the host of its backend.
+    #[schema(example = "p3v8tz4n")]
+    appkey: String,
+    #[schema(schema_with = schema::region)]
+    region: Region,
+    #[schema(schema_with = schema::status)]
+    status: ProjectStatus,
+    #[schema(schema_with = schema::branch_state)]
+    branch_state: BranchState,
+    /// When it was asked for.
+    #[serde(serialize_with = "millis")]
+    #[schema(example = "2026-08-21T12:05:33.412Z")]
+    branch_created_at: DateTime<Utc>,
+    branch_metadata: BranchMetadata,
+    /// Base URL of its backend; null until it has one.
+    #[schema(required = true)]
+    access_host: Option<String>,
+    /// When it is deleted by itself; null: never.
+    #[serde(serialize_with = "optional_millis")]
+    #[schema(required = true)]
+    expires_at: Option<DateTime<Utc>>,
+    /// When its changes came to the parent.
+    #[serde(serialize_with = "optional_millis")]
+    #[schema(required = true)]
+    merged_at: Option<DateTime<Utc>>,
+    /// Why its backend failed; only while its status is `failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    failure: Option<FailureReason>,
+}
+
+/// What a branch was made from.
+#[derive(Serialize, ToSchema)]
+struct BranchMetadata {
+    #[schema(schema_with = schema::branch_mode)]
+    mode: BranchMode,
+}
+
+impl From<cp_model::Branch> for Branch {
+    fn from(branch: cp_model::Branch) -> Self {
+        let project = branch.project;
+        Self {
+            id: project.id,
+            parent_project_id: branch.parent_id,
+            organization_id: project.organization_id,
+            name: branch.name,
+            appkey: project.app_key,
+            region: project.region,
+            failure: project
+                .failure
+                .filter(|_| project.status == ProjectStatus::Failed)
+                .map(Into::into),
+            status: project.status,
+            branch_state: branch.state,
+            branch_created_at: branch.created_at,
+            branch_metadata: BranchMetadata { mode: branch.mode },
+            access_host: project.access_host,
+            expires_at: branch.expires_at,
+            merged_at: branch.merged_at,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct BranchResponse {
+    pub branch: Branch,
+}
+
+impl From<cp_model::Branch> for BranchResponse {
+    fn from(branch: cp_model::Branch) -> Self {
+        let branch = branch.into();
+        Self { branch }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct BranchesResponse {
+    /// Oldest first; deleted ones are left out.
+    pub data: Vec<Branch>,
+}
+
+/// What a merge would do, or did.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+pub struct DiffResult {
+    summary: DiffSummary,
+    /// The statements in the form of a migration file.
+    rendered_sql: String,
+    changes: Vec<Change>,
+    /// Nothing is merged while there is one.
+    conflicts: Vec<Conflict>,
+    /// Nothing is merged while there is one: the parent's rows are in the way, or the change needs a
+    /// decision on data.
+    needs_migration: Vec<Object>,
+    renames: Vec<Object>,
+    warnings: Vec<Object>,
+}
+
+/// Stands for what the merge engine writes.
+#[derive(Serialize, ToSchema)]
+#[schema(value_type = Object)]
+pub struct Object;
+
+#[derive(Serialize, ToSchema)]
+struct DiffSummary {
+    added: u32,
+    modified: u32,
+    conflicts: u32,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Change {
+    #[schema(example = "public")]
+    schema: String,
+    #[schema(example = "coupons")]
+    object: String,
+    #[serde(rename = "type")]
+    #[schema(example = "table")]
+    kind: String,
+    #[schema(example = "add")]
+    action: String,
+    sql: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Conflict {
+    #[schema(example = "public")]
+    schema: String,
+    #[schema(example = "users.email")]
+    object: String,
+    #[serde(rename = "type")]
+    #[schema(example = "column")]
+    kind: String,
+    parent_t0_hash: String,
+    parent_now_hash: String,
+    branch_now_hash: String,
+    /// What both sides did.
+    hint: String,
+}
+
+/// The answer to a merge that was done.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MergeResponse {
+    #[schema(value_type = Uuid)]
+    pub branch_id: ProjectId,
+    #[schema(example = "merged")]
+    pub status: &'static str,
+    #[schema(value_type = DiffResult)]
+    pub diff: serde_json::Value,
+}
