@@ -73,8 +73,9 @@ pub struct DesiredBackend {
     /// alone knows: `PORT`, `HOST`, `POSTGRES_HOST`, `POSTGRES_PORT`, `DATABASE_URL`.
     pub env: BTreeMap<String, String>,
     /// Run the database and nothing else of the backend: somebody restores into it
-    /// (contract/project-backend.md section 5.10). While it is so, a grown `restarts` restarts
-    /// Postgres. Left out when false: agents that know nothing of it are told what they always were.
+    /// (contract/project-backend.md section 5.10). While it is so, and as it comes to be so, a
+    /// grown `restarts` restarts Postgres, and what is in the database is not the agent's to touch.
+    /// Left out when false: agents that know nothing of it are told what they always were.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub database_only: bool,
 }

@@ -2,31 +2,31 @@
 //! binary once more, which carries each call here and may be made to fail, to hang, or to see the
 //! agent killed. Its containers are one small server behind the backend's port.
 
+mod files;
+mod server;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use axum::{
-    Json, Router,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
-    routing::get,
-};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket},
     task::JoinHandle,
 };
 
+use self::{
+    files::Files,
+    server::{bind, listen, server},
+};
 use crate::process;
 
 const ADDRESS: &str = "FAKE_DOCKER";
@@ -534,87 +534,8 @@ impl Daemon {
     }
 }
 
-/// What docker compose reads.
-struct Files {
-    machine: BTreeMap<String, String>,
-    server: BTreeMap<String, String>,
-    postgres: BTreeMap<String, String>,
-}
-
-impl Files {
-    fn read(call: &Call) -> Self {
-        let machine = fs::read_to_string(call.option("--env-file")[0]).unwrap();
-        let machine = machine
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let [compose, environment] = call.option("--file")[..] else {
-            panic!("{call:?}");
-        };
-        assert!(fs::read_to_string(compose).unwrap().contains("services:"));
-        let environment: Value =
-            serde_json::from_str(&fs::read_to_string(environment).unwrap()).unwrap();
-        let of = |service: &str| -> BTreeMap<String, String> {
-            let env = environment["services"][service]["environment"].clone();
-            let env: BTreeMap<String, String> = serde_json::from_value(env).unwrap();
-            env.into_iter()
-                .map(|(name, value)| (name, value.replace("$$", "$")))
-                .collect()
-        };
-        Self {
-            machine,
-            server: of("insforge"),
-            postgres: of("postgres"),
-        }
-    }
-}
-
 async fn send(caller: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) {
     let answer = format!("{}\n", serde_json::to_string(answer).unwrap());
     // It may have been killed meanwhile.
     let _ = caller.write_all(answer.as_bytes()).await;
-}
-
-/// The server before may still be letting go of the port.
-async fn listen(port: u16) -> TcpListener {
-    loop {
-        if let Ok(socket) = bind(port)
-            && let Ok(listener) = socket.listen(64)
-        {
-            return listener;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// A socket that shares its port with others, of which one may listen.
-fn bind(port: u16) -> std::io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    #[cfg(target_os = "macos")]
-    socket.set_reuseport(true)?;
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
-    Ok(socket)
-}
-
-/// What the probe asks of a backend (contract/project-backend.md section 4).
-fn server(release: &str, env: &BTreeMap<String, String>, seeded: bool) -> Router {
-    let health = json!({"status": "ok", "version": release.trim_start_matches('v')});
-    let key = format!("Bearer {}", env["ACCESS_API_KEY"]);
-    let project = json!({"projectId": env["PROJECT_ID"]});
-    Router::new()
-        .route("/api/health", get(|| async { Json(health) }))
-        .route(
-            "/api/metadata/project-id",
-            get(move |headers: HeaderMap| async move { who_asks(&headers, &key, seeded, project) }),
-        )
-}
-
-fn who_asks(headers: &HeaderMap, key: &str, seeded: bool, project: Value) -> Response {
-    if seeded && headers["authorization"] == key {
-        Json(project).into_response()
-    } else {
-        StatusCode::UNAUTHORIZED.into_response()
-    }
 }
