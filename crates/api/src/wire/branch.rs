@@ -132,15 +132,10 @@ pub struct DiffResult {
     conflicts: Vec<Conflict>,
     /// Nothing is merged while there is one: the parent's rows are in the way, or the change needs a
     /// decision on data.
-    needs_migration: Vec<Object>,
-    renames: Vec<Object>,
-    warnings: Vec<Object>,
+    needs_migration: Vec<serde_json::Value>,
+    renames: Vec<serde_json::Value>,
+    warnings: Vec<serde_json::Value>,
 }
-
-/// Stands for what the merge engine writes.
-#[derive(Serialize, ToSchema)]
-#[schema(value_type = Object)]
-pub struct Object;
 
 #[derive(Serialize, ToSchema)]
 struct DiffSummary {
