@@ -85,7 +85,9 @@ pub struct Fact {
 
 /// `pg_class.oid`, `pg_type.oid`, … of the object; for columns and composite attributes also the number.
 /// Unique together with the kind in one database; means nothing in another one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Place {
     pub oid: u32,
     /// `attnum`; 0 for whole objects. The order of a table's columns is that of their numbers.
