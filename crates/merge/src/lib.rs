@@ -10,3 +10,7 @@
 //!    proves the result before it commits.
 
 pub mod catalog;
+pub mod error;
+
+pub use catalog::Catalog;
+pub use error::Error;
