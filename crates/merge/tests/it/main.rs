@@ -1,0 +1,6 @@
+//! The engine against real databases.
+
+// mod cases;
+mod cluster;
+mod database;
+mod dump;
