@@ -51,5 +51,8 @@ fn fact<'r>(reader: &'r Reader<'_>, class: Oid, oid: Oid, number: i32) -> Option
 
 /// A table does not need its columns, though its partition key does.
 fn is_part_of(part: &FactId, whole: &FactId) -> bool {
-    !part.part.is_empty() && whole.part.is_empty() && part.schema == whole.schema && part.object == whole.object
+    !part.part.is_empty()
+        && whole.part.is_empty()
+        && part.schema == whole.schema
+        && part.object == whole.object
 }

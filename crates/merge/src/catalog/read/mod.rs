@@ -11,17 +11,12 @@ mod reader;
 mod relations;
 mod routines;
 mod schemas;
-#[cfg(test)]
-mod tests;
 mod types;
 mod unmodelled;
 
 use sqlx::{Connection, PgConnection, Row};
 
-use crate::{
-    catalog::Catalog,
-    error::Error,
-};
+use crate::{catalog::Catalog, error::Error};
 use reader::Reader;
 
 /// What decides how Postgres prints its own expressions (merge-engine, "Snapshot"), and `jit`, which compiles the wide
@@ -49,7 +44,11 @@ const READS: u32 = 6;
 pub async fn read(conn: &mut PgConnection) -> Result<Catalog, Error> {
     if in_transaction(conn).await? {
         let before = settings(conn).await?;
-        set(conn, &SETTINGS.map(|(name, value)| (name, value.to_owned()))).await?;
+        set(
+            conn,
+            &SETTINGS.map(|(name, value)| (name, value.to_owned())),
+        )
+        .await?;
         let catalog = settled(conn).await?;
         set(conn, &before).await?;
         return Ok(catalog);
@@ -60,7 +59,11 @@ pub async fn read(conn: &mut PgConnection) -> Result<Catalog, Error> {
             .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await
             .map_err(Error::while_doing("begin to read the schema"))?;
-        set(&mut transaction, &SETTINGS.map(|(name, value)| (name, value.to_owned()))).await?;
+        set(
+            &mut transaction,
+            &SETTINGS.map(|(name, value)| (name, value.to_owned())),
+        )
+        .await?;
         let now = attempt(&mut transaction).await?;
         transaction
             .rollback()

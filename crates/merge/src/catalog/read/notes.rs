@@ -52,30 +52,50 @@ pub async fn publications(reader: &mut Reader<'_>) -> Result<(), Error> {
             objects.push("ALL TABLES".to_owned());
         }
         objects.extend(row.tables.map(|tables| format!("TABLE {tables}")));
-        objects.extend(row.schemas.map(|schemas| format!("TABLES IN SCHEMA {schemas}")));
+        objects.extend(
+            row.schemas
+                .map(|schemas| format!("TABLES IN SCHEMA {schemas}")),
+        );
         let mut definition = String::new();
         if !objects.is_empty() {
             definition = format!("FOR {} ", objects.join(", "));
         }
-        definition.push_str(&format!("WITH (publish = '{}'", row.publish));
+        definition.push_str("WITH (publish = '");
+        definition.push_str(&row.publish);
+        definition.push('\'');
         if row.via_root {
             definition.push_str(", publish_via_partition_root = true");
         }
         definition.push(')');
         let id = FactId::object(Kind::Publication, "", &row.name);
-        reader.object(class::PUBLICATION, row.oid, id.clone(), Payload::Publication { definition });
+        reader.object(
+            class::PUBLICATION,
+            row.oid,
+            id.clone(),
+            Payload::Publication { definition },
+        );
         reader.owner(&id, row.owner);
     }
     for (class, sql) in [
-        (class::PUBLICATION_TABLE, "SELECT oid, prpubid FROM pg_catalog.pg_publication_rel"),
-        (class::PUBLICATION_SCHEMA, "SELECT oid, pnpubid FROM pg_catalog.pg_publication_namespace"),
+        (
+            class::PUBLICATION_TABLE,
+            "SELECT oid, prpubid FROM pg_catalog.pg_publication_rel",
+        ),
+        (
+            class::PUBLICATION_SCHEMA,
+            "SELECT oid, pnpubid FROM pg_catalog.pg_publication_namespace",
+        ),
     ] {
         let rows: Vec<(Oid, Oid)> = sqlx::query_as(sql)
             .fetch_all(&mut *reader.conn)
             .await
             .map_err(Error::while_doing("read what publications publish"))?;
         for (member, publication) in rows {
-            if let Some(id) = reader.objects.get(&(class::PUBLICATION, publication.0)).cloned() {
+            if let Some(id) = reader
+                .objects
+                .get(&(class::PUBLICATION, publication.0))
+                .cloned()
+            {
                 reader.objects.insert((class, member.0), id);
             }
         }
@@ -109,7 +129,9 @@ pub async fn event_triggers(reader: &mut Reader<'_>) -> Result<(), Error> {
     .await
     .map_err(Error::while_doing("read the event triggers"))?;
     for row in rows {
-        if reader.is_member(class::EVENT_TRIGGER, row.oid) || reader.catalog.managed.contains(&row.function_schema) {
+        if reader.is_member(class::EVENT_TRIGGER, row.oid)
+            || reader.catalog.managed.contains(&row.function_schema)
+        {
             continue;
         }
         let mut tags = row.tags.unwrap_or_default();
@@ -151,7 +173,10 @@ pub async fn comments(reader: &mut Reader<'_>) -> Result<(), Error> {
         let Some(id) = commented(reader, &row) else {
             continue;
         };
-        reader.about(FactId::about(Kind::Comment, &id), Payload::Comment { text: row.text });
+        reader.about(
+            FactId::about(Kind::Comment, &id),
+            Payload::Comment { text: row.text },
+        );
     }
     Ok(())
 }
@@ -168,5 +193,10 @@ fn commented(reader: &Reader<'_>, row: &CommentRow) -> Option<FactId> {
         return Some(FactId::part(Kind::Column, &id.schema, &id.object, name));
     }
     let fact = reader.catalog.facts.get(&id)?;
-    (fact.place == Place { oid: row.oid.0, number: 0 }).then_some(id)
+    (fact.place
+        == Place {
+            oid: row.oid.0,
+            number: 0,
+        })
+    .then_some(id)
 }

@@ -43,7 +43,10 @@ pub async fn constraints(reader: &mut Reader<'_>) -> Result<(), Error> {
         .await?;
     let mut clones: Vec<(Oid, Oid, Oid)> = Vec::new();
     for row in rows {
-        let Some(table) = reader.relation(row.table).filter(|id| id.kind == Kind::Table) else {
+        let Some(table) = reader
+            .relation(row.table)
+            .filter(|id| id.kind == Kind::Table)
+        else {
             continue;
         };
         if row.origin.0 != 0 || row.inherited {
@@ -52,7 +55,9 @@ pub async fn constraints(reader: &mut Reader<'_>) -> Result<(), Error> {
         }
         let id = FactId::part(Kind::Constraint, &table.schema, &table.object, &row.name);
         if row.index.0 != 0 {
-            reader.objects.insert((class::RELATION, row.index.0), id.clone());
+            reader
+                .objects
+                .insert((class::RELATION, row.index.0), id.clone());
         }
         reader.part(
             class::CONSTRAINT,
@@ -83,7 +88,9 @@ fn stand_for_origins(reader: &mut Reader<'_>, class: u32, clones: &[(Oid, Oid, O
         }
         if let Some(id) = reader.objects.get(&(class, root)).cloned() {
             if index.0 != 0 {
-                reader.objects.insert((class::RELATION, index.0), id.clone());
+                reader
+                    .objects
+                    .insert((class::RELATION, index.0), id.clone());
             }
             reader.objects.insert((class, clone.0), id);
         }
@@ -194,7 +201,11 @@ pub async fn statistics(reader: &mut Reader<'_>) -> Result<(), Error> {
             row.oid,
             &on,
             id.clone(),
-            Payload::Statistics { definition: row.definition, target: row.target, on: on.object.clone() },
+            Payload::Statistics {
+                definition: row.definition,
+                target: row.target,
+                on: on.object.clone(),
+            },
         );
         reader.owner(&id, row.owner);
     }
@@ -329,7 +340,13 @@ pub async fn policies(reader: &mut Reader<'_>) -> Result<(), Error> {
         let mut roles: Vec<String> = row
             .roles
             .iter()
-            .map(|role| if role.0 == 0 { "public".to_owned() } else { reader.role(*role) })
+            .map(|role| {
+                if role.0 == 0 {
+                    "public".to_owned()
+                } else {
+                    reader.role(*role)
+                }
+            })
             .collect();
         roles.sort();
         reader.part(

@@ -69,7 +69,10 @@ pub async fn grants(reader: &mut Reader<'_>) -> Result<(), Error> {
     for row in rows {
         let rights = held
             .entry((row.class.0, row.oid.0, row.number))
-            .or_insert_with(|| Holders { owner: row.owner, by_grantee: BTreeMap::new() })
+            .or_insert_with(|| Holders {
+                owner: row.owner,
+                by_grantee: BTreeMap::new(),
+            })
             .by_grantee
             .entry(row.grantee.0)
             .or_default();
@@ -85,7 +88,8 @@ pub async fn grants(reader: &mut Reader<'_>) -> Result<(), Error> {
         for (grantee, privileges) in holders.by_grantee {
             if grantee == holders.owner.0 {
                 let all = reader.owner_rights.get(&kind);
-                let has_all = number != 0 || all.is_some_and(|all| privileges.keys().eq(all.iter()));
+                let has_all =
+                    number != 0 || all.is_some_and(|all| privileges.keys().eq(all.iter()));
                 if has_all {
                     continue;
                 }
@@ -98,8 +102,16 @@ pub async fn grants(reader: &mut Reader<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn grant(reader: &mut Reader<'_>, id: &FactId, grantee: String, privileges: BTreeMap<String, bool>) {
-    let id = FactId { grantee, ..FactId::about(Kind::Grant, id) };
+fn grant(
+    reader: &mut Reader<'_>,
+    id: &FactId,
+    grantee: String,
+    privileges: BTreeMap<String, bool>,
+) {
+    let id = FactId {
+        grantee,
+        ..FactId::about(Kind::Grant, id)
+    };
     reader.about(id, Payload::Grant { privileges });
 }
 
@@ -114,7 +126,11 @@ async fn owner_rights(reader: &mut Reader<'_>) -> Result<(), Error> {
     .map_err(Error::while_doing("read the rights of owners"))?;
     for (kind, privilege) in rows {
         let kind = kind.chars().next().unwrap_or_default();
-        reader.owner_rights.entry(kind).or_default().insert(privilege);
+        reader
+            .owner_rights
+            .entry(kind)
+            .or_default()
+            .insert(privilege);
     }
     Ok(())
 }
@@ -142,7 +158,10 @@ const fn default_right_of_everyone(kind: Kind) -> Option<&'static str> {
 }
 
 fn forget_default_right(reader: &mut Reader<'_>, id: &FactId) {
-    let everyone = FactId { grantee: "PUBLIC".to_owned(), ..FactId::about(Kind::Grant, id) };
+    let everyone = FactId {
+        grantee: "PUBLIC".to_owned(),
+        ..FactId::about(Kind::Grant, id)
+    };
     reader.catalog.facts.remove(&everyone);
 }
 
@@ -154,7 +173,10 @@ fn subject(reader: &Reader<'_>, class: u32, oid: u32, number: i16) -> Option<(Fa
     let id = reader.objects.get(&(class, oid))?.clone();
     if number != 0 {
         let name = reader.column_names.get(&(oid, number))?;
-        return Some((FactId::part(Kind::Column, &id.schema, &id.object, name), 'r'));
+        return Some((
+            FactId::part(Kind::Column, &id.schema, &id.object, name),
+            'r',
+        ));
     }
     let kind = match id.kind {
         Kind::Table | Kind::View | Kind::MaterializedView => 'r',
@@ -189,7 +211,11 @@ fn grants_of_identities(reader: &mut Reader<'_>) {
             .catalog
             .facts
             .range(first..)
-            .take_while(|(id, _)| id.kind == Kind::Grant && id.schema == sequence.schema && id.object == sequence.object)
+            .take_while(|(id, _)| {
+                id.kind == Kind::Grant
+                    && id.schema == sequence.schema
+                    && id.object == sequence.object
+            })
             .filter(|(id, _)| id.of == Some(Kind::Sequence))
             .map(|(id, _)| id.clone())
             .collect();
@@ -203,7 +229,6 @@ fn grants_of_identities(reader: &mut Reader<'_>) {
 
 #[derive(FromRow)]
 struct DefaultRow {
-    oid: Oid,
     role: Oid,
     /// 0 for the whole database.
     namespace: Oid,
@@ -235,7 +260,7 @@ pub async fn defaults(reader: &mut Reader<'_>) -> Result<(), Error> {
                 SELECT e.oid, a.grantee, a.privilege_type, a.is_grantable, true
                   FROM entries e CROSS JOIN LATERAL pg_catalog.aclexplode(e.usual) a
               )
-              SELECT e.oid, e.role, e.namespace, e.kind::text AS kind, h.grantee,
+              SELECT e.role, e.namespace, e.kind::text AS kind, h.grantee,
                 coalesce(array_agg(h.privilege ORDER BY h.privilege) FILTER (WHERE NOT h.usual), '{}') AS privileges,
                 coalesce(array_agg(h.grantable ORDER BY h.privilege) FILTER (WHERE NOT h.usual), '{}') AS grantable,
                 coalesce(array_agg(h.privilege ORDER BY h.privilege) FILTER (WHERE h.usual), '{}') AS usual
@@ -271,7 +296,7 @@ pub async fn defaults(reader: &mut Reader<'_>) -> Result<(), Error> {
         let fact = Fact {
             payload: Payload::DefaultPrivilege { privileges },
             needs,
-            place: Place { oid: row.oid.0, number: 0 },
+            place: Place::default(),
         };
         reader.catalog.facts.insert(id, fact);
     }

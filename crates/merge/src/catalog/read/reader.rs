@@ -58,14 +58,16 @@ pub struct Reader<'c> {
 
 impl<'c> Reader<'c> {
     pub async fn start(conn: &'c mut PgConnection) -> Result<Self, Error> {
-        let server_version: String = sqlx::query_scalar("SELECT current_setting('server_version_num')")
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(Error::while_doing("read the server's version"))?;
-        let roles: Vec<(Oid, String)> = sqlx::query_as("SELECT oid, rolname::text FROM pg_catalog.pg_roles")
-            .fetch_all(&mut *conn)
-            .await
-            .map_err(Error::while_doing("read the roles"))?;
+        let server_version: String =
+            sqlx::query_scalar("SELECT current_setting('server_version_num')")
+                .fetch_one(&mut *conn)
+                .await
+                .map_err(Error::while_doing("read the server's version"))?;
+        let roles: Vec<(Oid, String)> =
+            sqlx::query_as("SELECT oid, rolname::text FROM pg_catalog.pg_roles")
+                .fetch_all(&mut *conn)
+                .await
+                .map_err(Error::while_doing("read the roles"))?;
         let members: Vec<(Oid, Oid)> =
             sqlx::query_as("SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'")
                 .fetch_all(&mut *conn)
@@ -83,7 +85,10 @@ impl<'c> Reader<'c> {
             columns: HashMap::new(),
             column_names: HashMap::new(),
             identity_sequences: HashMap::new(),
-            members: members.into_iter().map(|(class, oid)| (class.0, oid.0)).collect(),
+            members: members
+                .into_iter()
+                .map(|(class, oid)| (class.0, oid.0))
+                .collect(),
             owner_rights: HashMap::new(),
         })
     }
@@ -121,15 +126,35 @@ impl<'c> Reader<'c> {
     /// Notes a fact that is an object of the class, and that it needs its schema.
     pub fn object(&mut self, class: u32, oid: Oid, id: FactId, payload: Payload) {
         let schema = FactId::object(Kind::Schema, "", &id.schema);
-        let needs = if self.catalog.facts.contains_key(&schema) { BTreeSet::from([schema]) } else { BTreeSet::new() };
+        let needs = if self.catalog.facts.contains_key(&schema) {
+            BTreeSet::from([schema])
+        } else {
+            BTreeSet::new()
+        };
         self.objects.insert((class, oid.0), id.clone());
-        self.note(id, Place { oid: oid.0, number: 0 }, needs, payload);
+        self.note(
+            id,
+            Place {
+                oid: oid.0,
+                number: 0,
+            },
+            needs,
+            payload,
+        );
     }
 
     /// Notes a part of a table, view or domain.
     pub fn part(&mut self, class: u32, oid: Oid, holder: &FactId, id: FactId, payload: Payload) {
         self.objects.insert((class, oid.0), id.clone());
-        self.note(id, Place { oid: oid.0, number: 0 }, BTreeSet::from([holder.clone()]), payload);
+        self.note(
+            id,
+            Place {
+                oid: oid.0,
+                number: 0,
+            },
+            BTreeSet::from([holder.clone()]),
+            payload,
+        );
     }
 
     pub fn note(&mut self, id: FactId, place: Place, needs: BTreeSet<FactId>, payload: Payload) {
@@ -176,11 +201,16 @@ impl<'c> Reader<'c> {
         if self.catalog.facts.contains_key(&subject) || subject.part.is_empty() {
             return subject;
         }
-        [Kind::Table, Kind::View, Kind::MaterializedView, Kind::Composite]
-            .into_iter()
-            .map(|kind| FactId::object(kind, &subject.schema, &subject.object))
-            .find(|id| self.catalog.facts.contains_key(id))
-            .unwrap_or(subject)
+        [
+            Kind::Table,
+            Kind::View,
+            Kind::MaterializedView,
+            Kind::Composite,
+        ]
+        .into_iter()
+        .map(|kind| FactId::object(kind, &subject.schema, &subject.object))
+        .find(|id| self.catalog.facts.contains_key(id))
+        .unwrap_or(subject)
     }
 
     pub fn finish(mut self) -> Catalog {

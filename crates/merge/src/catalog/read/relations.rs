@@ -9,7 +9,10 @@ use super::{
     schemas::letter,
 };
 use crate::{
-    catalog::{Column, FactId, Identity, Kind, Payload, Place, Sequence, SequenceOptions, Table, ViewColumn},
+    catalog::{
+        Column, FactId, Identity, Kind, Payload, Place, Sequence, SequenceOptions, Table,
+        ViewColumn,
+    },
     error::Error,
 };
 
@@ -56,11 +59,17 @@ pub async fn tables(reader: &mut Reader<'_>) -> Result<(), Error> {
         .await?;
     for row in rows {
         let schema = reader.schema(row.namespace);
-        if reader.is_member(class::RELATION, row.oid) || (schema.as_str(), row.name.as_str()) == LEDGER {
+        if reader.is_member(class::RELATION, row.oid)
+            || (schema.as_str(), row.name.as_str()) == LEDGER
+        {
             continue;
         }
         let mut options = row.options;
-        options.extend(row.toast_options.iter().map(|option| format!("toast.{option}")));
+        options.extend(
+            row.toast_options
+                .iter()
+                .map(|option| format!("toast.{option}")),
+        );
         options.sort();
         let id = FactId::object(Kind::Table, &schema, &row.name);
         for type_ in [row.row_type, row.row_array] {
@@ -84,9 +93,15 @@ pub async fn tables(reader: &mut Reader<'_>) -> Result<(), Error> {
         reader.owner(&id, row.owner);
         reader.note(
             FactId::object(Kind::Rls, &schema, &row.name),
-            Place { oid: row.oid.0, number: 0 },
+            Place {
+                oid: row.oid.0,
+                number: 0,
+            },
             BTreeSet::from([id]),
-            Payload::Rls { enabled: row.rls, forced: row.forced },
+            Payload::Rls {
+                enabled: row.rls,
+                forced: row.forced,
+            },
         );
     }
     Ok(())
@@ -145,20 +160,32 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
         };
         let number = row.number;
         let id = FactId::part(Kind::Column, &table.schema, &table.object, &row.name);
-        let place = Place { oid: row.table.0, number };
+        let place = Place {
+            oid: row.table.0,
+            number,
+        };
         let comes_from_parents = row.inherited;
         let default = row.default_oid;
         let identity = identities.remove(&(row.table.0, number));
         if let Some(sequence) = &identity {
             let name = (reader.schema(sequence.namespace), sequence.name.clone());
             reader.identity_sequences.insert(sequence.oid.0, name);
-            reader.objects.insert((class::RELATION, sequence.oid.0), id.clone());
+            reader
+                .objects
+                .insert((class::RELATION, sequence.oid.0), id.clone());
         }
-        let payload = Payload::Column(column(row, identity.map(|sequence| sequence.options.into())));
+        let payload = Payload::Column(column(
+            row,
+            identity.map(|sequence| sequence.options.into()),
+        ));
         reader.columns.insert((place.oid, number), id.clone());
-        reader.column_names.insert((place.oid, number), id.part.clone());
+        reader
+            .column_names
+            .insert((place.oid, number), id.part.clone());
         if let Some(default) = default {
-            reader.objects.insert((class::ATTRIBUTE_DEFAULT, default.0), id.clone());
+            reader
+                .objects
+                .insert((class::ATTRIBUTE_DEFAULT, default.0), id.clone());
         }
         if comes_from_parents {
             inherited.push(id.clone());
@@ -178,13 +205,20 @@ fn column(row: ColumnRow, options: Option<SequenceOptions>) -> Column {
         .filter(|option| option.starts_with("n_distinct"))
         .collect();
     n_distinct.sort();
-    let (default, generated) = if generated { (None, row.default) } else { (row.default, None) };
+    let (default, generated) = if generated {
+        (None, row.default)
+    } else {
+        (row.default, None)
+    };
     Column {
         type_: row.type_,
         collation: row.collation,
         default,
         not_null: row.not_null,
-        identity: options.map(|options| Identity { always: row.identity == "a", options }),
+        identity: options.map(|options| Identity {
+            always: row.identity == "a",
+            options,
+        }),
         generated,
         storage: row.storage.as_deref().map(letter),
         compression: row.compression.as_deref().map(letter),
@@ -209,7 +243,9 @@ async fn parents(reader: &mut Reader<'_>) -> Result<HashMap<FactId, Vec<FactId>>
         };
         if let Some(fact) = reader.catalog.facts.get_mut(&child) {
             if let Payload::Table(table) = &mut fact.payload {
-                table.parents.push((parent.schema.clone(), parent.object.clone()));
+                table
+                    .parents
+                    .push((parent.schema.clone(), parent.object.clone()));
             }
             fact.needs.insert(parent.clone());
         }
@@ -219,7 +255,11 @@ async fn parents(reader: &mut Reader<'_>) -> Result<HashMap<FactId, Vec<FactId>>
 }
 
 /// Children before their parents' own inherited columns are gone: so a chain of any length is compared link by link.
-fn leave_out_inherited(reader: &mut Reader<'_>, parents: &HashMap<FactId, Vec<FactId>>, inherited: &[FactId]) {
+fn leave_out_inherited(
+    reader: &mut Reader<'_>,
+    parents: &HashMap<FactId, Vec<FactId>>,
+    inherited: &[FactId],
+) {
     let origin = |id: &FactId| -> Option<FactId> {
         let table = FactId::object(Kind::Table, &id.schema, &id.object);
         parents
@@ -232,7 +272,10 @@ fn leave_out_inherited(reader: &mut Reader<'_>, parents: &HashMap<FactId, Vec<Fa
         .iter()
         .filter_map(|id| {
             let origin = origin(id)?;
-            let (ours, theirs) = (reader.catalog.facts.get(id)?, reader.catalog.facts.get(&origin)?);
+            let (ours, theirs) = (
+                reader.catalog.facts.get(id)?,
+                reader.catalog.facts.get(&origin)?,
+            );
             (ours.payload == theirs.payload).then(|| (id.clone(), origin))
         })
         .collect();
@@ -286,7 +329,9 @@ impl From<OptionsRow> for SequenceOptions {
 }
 
 /// The sequences of identity columns, which are internal to them, by table and number of the column.
-async fn identity_sequences(reader: &mut Reader<'_>) -> Result<HashMap<(u32, i16), SequenceRow>, Error> {
+async fn identity_sequences(
+    reader: &mut Reader<'_>,
+) -> Result<HashMap<(u32, i16), SequenceRow>, Error> {
     let rows: Vec<SequenceRow> = reader
         .rows(
             "sequences of identity columns",
@@ -326,14 +371,21 @@ pub async fn sequences(reader: &mut Reader<'_>) -> Result<(), Error> {
         if reader.is_member(class::RELATION, row.oid) {
             continue;
         }
-        let owned_by = reader.columns.get(&(row.owned_by.0, row.owned_by_number)).cloned();
+        let owned_by = reader
+            .columns
+            .get(&(row.owned_by.0, row.owned_by_number))
+            .cloned();
         let id = FactId::object(Kind::Sequence, &reader.schema(row.namespace), &row.name);
         let owned = owned_by.is_some();
         reader.object(
             class::RELATION,
             row.oid,
             id.clone(),
-            Payload::Sequence(Sequence { options: row.options.into(), unlogged: row.unlogged, owned_by }),
+            Payload::Sequence(Sequence {
+                options: row.options.into(),
+                unlogged: row.unlogged,
+                owned_by,
+            }),
         );
         if !owned {
             reader.owner(&id, row.owner);
@@ -392,7 +444,9 @@ pub async fn views(reader: &mut Reader<'_>) -> Result<(), Error> {
     let mut numbers: Vec<(u32, i16, Option<Oid>)> = Vec::new();
     for row in rows {
         numbers.push((row.view.0, row.number, row.default_oid));
-        reader.column_names.insert((row.view.0, row.number), row.name.clone());
+        reader
+            .column_names
+            .insert((row.view.0, row.number), row.name.clone());
         columns.entry(row.view.0).or_default().push(ViewColumn {
             name: row.name,
             type_: row.type_,
@@ -408,9 +462,23 @@ pub async fn views(reader: &mut Reader<'_>) -> Result<(), Error> {
         options.sort();
         let columns = columns.remove(&row.oid.0).unwrap_or_default();
         let (kind, payload) = if row.materialized {
-            (Kind::MaterializedView, Payload::MaterializedView { definition, options, columns })
+            (
+                Kind::MaterializedView,
+                Payload::MaterializedView {
+                    definition,
+                    options,
+                    columns,
+                },
+            )
         } else {
-            (Kind::View, Payload::View { definition, options, columns })
+            (
+                Kind::View,
+                Payload::View {
+                    definition,
+                    options,
+                    columns,
+                },
+            )
         };
         let id = FactId::object(kind, &reader.schema(row.namespace), &row.name);
         for type_ in [row.row_type, row.row_array] {
@@ -422,7 +490,9 @@ pub async fn views(reader: &mut Reader<'_>) -> Result<(), Error> {
     for (view, number, default) in numbers {
         if let Some(id) = reader.relation(Oid(view)) {
             if let Some(default) = default {
-                reader.objects.insert((class::ATTRIBUTE_DEFAULT, default.0), id.clone());
+                reader
+                    .objects
+                    .insert((class::ATTRIBUTE_DEFAULT, default.0), id.clone());
             }
             reader.columns.insert((view, number), id);
         }

@@ -82,8 +82,14 @@ pub async fn routines(reader: &mut Reader<'_>) -> Result<(), Error> {
         let name = format!("{}({})", row.name, row.inputs);
         let id = FactId::object(kind, &reader.schema(row.namespace), &name);
         let payload = if let Some(options) = row.aggregate {
-            let arguments = if row.arguments.is_empty() { "*" } else { &row.arguments };
-            Payload::Aggregate { definition: format!("({arguments}) ({options})") }
+            let arguments = if row.arguments.is_empty() {
+                "*"
+            } else {
+                &row.arguments
+            };
+            Payload::Aggregate {
+                definition: format!("({arguments}) ({options})"),
+            }
         } else {
             Payload::Function {
                 definition: row.definition.unwrap_or_default().trim_end().to_owned(),

@@ -89,13 +89,18 @@ pub async fn extensions(reader: &mut Reader<'_>) -> Result<(), Error> {
             Payload::Extension { schema: row.schema },
         );
     }
-    let members: Vec<(Oid, Oid, Oid)> =
-        sqlx::query_as("SELECT classid, objid, refobjid FROM pg_catalog.pg_depend WHERE deptype = 'e'")
-            .fetch_all(&mut *reader.conn)
-            .await
-            .map_err(Error::while_doing("read the members of extensions"))?;
+    let members: Vec<(Oid, Oid, Oid)> = sqlx::query_as(
+        "SELECT classid, objid, refobjid FROM pg_catalog.pg_depend WHERE deptype = 'e'",
+    )
+    .fetch_all(&mut *reader.conn)
+    .await
+    .map_err(Error::while_doing("read the members of extensions"))?;
     for (class, oid, extension) in members {
-        if let Some(id) = reader.objects.get(&(class::EXTENSION, extension.0)).cloned() {
+        if let Some(id) = reader
+            .objects
+            .get(&(class::EXTENSION, extension.0))
+            .cloned()
+        {
             reader.objects.insert((class.0, oid.0), id);
         }
     }

@@ -26,7 +26,9 @@ struct TypeRow {
 /// Notes a type, and its array type as one with it.
 fn note(reader: &mut Reader<'_>, kind: Kind, row: &TypeRow, payload: Payload) {
     let id = FactId::object(kind, &reader.schema(row.namespace), &row.name);
-    reader.objects.insert((class::TYPE, row.array.0), id.clone());
+    reader
+        .objects
+        .insert((class::TYPE, row.array.0), id.clone());
     reader.object(class::TYPE, row.oid, id.clone(), payload);
     reader.owner(&id, row.owner);
 }
@@ -49,7 +51,10 @@ pub async fn enums(reader: &mut Reader<'_>) -> Result<(), Error> {
         .await?;
     let mut labels: HashMap<u32, Vec<Label>> = HashMap::new();
     for (type_, oid, name) in rows {
-        labels.entry(type_.0).or_default().push(Label { name, oid: oid.0 });
+        labels
+            .entry(type_.0)
+            .or_default()
+            .push(Label { name, oid: oid.0 });
     }
     for row in types {
         if reader.is_member(class::TYPE, row.oid) {
@@ -186,21 +191,35 @@ pub async fn composites(reader: &mut Reader<'_>) -> Result<(), Error> {
         .await?;
     let mut attributes: HashMap<u32, Vec<Attribute>> = HashMap::new();
     for row in rows {
-        reader.column_names.insert((row.relation.0, row.number), row.name.clone());
-        attributes.entry(row.relation.0).or_default().push(Attribute {
-            name: row.name,
-            type_: row.type_,
-            collation: row.collation,
-            number: row.number,
-        });
+        reader
+            .column_names
+            .insert((row.relation.0, row.number), row.name.clone());
+        attributes
+            .entry(row.relation.0)
+            .or_default()
+            .push(Attribute {
+                name: row.name,
+                type_: row.type_,
+                collation: row.collation,
+                number: row.number,
+            });
     }
     for row in types {
         if reader.is_member(class::TYPE, row.type_.oid) {
             continue;
         }
         let attributes = attributes.remove(&row.relation.0).unwrap_or_default();
-        note(reader, Kind::Composite, &row.type_, Payload::Composite { attributes });
-        let id = FactId::object(Kind::Composite, &reader.schema(row.type_.namespace), &row.type_.name);
+        note(
+            reader,
+            Kind::Composite,
+            &row.type_,
+            Payload::Composite { attributes },
+        );
+        let id = FactId::object(
+            Kind::Composite,
+            &reader.schema(row.type_.namespace),
+            &row.type_.name,
+        );
         reader.objects.insert((class::RELATION, row.relation.0), id);
     }
     Ok(())
@@ -261,7 +280,11 @@ pub async fn ranges(reader: &mut Reader<'_>) -> Result<(), Error> {
         .collect();
         let options = options.join(", ");
         note(reader, Kind::Range, &row.type_, Payload::Range { options });
-        let id = FactId::object(Kind::Range, &reader.schema(row.type_.namespace), &row.type_.name);
+        let id = FactId::object(
+            Kind::Range,
+            &reader.schema(row.type_.namespace),
+            &row.type_.name,
+        );
         for oid in [row.multirange, row.multirange_array] {
             reader.objects.insert((class::TYPE, oid.0), id.clone());
         }
