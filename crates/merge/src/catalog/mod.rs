@@ -4,6 +4,10 @@
 //! constraint, a view, what one role may do with one table. Texts in payloads are Postgres's own
 //! (`pg_get_*def`, `format_type`), read with an empty `search_path`, so every name in them has its schema.
 
+mod read;
+
+pub use read::read;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
