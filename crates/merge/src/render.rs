@@ -15,10 +15,17 @@ pub(crate) fn sql(plan: &MergePlan) -> String {
     banner(&mut text, plan);
     for warning in &plan.warnings {
         let name = comment(&format!("{}.{}", warning.schema, warning.object));
-        let _ = writeln!(text, "-- warning: {} {name}: {}", warning.kind, comment(&warning.text));
+        let _ = writeln!(
+            text,
+            "-- warning: {} {name}: {}",
+            warning.kind,
+            comment(&warning.text)
+        );
     }
     if !plan.script.pre_steps.is_empty() {
-        text.push_str("-- Committed first: a label cannot be used in the transaction that adds it.\n");
+        text.push_str(
+            "-- Committed first: a label cannot be used in the transaction that adds it.\n",
+        );
         statements(&mut text, plan, &plan.script.pre_steps);
     }
     text.push_str("BEGIN;\n");
@@ -75,17 +82,31 @@ fn banner(text: &mut String, plan: &MergePlan) {
         reasons.push(format!("{conflicts} {objects} changed on both sides"));
     }
     if needs > 0 {
-        let changes = if needs == 1 { "change needs" } else { "changes need" };
+        let changes = if needs == 1 {
+            "change needs"
+        } else {
+            "changes need"
+        };
         reasons.push(format!("{needs} {changes} a migration"));
     }
     let _ = writeln!(text, "-- ⚠️ MERGE BLOCKED: {}", reasons.join(", "));
     for conflict in &plan.conflicts {
         let hint = comment(&conflict.hint);
-        let _ = writeln!(text, "-- conflict: {} {}: {hint}", conflict.kind, comment(&conflict.name()));
+        let _ = writeln!(
+            text,
+            "-- conflict: {} {}: {hint}",
+            conflict.kind,
+            comment(&conflict.name())
+        );
     }
     for item in &plan.needs_migration {
         let hint = comment(&item.hint);
-        let _ = writeln!(text, "-- needs a migration: {} {}: {hint}", item.kind, comment(&item.name()));
+        let _ = writeln!(
+            text,
+            "-- needs a migration: {} {}: {hint}",
+            item.kind,
+            comment(&item.name())
+        );
     }
 }
 

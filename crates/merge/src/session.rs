@@ -71,7 +71,10 @@ fn shortened(sql: &str) -> String {
 
 /// Fast on an empty database: many statements per message. Where one fails, its part is run again one by one, for an
 /// error that names the statement.
-pub(crate) async fn run_all(conn: &mut PgConnection, statements: &[Statement]) -> Result<(), Error> {
+pub(crate) async fn run_all(
+    conn: &mut PgConnection,
+    statements: &[Statement],
+) -> Result<(), Error> {
     const AT_ONCE: usize = 200;
     for part in statements.chunks(AT_ONCE) {
         let texts: Vec<&str> = part.iter().map(|s| s.sql.as_str()).collect();
