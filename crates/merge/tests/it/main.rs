@@ -1,6 +1,10 @@
 //! The engine against real databases.
 
-// mod cases;
+mod apply;
+mod cases;
 mod cluster;
+mod command;
 mod database;
 mod dump;
+mod merging;
+mod product;
