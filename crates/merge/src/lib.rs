@@ -11,6 +11,7 @@
 
 pub mod catalog;
 pub mod error;
+pub mod three_way;
 
 pub use catalog::Catalog;
 pub use error::Error;

@@ -3,4 +3,6 @@
 // mod cases;
 mod cluster;
 mod database;
+mod decisions;
 mod dump;
+mod reading;
