@@ -14,3 +14,4 @@ pub mod error;
 
 pub use catalog::Catalog;
 pub use error::Error;
+pub mod script;
