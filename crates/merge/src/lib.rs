@@ -15,3 +15,4 @@ pub mod three_way;
 
 pub use catalog::Catalog;
 pub use error::Error;
+pub mod script;
