@@ -5,6 +5,8 @@ mod cases;
 mod cluster;
 mod command;
 mod database;
+mod decisions;
 mod dump;
 mod merging;
 mod product;
+mod reading;
