@@ -9,4 +9,24 @@
 //! 3. [`apply`] tries the script on a scratch copy, probes the parent's rows, runs it in one transaction and
 //!    proves the result before it commits.
 
+pub mod apply;
 pub mod catalog;
+pub mod command;
+pub mod config;
+pub mod error;
+mod plan;
+mod render;
+pub mod report;
+pub mod scratch;
+pub mod script;
+mod session;
+mod snapshot;
+pub mod three_way;
+
+pub use apply::{Applied, ApplyOptions, Record, apply, is_recorded};
+pub use catalog::Catalog;
+pub use error::Error;
+pub use plan::{Bases, MergePlan, plan};
+pub use report::DiffResult;
+pub use snapshot::{Snapshot, snapshot};
+pub use three_way::{Choice, Resolutions};

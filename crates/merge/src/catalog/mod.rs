@@ -4,6 +4,10 @@
 //! constraint, a view, what one role may do with one table. Texts in payloads are Postgres's own
 //! (`pg_get_*def`, `format_type`), read with an empty `search_path`, so every name in them has its schema.
 
+mod read;
+
+pub use read::read;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -11,6 +15,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::error::Error;
 
 /// What a fact tells of. The order is that of creation where nothing else decides (merge-engine, "Order").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -349,7 +355,109 @@ pub struct Catalog {
 /// SHA-256, as 64 hexadecimal digits.
 pub type Hash = String;
 
+/// The first bytes of a catalog as bytes; the number after it is the format's version.
+const MAGIC: &str = "cp-merge catalog 1\n";
+
+impl Catalog {
+    /// Of all facts that are not managed, without places: two databases with one schema have one hash.
+    pub fn hash(&self) -> Hash {
+        let mut digest = Sha256::new();
+        for (id, fact) in &self.facts {
+            if self.is_managed(id) {
+                continue;
+            }
+            digest.update(serde_json::to_vec(id).unwrap_or_default());
+            digest.update(b"\n");
+            digest.update(fact.payload.canonical_json());
+            digest.update(b"\n");
+        }
+        hex::encode(digest.finalize())
+    }
+
+    /// One versioned format: a line that names it, then JSON with one fact per line.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.as_bytes().to_vec();
+        let head = Head {
+            server_version: self.server_version,
+            managed: self.managed.clone(),
+            unmodelled: self.unmodelled.clone(),
+        };
+        bytes.extend(serde_json::to_vec(&head).unwrap_or_default());
+        for entry in &self.facts {
+            bytes.push(b'\n');
+            bytes.extend(serde_json::to_vec(&entry).unwrap_or_default());
+        }
+        bytes
+    }
+
+    /// # Errors
+    /// [`Error::InvalidSnapshot`] when these are not bytes that [`Catalog::to_bytes`] of this version wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let invalid = |why: serde_json::Error| Error::InvalidSnapshot(why.to_string());
+        let lines = bytes
+            .strip_prefix(MAGIC.as_bytes())
+            .ok_or_else(|| Error::InvalidSnapshot("other format or version".to_owned()))?;
+        let mut lines = lines.split(|byte| *byte == b'\n');
+        let head: Head =
+            serde_json::from_slice(lines.next().unwrap_or_default()).map_err(invalid)?;
+        let facts = lines
+            .map(|line| serde_json::from_slice::<(FactId, Fact)>(line).map_err(invalid))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            server_version: head.server_version,
+            facts,
+            managed: head.managed,
+            unmodelled: head.unmodelled,
+        })
+    }
+
+    /// Names whose payload differs, or that are on one side only.
+    pub fn diff(&self, other: &Self) -> Vec<FactId> {
+        let mut names: Vec<_> = self
+            .facts
+            .iter()
+            .filter(|(id, fact)| {
+                other
+                    .facts
+                    .get(id)
+                    .is_none_or(|theirs| theirs.payload != fact.payload)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        names.extend(
+            other
+                .facts
+                .keys()
+                .filter(|id| !self.facts.contains_key(id))
+                .cloned(),
+        );
+        names.sort();
+        names
+    }
+
+    /// Whether a fact belongs to a schema of the product or of an extension, or is one.
+    pub fn is_managed(&self, id: &FactId) -> bool {
+        let schema = match id.subject_kind() {
+            Kind::Schema => &id.object,
+            _ => &id.schema,
+        };
+        self.managed.contains(schema)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    server_version: u32,
+    managed: BTreeSet<String>,
+    unmodelled: Vec<String>,
+}
+
 impl FactId {
+    /// The kind of the object itself: for owners, grants and comments that of what they belong to.
+    pub fn subject_kind(&self) -> Kind {
+        self.of.unwrap_or(self.kind)
+    }
+
     /// An object in a schema (or, with an empty schema, in the database).
     pub fn object(kind: Kind, schema: &str, name: &str) -> Self {
         Self {
@@ -451,10 +559,36 @@ impl Kind {
 }
 
 impl Payload {
-    /// SHA-256 of its canonical JSON.
+    /// SHA-256 of its canonical JSON: equal for payloads that are equal, so without the oids of labels and the numbers
+    /// of attributes.
     pub fn hash(&self) -> Hash {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        hex::encode(Sha256::digest(json))
+        hex::encode(Sha256::digest(self.canonical_json()))
+    }
+
+    fn canonical_json(&self) -> Vec<u8> {
+        let plain = match self {
+            Self::Enum { labels } => Some(Self::Enum {
+                labels: labels
+                    .iter()
+                    .map(|label| Label {
+                        oid: 0,
+                        ..label.clone()
+                    })
+                    .collect(),
+            }),
+            Self::Composite { attributes } => Some(Self::Composite {
+                attributes: attributes
+                    .iter()
+                    .map(|attribute| Attribute {
+                        number: 0,
+                        ..attribute.clone()
+                    })
+                    .collect(),
+            }),
+            _ => None,
+        };
+        // Structs, sorted maps and strings only: there is no value in them that JSON does not have.
+        serde_json::to_vec(plain.as_ref().unwrap_or(self)).unwrap_or_default()
     }
 }
 

@@ -1,0 +1,156 @@
+//! Reads a database's system catalogs into a [`Catalog`]: one query per kind, however many objects there are.
+//!
+//! The queries live next to what they read (`schemas`, `types`, `relations`, …), in the order in which [`attempt`]
+//! calls them: later ones look up what earlier ones found.
+
+mod dependencies;
+mod notes;
+mod parts;
+mod privileges;
+mod reader;
+mod relations;
+mod routines;
+mod schemas;
+mod types;
+mod unmodelled;
+
+use sqlx::{Connection, PgConnection, Row};
+
+use crate::{catalog::Catalog, error::Error};
+use reader::Reader;
+
+/// What decides how Postgres prints its own expressions (merge-engine, "Snapshot"), and `jit`, which compiles the wide
+/// queries below for longer than they run.
+const SETTINGS: [(&str, &str); 7] = [
+    ("search_path", ""),
+    ("timezone", "UTC"),
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("quote_all_identifiers", "off"),
+    ("jit", "off"),
+];
+
+/// Reads that may differ from the one before, until it is given up.
+const READS: u32 = 6;
+
+/// Reads all facts in the session given, until two reads are equal: `pg_get_*def` sees what commits while it runs,
+/// whatever the transaction's snapshot is.
+///
+/// Runs inside the caller's transaction if there is one. The session's settings are as before in the end.
+///
+/// # Errors
+/// [`Error::Database`]; [`Error::Unsettled`] when somebody changes the schema all the time.
+pub async fn read(conn: &mut PgConnection) -> Result<Catalog, Error> {
+    if in_transaction(conn).await? {
+        let before = settings(conn).await?;
+        set(
+            conn,
+            &SETTINGS.map(|(name, value)| (name, value.to_owned())),
+        )
+        .await?;
+        let catalog = settled(conn).await?;
+        set(conn, &before).await?;
+        return Ok(catalog);
+    }
+    let mut last: Option<Catalog> = None;
+    for _ in 0..READS {
+        let mut transaction = conn
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .map_err(Error::while_doing("begin to read the schema"))?;
+        set(
+            &mut transaction,
+            &SETTINGS.map(|(name, value)| (name, value.to_owned())),
+        )
+        .await?;
+        let now = attempt(&mut transaction).await?;
+        transaction
+            .rollback()
+            .await
+            .map_err(Error::while_doing("end the reading of the schema"))?;
+        match last {
+            Some(last) if last.facts == now.facts => return Ok(now),
+            _ => last = Some(now),
+        }
+    }
+    Err(Error::Unsettled { reads: READS })
+}
+
+async fn settled(conn: &mut PgConnection) -> Result<Catalog, Error> {
+    let mut last = attempt(conn).await?;
+    for _ in 1..READS {
+        let now = attempt(conn).await?;
+        if last.facts == now.facts {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Err(Error::Unsettled { reads: READS })
+}
+
+async fn attempt(conn: &mut PgConnection) -> Result<Catalog, Error> {
+    let mut reader = Reader::start(conn).await?;
+    schemas::schemas(&mut reader).await?;
+    schemas::extensions(&mut reader).await?;
+    schemas::collations(&mut reader).await?;
+    types::enums(&mut reader).await?;
+    types::domains(&mut reader).await?;
+    types::composites(&mut reader).await?;
+    types::ranges(&mut reader).await?;
+    relations::tables(&mut reader).await?;
+    relations::columns(&mut reader).await?;
+    relations::sequences(&mut reader).await?;
+    relations::views(&mut reader).await?;
+    routines::routines(&mut reader).await?;
+    parts::constraints(&mut reader).await?;
+    parts::indexes(&mut reader).await?;
+    parts::statistics(&mut reader).await?;
+    parts::rules(&mut reader).await?;
+    parts::triggers(&mut reader).await?;
+    parts::policies(&mut reader).await?;
+    notes::publications(&mut reader).await?;
+    notes::event_triggers(&mut reader).await?;
+    privileges::grants(&mut reader).await?;
+    privileges::defaults(&mut reader).await?;
+    notes::comments(&mut reader).await?;
+    dependencies::dependencies(&mut reader).await?;
+    unmodelled::unmodelled(&mut reader).await?;
+    Ok(reader.finish())
+}
+
+/// Asked with the simple protocol: there, a statement outside of a transaction begins its own, at its own time.
+async fn in_transaction(conn: &mut PgConnection) -> Result<bool, Error> {
+    let row = sqlx::raw_sql("SELECT now() <> statement_timestamp()")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(Error::while_doing("look for a transaction"))?;
+    row.try_get(0)
+        .map_err(Error::while_doing("look for a transaction"))
+}
+
+async fn settings(conn: &mut PgConnection) -> Result<Vec<(&'static str, String)>, Error> {
+    let mut before = Vec::new();
+    for (name, _) in SETTINGS {
+        let value = sqlx::query_scalar("SELECT current_setting($1)")
+            .bind(name)
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(Error::while_doing(format!("read the setting {name}")))?;
+        before.push((name, value));
+    }
+    Ok(before)
+}
+
+/// For the rest of the transaction.
+async fn set(conn: &mut PgConnection, settings: &[(&'static str, String)]) -> Result<(), Error> {
+    for (name, value) in settings {
+        sqlx::query("SELECT set_config($1, $2, true)")
+            .bind(*name)
+            .bind(value)
+            .execute(&mut *conn)
+            .await
+            .map_err(Error::while_doing(format!("set {name}")))?;
+    }
+    Ok(())
+}

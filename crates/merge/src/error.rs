@@ -1,0 +1,61 @@
+//! What can go wrong between reading two databases and having merged them.
+
+use crate::report::NeedsMigration;
+
+/// Errors of this crate. One variant per thing that a caller can act on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused a statement, or could not be reached.
+    #[error("{doing}: {source}")]
+    Database {
+        /// What was being done, as in "read the policies".
+        doing: String,
+        source: sqlx::Error,
+    },
+    /// Two reads of one schema kept differing: somebody changes it right now. Worth another try later.
+    #[error("the schema keeps changing while it is read ({reads} reads)")]
+    Unsettled { reads: u32 },
+    /// Bytes of a snapshot that this release cannot read.
+    #[error("not a snapshot of this release: {0}")]
+    InvalidSnapshot(String),
+    /// The parent's schema or configuration is not what the plan was made from. A new plan is needed.
+    #[error("the parent changed since the plan was made")]
+    Stale,
+    /// Conflicts or needs-migration items are open: nothing is applied.
+    #[error("{conflicts} conflicts and {needs_migration} changes that need a migration are open")]
+    NotClean {
+        conflicts: usize,
+        needs_migration: usize,
+    },
+    /// Rows of the parent do not allow what the plan does to its schema, with what the branch's migrations left of them.
+    /// Everything was rolled back.
+    #[error("rows stand in the way: {}", hints(.0))]
+    RowsInTheWay(Vec<NeedsMigration>),
+    /// The result of the script is not what the plan promised. Everything was rolled back.
+    #[error("the result differs from the plan, nothing was changed: {0}")]
+    Unexpected(String),
+}
+
+impl Error {
+    /// For `map_err`: names what was being done when the database failed.
+    pub fn while_doing(doing: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Database { doing, source }
+    }
+
+    /// The SQLSTATE, where the database gave one.
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Database {
+                source: sqlx::Error::Database(error),
+                ..
+            } => error.code().map(std::borrow::Cow::into_owned),
+            _ => None,
+        }
+    }
+}
+
+fn hints(items: &[NeedsMigration]) -> String {
+    let hints: Vec<&str> = items.iter().map(|item| item.hint.as_str()).collect();
+    hints.join("; ")
+}

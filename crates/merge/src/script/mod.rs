@@ -1,0 +1,136 @@
+//! Writes the statements that turn one catalog into another: pure, no database.
+//!
+//! The story of [`script`]:
+//! 1. `renames`: what was renamed is renamed first, in the model of `from` as in the script.
+//! 2. `rebuild`: each fact of either side gets an [`Action`](rebuild::Action); what cannot be altered in place is
+//!    dropped and made again with everything that stands on it.
+//! 3. The families of kinds (`tables`, `columns`, `constraints`, `types`, `routines`, `views`, `guards`,
+//!    `privileges`, `globals`) write steps into a graph; `writer` adds what must come before what.
+//! 4. `graph` sorts. Where steps need each other, `cuts` takes one apart (a default out of its table, a view in two),
+//!    and the writing starts over.
+//! 5. `probes` and `warnings` say what the rows may object to, and what a person should know.
+
+mod casts;
+mod columns;
+mod constraints;
+mod cuts;
+mod globals;
+mod graph;
+mod guards;
+mod privileges;
+mod probes;
+pub(crate) mod quote;
+mod rebuild;
+mod renames;
+mod routines;
+mod side;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod types;
+mod views;
+mod warnings;
+mod writer;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use self::{cuts::Cuts, side::Side, writer::Writer};
+use crate::catalog::{Catalog, FactId, Kind};
+
+/// A new name for something that stays what it is. Done first, on the database that reads as `from`.
+///
+/// Enum labels and attributes of composite types are named like parts: kind `Enum` or `Composite`, the label or
+/// attribute in `part`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rename {
+    pub kind: Kind,
+    pub from: FactId,
+    pub to: FactId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Without the final semicolon.
+    pub sql: String,
+    /// The fact that the statement brings to its wanted form. None: something unchanged is put out of the way and
+    /// made again.
+    pub serves: Option<FactId>,
+}
+
+/// A question to the database before anything is done to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub id: FactId,
+    /// Returns one bigint: the rows that stand in the way. Runs on the database that reads as `from`.
+    pub sql: String,
+    /// With `{rows}` for the number.
+    pub why: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    pub id: FactId,
+    pub text: String,
+}
+
+/// A change that needs a migration whatever the rows are. The script leaves it out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    pub id: FactId,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// `ALTER TYPE … ADD VALUE` that must be committed before the rest can use the label. Additive; a rerun finds
+    /// them done.
+    pub pre_steps: Vec<Statement>,
+    pub statements: Vec<Statement>,
+    pub probes: Vec<Probe>,
+    pub blocked: Vec<Blocked>,
+    pub warnings: Vec<Warning>,
+}
+
+/// The statements that turn a database that reads as `from` into one that reads as `to`.
+///
+/// They run in one transaction, as a superuser, with `search_path = ''`, `check_function_bodies = off` and
+/// `session_replication_role = replica`. `from` may carry the old or (where a caller replayed the renames) the new
+/// names of what `renames` lists; the statements of renames are written either way.
+///
+/// Managed schemas are there already and left alone, unless `from` has none of them: then they are made too, which
+/// is how a scratch database is filled.
+pub fn script(from: &Catalog, to: &Catalog, renames: &[Rename]) -> Script {
+    let mut script = Script::default();
+    let from: Cow<'_, Catalog> = if renames.is_empty() {
+        Cow::Borrowed(from)
+    } else {
+        let (renamed, statements) = renames::apply(from, renames);
+        script.statements = statements;
+        Cow::Owned(renamed)
+    };
+    let managed = |id: &FactId| from.is_managed(id) || to.is_managed(id);
+    let managed_there = from.facts.keys().any(managed);
+    let skipped = |id: &FactId| managed_there && managed(id);
+    let from = Side::new(&from, &skipped);
+    let to = Side::new(to, &skipped);
+
+    let mut cuts = Cuts::default();
+    loop {
+        let actions = rebuild::decide(&from, &to, &cuts);
+        let writer = Writer::write(&from, &to, &actions, &cuts);
+        let sorted = writer.graph.sort();
+        let statements = match sorted {
+            Ok(statements) => statements,
+            Err((_, cycles)) if cuts.cut(&cycles, &from, &to, &actions) => continue,
+            Err((graph, _)) => graph.force(),
+        };
+        script.statements.extend(statements);
+        types::move_labels_ahead(&mut script, &from, &to, renames);
+        script.probes = probes::probes(&from, &to, &actions, renames);
+        script.warnings = warnings::warnings(&from, &to, &actions);
+        script.blocked = actions.blocked;
+        return script;
+    }
+}

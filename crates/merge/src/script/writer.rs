@@ -1,0 +1,461 @@
+//! Puts the steps of all families into one graph, and what must come before what.
+
+use super::{
+    Statement,
+    cuts::Cuts,
+    graph::{Graph, Key, Rank, Step},
+    quote,
+    rebuild::{Action, Actions},
+    side::{Side, base_type},
+};
+use crate::catalog::{Fact, FactId, Kind, Payload};
+
+pub struct Writer<'a, 's> {
+    pub from: &'s Side<'a>,
+    pub to: &'s Side<'a>,
+    pub actions: &'s Actions<'a>,
+    pub cuts: &'s Cuts,
+    pub graph: Graph<'a>,
+    /// Those of the database as it is: they act while the script runs.
+    pub default_privileges: Vec<(&'a FactId, &'a Fact)>,
+}
+
+impl<'a, 's> Writer<'a, 's> {
+    pub fn write(from: &'s Side<'a>, to: &'s Side<'a>, actions: &'s Actions<'a>, cuts: &'s Cuts) -> Self {
+        let mut writer = Self {
+            from,
+            to,
+            actions,
+            cuts,
+            graph: Graph::default(),
+            default_privileges: from
+                .facts
+                .iter()
+                .filter(|(id, _)| id.kind == Kind::DefaultPrivilege)
+                .map(|(&id, &fact)| (id, fact))
+                .collect(),
+        };
+        let mut ids: Vec<_> = actions.iter().collect();
+        ids.sort_unstable_by_key(|(id, _)| *id);
+        for &(id, action) in &ids {
+            if id.of.is_none() {
+                if action.drops() {
+                    writer.drop(id);
+                }
+                if action.makes() {
+                    writer.make(id, action);
+                }
+            }
+        }
+        for &(id, _) in &ids {
+            if id.kind == Kind::DefaultPrivilege {
+                writer.default_privilege(id);
+            }
+        }
+        writer.loosen();
+        writer.reattach();
+        writer.privileges_and_comments();
+        for &(id, action) in &ids {
+            writer.order(id, action);
+        }
+        writer.free_names();
+        writer
+    }
+
+    fn make(&mut self, id: &'a FactId, action: Action) {
+        match id.kind {
+            Kind::Schema | Kind::Extension | Kind::Publication | Kind::EventTrigger => {
+                self.make_global(id, action);
+            }
+            Kind::Collation | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range | Kind::Sequence => {
+                self.make_type(id, action);
+            }
+            Kind::Function | Kind::Procedure | Kind::Aggregate => self.make_routine(id, action),
+            Kind::Table => self.make_table(id, action),
+            Kind::Column => self.make_column(id, action),
+            Kind::Constraint | Kind::Index | Kind::Statistics => self.make_constraint(id, action),
+            Kind::View | Kind::MaterializedView | Kind::Rule => self.make_view(id, action),
+            Kind::Trigger | Kind::Policy | Kind::Rls => self.make_guard(id, action),
+            // Written with their subjects, see `privileges`.
+            Kind::Owner | Kind::Grant | Kind::Comment | Kind::DefaultPrivilege => {}
+        }
+    }
+
+    /// The drop of one fact: a statement of its own, or along with what holds it.
+    fn drop(&mut self, id: &'a FactId) {
+        if matches!(id.kind, Kind::Rls) {
+            if self.actions.of(id) == Action::Drop && !self.actions.container_drops(self.from, id) {
+                self.drop_rls(id);
+            }
+            return;
+        }
+        if matches!(id.kind, Kind::DefaultPrivilege) {
+            return;
+        }
+        if let Some(with) = self.goes_with(id)
+            && !self.cuts.explicit.contains(id)
+        {
+            self.graph.alias((id, Step::Drop), (with, Step::Drop));
+            return;
+        }
+        let Some(sql) = self.drop_sql(id) else {
+            return;
+        };
+        let rank = Rank {
+            phase: 0,
+            order: drop_order(self.from, id),
+        };
+        let statements = vec![self.statement(id, sql)];
+        self.graph.add((id, Step::Drop), rank, statements);
+    }
+
+    /// What takes the fact with it when it is dropped, if that is dropped too.
+    fn goes_with(&self, id: &'a FactId) -> Option<&'a FactId> {
+        let goes = |other: &&'a FactId| self.actions.of(other).drops();
+        match self.from.payload(id)? {
+            Payload::Sequence(sequence) => {
+                let column = sequence.owned_by.as_ref()?;
+                self.from
+                    .find(column)
+                    .or_else(|| self.from.container(&column.schema, &column.object))
+                    .filter(goes)
+            }
+            // Its own table may be in a circle of foreign keys with the table that it refers to.
+            Payload::Constraint { kind: 'f', .. } => {
+                let container = self.from.container_of(id).filter(goes)?;
+                let elsewhere = self.from.needs(id).iter().any(|need| {
+                    self.actions.of(need).drops() && (need.schema != id.schema || need.object != id.object)
+                });
+                (!elsewhere).then_some(container)
+            }
+            _ => self.from.container_of(id).filter(goes),
+        }
+    }
+
+    fn drop_sql(&self, id: &FactId) -> Option<String> {
+        let table = || quote::object(id);
+        let part = || quote::ident(&id.part);
+        Some(match id.kind {
+            Kind::Column => format!("ALTER TABLE {} DROP COLUMN {}", table(), part()),
+            Kind::Constraint => {
+                let what = self.domain_or_table(self.from, id);
+                format!("ALTER {what} {} DROP CONSTRAINT {}", table(), part())
+            }
+            Kind::Trigger => format!("DROP TRIGGER {} ON {}", part(), table()),
+            Kind::Policy => format!("DROP POLICY {} ON {}", part(), table()),
+            Kind::Rule => format!("DROP RULE {} ON {}", part(), table()),
+            Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => return None,
+            _ => format!("DROP {}", self.named(id)),
+        })
+    }
+
+    /// `TABLE public.users`, `FUNCTION public.f(integer)`: an object of its own, as ALTER, DROP and COMMENT name it.
+    pub fn named(&self, id: &FactId) -> String {
+        match id.kind {
+            Kind::Function | Kind::Procedure => format!("{} {}", keyword(id.kind), quote::routine(id)),
+            Kind::Aggregate => {
+                let name = quote::routine(id);
+                let name = name.strip_suffix("()").map_or(name.clone(), |n| format!("{n}(*)"));
+                format!("AGGREGATE {name}")
+            }
+            kind => format!("{} {}", keyword(kind), quote::object(id)),
+        }
+    }
+
+    /// Constraints are of tables or of domains.
+    pub fn domain_or_table(&self, side: &Side<'a>, id: &FactId) -> &'static str {
+        match side.container(&id.schema, &id.object) {
+            Some(container) if container.kind == Kind::Domain => "DOMAIN",
+            _ => "TABLE",
+        }
+    }
+
+    pub fn statement(&self, id: &FactId, sql: String) -> Statement {
+        let changed = self.from.payload(id) != self.to.payload(id);
+        Statement {
+            sql,
+            serves: changed.then(|| id.clone()),
+        }
+    }
+
+    /// Adds a step of the making phase with its statements.
+    pub fn step(&mut self, id: &'a FactId, step: Step, order: u16, sql: Vec<String>) {
+        let statements = sql.into_iter().map(|sql| self.statement(id, sql)).collect();
+        self.graph.add((id, step), Rank { phase: 1, order }, statements);
+    }
+
+    /// The edges of one fact, from what it needs (merge-engine, "Order").
+    fn order(&mut self, id: &'a FactId, action: Action) {
+        if action == Action::Rebuild {
+            self.graph.edge((id, Step::Drop), (id, Step::Make));
+        }
+        if self.to.find(id).is_some() {
+            self.order_makes(id);
+        }
+        if self.from.find(id).is_some() {
+            self.order_drops(id, action);
+        }
+    }
+
+    fn order_makes(&mut self, id: &'a FactId) {
+        let split = self.graph.contains((id, Step::Complete));
+        let early = |need: &FactId| match self.to.payload(id) {
+            // What a stub or a column without its default needs: its types.
+            Some(Payload::Column(column)) => {
+                need.part.is_empty()
+                    && (!is_code(need.kind)
+                        && (need.kind != Kind::Table
+                            || base_type(&column.type_) == quote::object(need)
+                            || need.object == id.object && need.schema == id.schema))
+            }
+            Some(Payload::View { columns, .. }) => {
+                !is_code(need.kind)
+                    && need.part.is_empty()
+                    && (!is_relation(need.kind)
+                        || columns.iter().any(|c| base_type(&c.type_) == quote::object(need)))
+            }
+            Some(Payload::Function { .. }) => {
+                matches!(need.kind, Kind::Schema | Kind::Extension | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range)
+                    || is_relation(need.kind) && need.part.is_empty()
+            }
+            _ => !is_code(need.kind),
+        };
+        for &need in self.to.needs(id) {
+            if !split || early(need) {
+                self.graph.edge((need, Step::Make), (id, Step::Make));
+                if need.kind == Kind::Column && id.kind != Kind::Column {
+                    self.graph.edge((need, Step::Complete), (id, Step::Make));
+                }
+            }
+            if split {
+                self.graph.edge((need, Step::Make), (id, Step::Complete));
+            }
+        }
+        if split {
+            self.graph.edge((id, Step::Make), (id, Step::Complete));
+        }
+        // Policies, triggers and rules see all columns of their table.
+        if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {
+            for &part in self.to.parts(&id.schema, &id.object) {
+                if part.kind == Kind::Column {
+                    self.graph.edge((part, Step::Make), (id, Step::Make));
+                }
+            }
+        }
+        // A primary key goes before the next one comes.
+        if let Some(Payload::Constraint { kind: 'p', .. }) = self.to.payload(id) {
+            for &other in self.from.parts(&id.schema, &id.object) {
+                if matches!(self.from.payload(other), Some(Payload::Constraint { kind: 'p', .. })) {
+                    self.graph.edge((other, Step::Drop), (id, Step::Make));
+                }
+            }
+        }
+        self.graph.edge((id, Step::Make), (id, Step::Late));
+        self.graph.edge((id, Step::Attach), (id, Step::Late));
+    }
+
+    fn order_drops(&mut self, id: &'a FactId, action: Action) {
+        let loosens = self.graph.contains((id, Step::Loosen));
+        let attached: Vec<_> = self.from.needs(id).to_vec();
+        for need in attached {
+            if action.drops() || self.graph.contains((id, Step::Drop)) {
+                self.graph.edge((id, Step::Drop), (need, Step::Drop));
+                self.graph.edge((id, Step::Drop), (need, Step::Loosen));
+                if self.actions.of(need) == Action::Alter && !self.still_leans_on(id, need) {
+                    self.graph.edge((id, Step::Drop), (need, Step::Make));
+                }
+            } else if loosens {
+                self.graph.edge((id, Step::Loosen), (need, Step::Drop));
+            } else if action == Action::Alter {
+                self.graph.edge((id, Step::Make), (need, Step::Drop));
+            }
+            if loosens {
+                self.graph.edge((id, Step::Loosen), (need, Step::Drop));
+            }
+        }
+        if loosens {
+            self.graph.edge((id, Step::Loosen), (id, Step::Drop));
+            self.graph.edge((id, Step::Loosen), (id, Step::Make));
+            self.graph.edge((id, Step::Make), (id, Step::Complete));
+        }
+    }
+
+    /// A loosened view's drop comes after, not before, what it used to need: see [`Cuts::emptied`].
+    fn still_leans_on(&self, id: &FactId, need: &FactId) -> bool {
+        self.cuts.emptied.contains(id) && need.part.is_empty()
+    }
+
+    /// Drops of defaults that come back later, for columns and domains that are not altered otherwise.
+    fn loosen(&mut self) {
+        let mut loosened: Vec<_> = self.actions.loosened.iter().copied().collect();
+        for id in &self.cuts.emptied {
+            if let Some(id) = self.from.find(id) {
+                self.empty_view(id);
+            }
+        }
+        for id in &self.cuts.loosened {
+            if let Some(id) = self.from.find(id) {
+                loosened.push(id);
+            }
+        }
+        loosened.sort_unstable();
+        loosened.dedup();
+        for id in loosened {
+            self.loosen_default(id);
+        }
+    }
+
+    /// A name is free before the next object takes it, whatever its kind.
+    fn free_names(&mut self) {
+        let mut droppers: std::collections::HashMap<(Space, String, String), Vec<Key<'a>>> =
+            std::collections::HashMap::new();
+        for (id, action) in self.actions.iter() {
+            if action.drops() {
+                for name in names_taken(self.from, id) {
+                    droppers.entry(name).or_default().push((id, Step::Drop));
+                }
+            }
+        }
+        if droppers.is_empty() {
+            return;
+        }
+        for (id, action) in self.actions.iter() {
+            if action.makes() {
+                for name in names_taken(self.to, id) {
+                    for &dropper in droppers.get(&name).map_or(&[][..], Vec::as_slice) {
+                        self.graph.edge(dropper, (id, Step::Make));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Name spaces of Postgres that more than one kind shares.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Space {
+    Relations,
+    Types,
+    Routines,
+}
+
+fn names_taken(side: &Side<'_>, id: &FactId) -> Vec<(Space, String, String)> {
+    let name = |space, name: &str| (space, id.schema.clone(), name.to_owned());
+    match id.kind {
+        Kind::Table | Kind::View | Kind::MaterializedView | Kind::Composite => {
+            vec![name(Space::Relations, &id.object), name(Space::Types, &id.object)]
+        }
+        Kind::Sequence | Kind::Index => vec![name(Space::Relations, &id.object)],
+        Kind::Enum | Kind::Domain | Kind::Range => vec![name(Space::Types, &id.object)],
+        Kind::Function | Kind::Procedure | Kind::Aggregate => vec![name(Space::Routines, &id.object)],
+        // Keys take the name of an index.
+        Kind::Constraint => match side.payload(id) {
+            Some(Payload::Constraint { kind: 'p' | 'u' | 'x', .. }) => vec![name(Space::Relations, &id.part)],
+            _ => Vec::new(),
+        },
+        Kind::Column => match side.column(id) {
+            Some(column) if column.identity.is_some() => {
+                vec![name(Space::Relations, &format!("{}_{}_seq", id.object, id.part))]
+            }
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+pub const fn is_code(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Function | Kind::Procedure | Kind::Aggregate | Kind::Sequence
+    )
+}
+
+pub const fn is_relation(kind: Kind) -> bool {
+    matches!(kind, Kind::Table | Kind::View | Kind::MaterializedView)
+}
+
+/// The word of CREATE, ALTER, DROP and COMMENT.
+pub const fn keyword(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Schema => "SCHEMA",
+        Kind::Extension => "EXTENSION",
+        Kind::Collation => "COLLATION",
+        Kind::Enum | Kind::Composite | Kind::Range => "TYPE",
+        Kind::Domain => "DOMAIN",
+        Kind::Sequence => "SEQUENCE",
+        Kind::Function => "FUNCTION",
+        Kind::Procedure => "PROCEDURE",
+        Kind::Aggregate => "AGGREGATE",
+        Kind::Table => "TABLE",
+        Kind::Column => "COLUMN",
+        Kind::Constraint => "CONSTRAINT",
+        Kind::Index => "INDEX",
+        Kind::View => "VIEW",
+        Kind::MaterializedView => "MATERIALIZED VIEW",
+        Kind::Rule => "RULE",
+        Kind::Statistics => "STATISTICS",
+        Kind::Trigger => "TRIGGER",
+        Kind::Policy => "POLICY",
+        Kind::Publication => "PUBLICATION",
+        Kind::EventTrigger => "EVENT TRIGGER",
+        Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => "",
+    }
+}
+
+/// The order of the making phase, where dependencies leave it open.
+pub mod order {
+    pub const SCHEMA: u16 = 0;
+    pub const EXTENSION: u16 = 1;
+    pub const TYPE: u16 = 2;
+    pub const SEQUENCE: u16 = 3;
+    pub const ROUTINE: u16 = 4;
+    pub const TABLE: u16 = 5;
+    pub const COLUMN: u16 = 6;
+    pub const ATTACH: u16 = 7;
+    pub const DEFAULT: u16 = 8;
+    pub const CHECK: u16 = 9;
+    pub const KEY: u16 = 10;
+    pub const INDEX: u16 = 11;
+    pub const FOREIGN_KEY: u16 = 12;
+    pub const VIEW: u16 = 13;
+    pub const MATERIALIZED_VIEW: u16 = 14;
+    pub const RULE: u16 = 15;
+    pub const TRIGGER: u16 = 16;
+    pub const POLICY: u16 = 17;
+    pub const RLS: u16 = 18;
+    pub const OWNER: u16 = 19;
+    pub const OWNED_BY: u16 = 20;
+    pub const REVOKE: u16 = 21;
+    pub const GRANT: u16 = 22;
+    pub const DEFAULT_PRIVILEGE: u16 = 23;
+    pub const COMMENT: u16 = 24;
+    pub const PUBLICATION: u16 = 25;
+    pub const EVENT_TRIGGER: u16 = 26;
+}
+
+/// Drops run in the reverse order, foreign keys first.
+fn drop_order(side: &Side<'_>, id: &FactId) -> u16 {
+    if let Some(Payload::Constraint { kind: 'f', .. }) = side.payload(id) {
+        return 1;
+    }
+    2 + match id.kind {
+        Kind::EventTrigger => 0,
+        Kind::Publication => 1,
+        Kind::Policy => 2,
+        Kind::Trigger => 3,
+        Kind::Rule => 4,
+        Kind::MaterializedView => 5,
+        Kind::View => 6,
+        Kind::Statistics => 7,
+        Kind::Index => 8,
+        Kind::Constraint => 9,
+        Kind::Column => 10,
+        Kind::Table => 11,
+        Kind::Aggregate => 12,
+        Kind::Function | Kind::Procedure => 13,
+        Kind::Sequence => 14,
+        Kind::Extension => 16,
+        Kind::Schema => 17,
+        _ => 15,
+    }
+}
