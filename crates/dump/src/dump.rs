@@ -90,7 +90,7 @@ pub async fn dump(
     let dumping = Dumping {
         process,
         output,
-        own,
+        _own: own,
         buffer: BytesMut::new(),
         meter,
     };
@@ -111,8 +111,8 @@ pub async fn dump(
 struct Dumping {
     process: Process,
     output: ChildStdout,
-    /// The snapshot, if it is ours.
-    own: Option<Exported>,
+    /// The snapshot, if it is ours, for as long as pg_dump may ask for it.
+    _own: Option<Exported>,
     buffer: BytesMut,
     meter: Meter,
 }
@@ -129,10 +129,6 @@ impl Dumping {
 
     async fn finish(self) -> Result<(), Error> {
         drop(self.output);
-        self.process.finish().await?;
-        match self.own {
-            Some(snapshot) => snapshot.close().await,
-            None => Ok(()),
-        }
+        self.process.finish().await
     }
 }

@@ -26,13 +26,11 @@ pub enum Error {
 
     /// pg_restore 17 and newer set a parameter that older servers do not know (contract, 1.8).
     #[error(
-        "the server is Postgres {server}, and no pg_restore here fits it: one from {oldest} to {newest} is needed"
+        "the server is Postgres {server}, and no pg_dump and pg_restore here fit it: they must be {oldest} or newer{}; \
+         install the client programs of Postgres {oldest}",
+        if *server < 17 { ", but older than 17" } else { "" }
     )]
-    NoFittingProgram {
-        server: u32,
-        oldest: u32,
-        newest: u32,
-    },
+    NoFittingProgram { server: u32, oldest: u32 },
 
     /// The transaction that exported it is over.
     #[error("the exported snapshot is gone; begin with a new one")]

@@ -44,12 +44,7 @@ const HAS_CONTENTS: &str = "
 /// restore left behind is made anew; one with contents of other origin is not touched. Whether it was made anew.
 pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
     let mut server = database.on(MAINTENANCE).connect().await?;
-    let exists: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(&database.name)
-            .fetch_one(&mut server)
-            .await
-            .map_err(Error::sql("look for the database"))?;
+    let exists = exists(&mut server, &database.name).await?;
     if !exists || mark::find(&mut server, &database.name).await?.is_some() {
         recreate_on(&mut server, database).await?;
         return Ok(true);
@@ -81,32 +76,75 @@ pub(crate) async fn recreate(database: &Database) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// The new database is made aside and takes the name last, so that what it has of the old one is not lost with a crash
+/// between: the settings `ALTER DATABASE … SET` that a first-start script made are nowhere else.
 async fn recreate_on(server: &mut PgConnection, database: &Database) -> Result<(), Error> {
     roles::make_the_releases(server).await?;
-    let name = quote_identifier(&database.name);
-    let likeness = likeness(server, &database.name).await?;
-    if likeness.is_some() {
-        // A crash from here on finds no whole database.
+    let aside: String = sqlx::query_scalar("SELECT 'control_plane_' || md5($1)")
+        .bind(&database.name)
+        .fetch_one(&mut *server)
+        .await
+        .map_err(Error::sql("name the new database"))?;
+    let exists = exists(server, &database.name).await?;
+    // Without the old one, what is aside is from an attempt that came that far.
+    if exists || !self::exists(server, &aside).await? {
+        make_aside(server, database, &aside).await?;
+    }
+    if exists {
         mark::set(server, &database.name, Mark::Incomplete).await?;
         clear_the_way(server, database).await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
-            .execute(&mut *server)
-            .await
-            .map_err(Error::sql("drop the database"))?;
+        let drop = format!(
+            "DROP DATABASE {} WITH (FORCE)",
+            quote_identifier(&database.name)
+        );
+        run(server, drop, "drop the database").await?;
     }
-    let likeness = likeness.unwrap_or_default();
-    sqlx::raw_sql(AssertSqlSafe(format!(
-        "CREATE DATABASE {name} TEMPLATE template0{likeness}"
-    )))
-    .execute(&mut *server)
-    .await
-    .map_err(Error::sql("create the database"))?;
-    mark::set(server, &database.name, Mark::Incomplete).await?;
-    grant_create(server, &database.name).await
+    let rename = format!(
+        "ALTER DATABASE {} RENAME TO {}",
+        quote_identifier(&aside),
+        quote_identifier(&database.name)
+    );
+    run(server, rename, "name the new database").await
 }
 
-/// What the new database must have of the old one: encoding, locale, owner. `None` if there is no old one.
-async fn likeness(server: &mut PgConnection, name: &str) -> Result<Option<String>, Error> {
+/// An empty database like the one that it is to replace, marked as not yet restored.
+async fn make_aside(
+    server: &mut PgConnection,
+    database: &Database,
+    aside: &str,
+) -> Result<(), Error> {
+    let name = quote_identifier(aside);
+    let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    run(server, drop, "drop what an earlier attempt left").await?;
+    let likeness = likeness(server, &database.name).await?;
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0{likeness}");
+    run(server, create, "create the database").await?;
+    // Row by row: as statements, settings that are lists would have to be taken apart.
+    sqlx::query(
+        "INSERT INTO pg_db_role_setting (setdatabase, setrole, setconfig)
+         SELECT new.oid, s.setrole, s.setconfig
+         FROM pg_db_role_setting s JOIN pg_database old ON old.oid = s.setdatabase, pg_database new
+         WHERE old.datname = $1 AND new.datname = $2",
+    )
+    .bind(&database.name)
+    .bind(aside)
+    .execute(&mut *server)
+    .await
+    .map_err(Error::sql("keep the database's settings"))?;
+    mark::set(server, aside, Mark::Incomplete).await?;
+    grant_create(server, aside).await
+}
+
+async fn exists(server: &mut PgConnection, name: &str) -> Result<bool, Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(name)
+        .fetch_one(server)
+        .await
+        .map_err(Error::sql("look for the database"))
+}
+
+/// What the new database must have of the old one: encoding, locale, owner. Nothing if there is no old one.
+async fn likeness(server: &mut PgConnection, name: &str) -> Result<String, Error> {
     let row = sqlx::query(
         "SELECT pg_encoding_to_char(encoding) AS encoding, datcollate::text, datctype::text,
                 COALESCE(to_jsonb(d) ->> 'daticulocale', CASE WHEN datlocprovider = 'i'
@@ -119,7 +157,7 @@ async fn likeness(server: &mut PgConnection, name: &str) -> Result<Option<String
     .await
     .map_err(Error::sql("look at the database"))?;
     let Some(row) = row else {
-        return Ok(None);
+        return Ok(String::new());
     };
     let text = |column: &str| row.get::<String, _>(column);
     let mut options = format!(
@@ -133,7 +171,19 @@ async fn likeness(server: &mut PgConnection, name: &str) -> Result<Option<String
         options.push_str(" LOCALE_PROVIDER icu ICU_LOCALE ");
         options.push_str(&quote_literal(&icu));
     }
-    Ok(Some(options))
+    Ok(options)
+}
+
+async fn run(
+    server: &mut PgConnection,
+    statement: String,
+    doing: &'static str,
+) -> Result<(), Error> {
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(server)
+        .await
+        .map_err(Error::sql(doing))?;
+    Ok(())
 }
 
 /// What DROP DATABASE refuses to end even by force: prepared transactions, subscriptions, readers of replication slots.
@@ -180,24 +230,18 @@ async fn clear_the_way(server: &mut PgConnection, database: &Database) -> Result
     .await
     .map_err(Error::sql(doing))?;
     for statement in statements {
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut inside)
-            .await
-            .map_err(Error::sql(doing))?;
+        run(&mut inside, statement, doing).await?;
     }
     Ok(())
 }
 
 /// Belongs to the database, so no dump carries it.
 async fn grant_create(server: &mut PgConnection, name: &str) -> Result<(), Error> {
-    sqlx::raw_sql(AssertSqlSafe(format!(
+    let grant = format!(
         "GRANT CREATE ON DATABASE {} TO project_admin",
         quote_identifier(name)
-    )))
-    .execute(server)
-    .await
-    .map_err(Error::sql("grant CREATE on the database"))?;
-    Ok(())
+    );
+    run(server, grant, "grant CREATE on the database").await
 }
 
 /// How many objects one transaction of this server may lock, by its settings (manual, `max_locks_per_transaction`).

@@ -64,42 +64,36 @@ impl Programs {
 
     /// The pg_dump for a server of this major version.
     pub(crate) fn pg_dump(&self, server: u32) -> Result<PathBuf, Error> {
-        let fits = |installed: &&Installed| installed.version >= server;
-        let oldest = self
+        let newest = self
             .installed
             .iter()
-            .filter(fits)
-            .min_by_key(|installed| installed.version);
-        match oldest {
-            Some(installed) => Ok(installed.folder.join(PG_DUMP)),
-            None => Err(Error::ProgramTooOld {
-                server,
-                newest: self.installed.iter().map(|i| i.version).max().unwrap_or(0),
-            }),
+            .map(|installed| installed.version)
+            .max();
+        if let Some(newest) = newest.filter(|newest| *newest < server) {
+            return Err(Error::ProgramTooOld { server, newest });
         }
+        // An archive that no pg_restore could bring back to such a server is of no use.
+        Ok(self.fitting(server, server)?.join(PG_DUMP))
     }
 
     /// The pg_restore for a server of this major version and an archive that needs `oldest` to be read.
     pub(crate) fn pg_restore(&self, server: u32, oldest: u32) -> Result<PathBuf, Error> {
-        let oldest = oldest.max(server);
+        Ok(self.fitting(server, oldest.max(server))?.join(PG_RESTORE))
+    }
+
+    /// The folder of the oldest programs from `oldest` on that the server understands.
+    fn fitting(&self, server: u32, oldest: u32) -> Result<&Path, Error> {
         let newest = if server < SETS_TRANSACTION_TIMEOUT {
             SETS_TRANSACTION_TIMEOUT - 1
         } else {
             u32::MAX
         };
-        let fits = |installed: &&Installed| (oldest..=newest).contains(&installed.version);
-        let found = self
-            .installed
+        self.installed
             .iter()
-            .filter(fits)
-            .min_by_key(|installed| installed.version);
-        found
-            .map(|installed| installed.folder.join(PG_RESTORE))
-            .ok_or(Error::NoFittingProgram {
-                server,
-                oldest,
-                newest: newest.min(99),
-            })
+            .filter(|installed| (oldest..=newest).contains(&installed.version))
+            .min_by_key(|installed| installed.version)
+            .map(|installed| installed.folder.as_path())
+            .ok_or(Error::NoFittingProgram { server, oldest })
     }
 }
 
@@ -172,8 +166,9 @@ mod tests {
             "{text}"
         );
         let text = having(&[17]).pg_restore(15, 9).unwrap_err().to_string();
-        assert!(text.contains("from 15 to 16"), "{text}");
-        assert!(having(&[17]).pg_restore(15, 17).is_err());
+        assert!(text.contains("15") && text.contains("17"), "{text}");
+        assert!(having(&[17]).pg_dump(15).is_err());
+        assert!(having(&[15, 17]).pg_restore(15, 17).is_err());
         assert!(having(&[17]).pg_restore(17, 17).is_ok());
     }
 

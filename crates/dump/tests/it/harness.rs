@@ -152,8 +152,19 @@ impl Server {
     }
 
     pub async fn create_database(&self, name: &str) {
+        self.about_databases(format!("CREATE DATABASE \"{name}\""))
+            .await;
+    }
+
+    pub async fn drop_database(&self, name: &str) {
+        self.about_databases(format!("DROP DATABASE \"{name}\" WITH (FORCE)"))
+            .await;
+    }
+
+    /// These run by themselves only.
+    async fn about_databases(&self, statement: String) {
         let mut connection = self.named("postgres").connect().await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE \"{name}\"")))
+        sqlx::raw_sql(AssertSqlSafe(statement))
             .execute(&mut connection)
             .await
             .unwrap();

@@ -76,6 +76,47 @@ async fn the_new_database_has_the_locale_of_the_old_one() {
 }
 
 #[tokio::test]
+async fn settings_of_the_database_outlive_it() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        let archive = world.archive(Contents::Branch).await;
+        world.branch.create_database("insforge").await;
+        // As the release's first-start script for JWTs makes one.
+        world
+            .branch
+            .sql(
+                "CREATE ROLE anon NOLOGIN;
+                 ALTER DATABASE insforge SET app.jwt = 'it''s = secret';
+                 ALTER DATABASE insforge SET search_path = \"$user\", public, \"odd, name\";
+                 ALTER ROLE anon IN DATABASE insforge SET statement_timeout = '3s'",
+            )
+            .await;
+        let settings =
+            "SELECT string_agg(setrole::regrole || ' ' || setconfig::text, ';' ORDER BY setrole)
+                        FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase
+                        WHERE datname = current_database()";
+        let before = world.branch.value(settings).await;
+        assert!(
+            before.contains("secret") && before.contains("3s"),
+            "{before}"
+        );
+        world.restore(&archive, How::InPlace).await.unwrap();
+        assert_eq!(world.branch.value(settings).await, before);
+
+        // As if we had died between the old database's end and the new one's name.
+        let md5 = world.branch.value("SELECT md5('insforge')").await;
+        world.branch.drop_database("insforge").await;
+        let aside = format!("control_plane_{md5}");
+        world.branch.create_database(&aside).await;
+        let set = format!("ALTER DATABASE {aside} SET app.jwt = 'kept'");
+        world.branch.sql_in("postgres", &set).await;
+        world.restore(&archive, How::InPlace).await.unwrap();
+        assert_eq!(world.branch.value(settings).await, "- {app.jwt=kept}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_container_whose_first_start_script_ran_is_prepared() {
     with_world(|world| async move {
         backend::set_up(&world.parent).await;
