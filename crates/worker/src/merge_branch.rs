@@ -72,7 +72,7 @@ async fn merge(cx: &StepContext<'_>) -> StepResult {
             Ok(Outcome::Done)
         }
         // The parent was changed since: what is planned next fits it.
-        Err(error @ Error::Stale { .. }) => {
+        Err(error @ Error::Stale) => {
             tracing::info!(%error, "planning the merge again");
             Ok(Outcome::Wait(Duration::from_millis(100)))
         }
