@@ -20,7 +20,8 @@ const CLEAR_FIRST_START: &str = "
     DROP FUNCTION IF EXISTS public.create_default_policies();
     DROP FUNCTION IF EXISTS public.create_policies_after_rls()";
 
-/// Tables, views, sequences, types, functions and schemas that are no extension's. `public` itself is everybody's.
+/// Tables, views, sequences, types, functions and schemas that are no extension's and not of the first-start script.
+/// `public` itself is everybody's.
 const HAS_CONTENTS: &str = "
     WITH ours AS (
         SELECT oid FROM pg_namespace n
@@ -34,7 +35,8 @@ const HAS_CONTENTS: &str = "
           AND ('pg_class'::regclass, c.oid) NOT IN (SELECT * FROM of_extensions)
     ) OR EXISTS (
         SELECT FROM pg_proc p JOIN ours ON ours.oid = p.pronamespace
-        WHERE ('pg_proc'::regclass, p.oid) NOT IN (SELECT * FROM of_extensions)
+        WHERE p.proname NOT IN ('create_default_policies', 'create_policies_after_rls')
+          AND ('pg_proc'::regclass, p.oid) NOT IN (SELECT * FROM of_extensions)
     ) OR EXISTS (
         SELECT FROM pg_namespace n JOIN ours USING (oid)
         WHERE nspname <> 'public' AND ('pg_namespace'::regclass, oid) NOT IN (SELECT * FROM of_extensions)
@@ -51,10 +53,6 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
     }
 
     let mut connection = database.connect().await?;
-    sqlx::raw_sql(CLEAR_FIRST_START)
-        .execute(&mut connection)
-        .await
-        .map_err(Error::sql("clear what the first start left"))?;
     let has_contents: bool = sqlx::query_scalar(HAS_CONTENTS)
         .fetch_one(&mut connection)
         .await
@@ -63,6 +61,10 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
         return Err(Error::NotEmpty(database.describe()));
     }
     mark::set(&mut server, &database.name, Mark::Incomplete).await?;
+    sqlx::raw_sql(CLEAR_FIRST_START)
+        .execute(&mut connection)
+        .await
+        .map_err(Error::sql("clear what the first start left"))?;
     roles::make_the_releases(&mut server).await?;
     grant_create(&mut server, &database.name).await?;
     Ok(false)
