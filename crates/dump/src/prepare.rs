@@ -9,9 +9,6 @@ use crate::{
     roles,
 };
 
-/// The database that every server has, to speak of the others from.
-const MAINTENANCE: &str = "postgres";
-
 /// What the release's first-start script leaves in a database that no server has migrated. The triggers would add
 /// policies to the tables that are restored.
 const CLEAR_FIRST_START: &str = "
@@ -45,7 +42,7 @@ const HAS_CONTENTS: &str = "
 /// A new machine's database: made if it is missing, cleared of what the first-start script left. One that an earlier
 /// restore left behind is made anew; one with contents of other origin is not touched. Whether it was made anew.
 pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
-    let mut server = database.on(MAINTENANCE).connect().await?;
+    let mut server = database.maintenance().connect().await?;
     let exists = exists(&mut server, &database.name).await?;
     if !exists || mark::find(&mut server, &database.name).await?.is_some() {
         recreate_on(&mut server, database).await?;
@@ -73,7 +70,7 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
 /// Drops the database with all that is in it, whoever is connected, and makes it anew. Whether there was one, now or before
 /// an earlier attempt that came no further than dropping it: what ended with it is still ended.
 pub(crate) async fn recreate(database: &Database) -> Result<bool, Error> {
-    let mut server = database.on(MAINTENANCE).connect().await?;
+    let mut server = database.maintenance().connect().await?;
     recreate_on(&mut server, database).await?;
     Ok(true)
 }

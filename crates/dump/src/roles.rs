@@ -41,7 +41,7 @@ pub async fn make_roles(database: &Database, roles: &[Role]) -> Result<(), Error
     if roles.is_empty() {
         return Ok(());
     }
-    let mut connection = database.on("postgres").connect().await?;
+    let mut connection = database.maintenance().connect().await?;
     let mut statements = "BEGIN; ".to_owned();
     for role in roles {
         let name = quote_identifier(&role.name);
