@@ -85,10 +85,10 @@ impl Database {
         }
     }
 
-    /// The same server, another database.
-    pub(crate) fn on(&self, name: &str) -> Self {
+    /// The database that every server has, to speak of the others from.
+    pub(crate) fn maintenance(&self) -> Self {
         Self {
-            name: name.to_owned(),
+            name: "postgres".to_owned(),
             ..self.clone()
         }
     }

@@ -91,7 +91,9 @@ impl Error {
             Self::Program { permanent, .. } => *permanent,
             Self::Run { source, .. } => matches!(
                 source.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ArgumentListTooLong
             ),
             // A dump joined directly to a restore: its own error counts.
             Self::Stream { source, .. } => inner(source.as_ref()).is_some_and(Self::is_permanent),

@@ -9,9 +9,6 @@ use crate::{
     roles,
 };
 
-/// The database that every server has, to speak of the others from.
-const MAINTENANCE: &str = "postgres";
-
 /// What the release's first-start script leaves in a database that no server has migrated. The triggers would add
 /// policies to the tables that are restored.
 const CLEAR_FIRST_START: &str = "
@@ -20,7 +17,8 @@ const CLEAR_FIRST_START: &str = "
     DROP FUNCTION IF EXISTS public.create_default_policies();
     DROP FUNCTION IF EXISTS public.create_policies_after_rls()";
 
-/// Tables, views, sequences, types, functions and schemas that are no extension's. `public` itself is everybody's.
+/// Tables, views, sequences, types, functions and schemas that are no extension's and not of the first-start script.
+/// `public` itself is everybody's.
 const HAS_CONTENTS: &str = "
     WITH ours AS (
         SELECT oid FROM pg_namespace n
@@ -34,7 +32,8 @@ const HAS_CONTENTS: &str = "
           AND ('pg_class'::regclass, c.oid) NOT IN (SELECT * FROM of_extensions)
     ) OR EXISTS (
         SELECT FROM pg_proc p JOIN ours ON ours.oid = p.pronamespace
-        WHERE ('pg_proc'::regclass, p.oid) NOT IN (SELECT * FROM of_extensions)
+        WHERE p.proname NOT IN ('create_default_policies', 'create_policies_after_rls')
+          AND ('pg_proc'::regclass, p.oid) NOT IN (SELECT * FROM of_extensions)
     ) OR EXISTS (
         SELECT FROM pg_namespace n JOIN ours USING (oid)
         WHERE nspname <> 'public' AND ('pg_namespace'::regclass, oid) NOT IN (SELECT * FROM of_extensions)
@@ -43,7 +42,7 @@ const HAS_CONTENTS: &str = "
 /// A new machine's database: made if it is missing, cleared of what the first-start script left. One that an earlier
 /// restore left behind is made anew; one with contents of other origin is not touched. Whether it was made anew.
 pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
-    let mut server = database.on(MAINTENANCE).connect().await?;
+    let mut server = database.maintenance().connect().await?;
     let exists = exists(&mut server, &database.name).await?;
     if !exists || mark::find(&mut server, &database.name).await?.is_some() {
         recreate_on(&mut server, database).await?;
@@ -51,10 +50,6 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
     }
 
     let mut connection = database.connect().await?;
-    sqlx::raw_sql(CLEAR_FIRST_START)
-        .execute(&mut connection)
-        .await
-        .map_err(Error::sql("clear what the first start left"))?;
     let has_contents: bool = sqlx::query_scalar(HAS_CONTENTS)
         .fetch_one(&mut connection)
         .await
@@ -63,6 +58,10 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
         return Err(Error::NotEmpty(database.describe()));
     }
     mark::set(&mut server, &database.name, Mark::Incomplete).await?;
+    sqlx::raw_sql(CLEAR_FIRST_START)
+        .execute(&mut connection)
+        .await
+        .map_err(Error::sql("clear what the first start left"))?;
     roles::make_the_releases(&mut server).await?;
     grant_create(&mut server, &database.name).await?;
     Ok(false)
@@ -71,7 +70,7 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
 /// Drops the database with all that is in it, whoever is connected, and makes it anew. Whether there was one, now or before
 /// an earlier attempt that came no further than dropping it: what ended with it is still ended.
 pub(crate) async fn recreate(database: &Database) -> Result<bool, Error> {
-    let mut server = database.on(MAINTENANCE).connect().await?;
+    let mut server = database.maintenance().connect().await?;
     recreate_on(&mut server, database).await?;
     Ok(true)
 }

@@ -75,8 +75,8 @@ where
     };
     let (head, begin) = archive.begin().await?;
 
-    let postgres = database.on("postgres");
-    let mut server = postgres.connect().await?;
+    let maintenance = database.maintenance();
+    let mut server = maintenance.connect().await?;
     let version = server_version(&mut server).await?;
     let program = programs.pg_restore(version, head.readable_since)?;
     let one_transaction =
@@ -89,7 +89,7 @@ where
     let process = start(&program, database, one_transaction)?;
     archive.feed(begin, process).await?;
     // The connection from before lay idle all the while, which not all that lies between us may have let pass.
-    let mut server = postgres.connect().await?;
+    let mut server = maintenance.connect().await?;
     mark::set(&mut server, &database.name, Mark::Complete).await?;
     tracing::debug!(
         bytes = archive.read,

@@ -35,13 +35,13 @@ const OF_THE_RELEASE: &str = "
         END IF;
     END $$";
 
-/// Makes the roles of [`Exported::roles`](crate::Exported::roles) that the server lacks, without the right to log in:
-/// grants and owners can then be restored, and nobody enters a branch with a login that was made on its parent.
+/// Makes the roles of [`Exported::roles`](crate::Exported::roles) that the server lacks, without the right to log in and none
+/// as a superuser: grants and owners can then be restored, and nobody enters a branch with a login of its parent.
 pub async fn make_roles(database: &Database, roles: &[Role]) -> Result<(), Error> {
     if roles.is_empty() {
         return Ok(());
     }
-    let mut connection = database.on("postgres").connect().await?;
+    let mut connection = database.maintenance().connect().await?;
     let mut statements = "BEGIN; ".to_owned();
     for role in roles {
         let name = quote_identifier(&role.name);
@@ -91,8 +91,8 @@ pub(crate) async fn make_the_releases(connection: &mut PgConnection) -> Result<(
     Ok(())
 }
 
-/// The roles that objects of this database name as owner, grantee or in a policy, and what those are members of; but not
-/// superusers (each server has its own) and not the release's.
+/// The roles that objects of this database name as owner, grantee or in a policy, and what those are members of; but not the
+/// server's first superuser (OID 10: each server has its own), its predefined roles, and the release's.
 pub(crate) async fn named_in(connection: &mut PgConnection) -> Result<Vec<Role>, Error> {
     let rows: Vec<(String, bool, bool, Vec<String>)> = sqlx::query_as(
         "WITH RECURSIVE named (oid) AS (
@@ -103,12 +103,12 @@ pub(crate) async fn named_in(connection: &mut PgConnection) -> Result<Vec<Role>,
              SELECT m.roleid FROM pg_auth_members m JOIN named n ON n.oid = m.member
          ), ours (oid) AS (
              SELECT r.oid FROM named JOIN pg_roles r USING (oid)
-             WHERE NOT r.rolsuper AND r.rolname !~ '^pg_'
+             WHERE r.oid <> 10 AND r.rolname !~ '^pg_'
                AND r.rolname NOT IN ('anon', 'authenticated', 'project_admin')
          )
          SELECT r.rolname::text, r.rolinherit, r.rolbypassrls, ARRAY(
                     SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
-                    WHERE m.member = r.oid AND NOT g.rolsuper ORDER BY 1)
+                    WHERE m.member = r.oid AND g.oid <> 10 ORDER BY 1)
          FROM ours JOIN pg_roles r USING (oid) ORDER BY 1",
     )
     .fetch_all(connection)

@@ -94,6 +94,8 @@ pub(crate) struct Tables {
     references: Vec<(i64, i64)>,
     /// Sequences of serial and identity columns: the sequence, its table.
     owned: BTreeMap<i64, i64>,
+    /// Schemas with materialized views.
+    view_schemas: BTreeSet<String>,
 }
 
 impl Tables {
@@ -140,13 +142,21 @@ impl Tables {
              WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
                AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')",
         )
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await
         .map_err(Error::sql("list the sequences of columns"))?;
+        let view_schemas: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT n.nspname::text FROM pg_class c
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm'",
+        )
+        .fetch_all(connection)
+        .await
+        .map_err(Error::sql("list the materialized views"))?;
         Ok(Self {
             relations,
             references,
             owned: owned.into_iter().collect(),
+            view_schemas: view_schemas.into_iter().collect(),
         })
     }
 
@@ -168,6 +178,19 @@ impl Tables {
         oids.extend(sequences);
         let with_relations = oids.into_iter().map(|oid| (oid, &self.relations[&oid]));
         with_relations.collect()
+    }
+
+    /// The schemas that hold more with rows or values than these. A materialized view counts: without its data it stays
+    /// unpopulated and fails to be read, while filled anew it shows the rows that are there.
+    pub(crate) fn schemas_with_others(&self, these: &BTreeMap<i64, &Relation>) -> BTreeSet<&str> {
+        let others = self
+            .relations
+            .iter()
+            .filter(|(oid, _)| !these.contains_key(oid));
+        others
+            .map(|(_, relation)| relation.schema.as_str())
+            .chain(self.view_schemas.iter().map(String::as_str))
+            .collect()
     }
 
     /// Those of [`NEVER_COPIED`] that are copied all the same, since copied rows may reference theirs.

@@ -266,14 +266,19 @@ impl World {
     pub async fn restore(&self, archive: &[u8], how: How) -> Result<Restored, Error> {
         let pieces: Vec<Bytes> = archive.chunks(10_000).map(Bytes::copy_from_slice).collect();
         let pieces = stream::iter(pieces).map(Ok::<_, std::io::Error>);
-        restore(
+        let meter = Meter::new();
+        let restored = restore(
             &self.branch.database(),
             &self.programs,
             pieces,
             how,
-            Meter::new(),
+            meter.clone(),
         )
-        .await
+        .await;
+        if restored.is_ok() {
+            assert_eq!(meter.bytes(), archive.len() as u64);
+        }
+        restored
     }
 
     /// Parent to branch without anything between.

@@ -150,6 +150,14 @@ async fn somebody_elses_database_is_not_taken_for_a_new_machine() {
     with_world(|world| async move {
         backend::set_up(&world.parent).await;
         world.branch.create_database("insforge").await;
+        world
+            .branch
+            .sql(
+                "CREATE FUNCTION create_default_policies() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;
+                 CREATE EVENT TRIGGER create_policies_on_table_create ON ddl_command_end
+                     EXECUTE FUNCTION create_default_policies()",
+            )
+            .await;
         for contents in [
             "CREATE TABLE precious (i int)",
             "DROP TABLE precious; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
@@ -168,6 +176,8 @@ async fn somebody_elses_database_is_not_taken_for_a_new_machine() {
                 .await,
             "1"
         );
+        let triggers = "SELECT count(*) FROM pg_event_trigger";
+        assert_eq!(world.branch.value(triggers).await, "1", "nothing was touched");
         // Extensions alone are no contents.
         world
             .branch

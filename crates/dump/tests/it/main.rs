@@ -11,3 +11,4 @@ mod harness;
 mod in_place;
 mod snapshots;
 mod speed;
+mod tls;

@@ -36,6 +36,43 @@ async fn quarter_of_a_gigabyte() {
     measure(256).await;
 }
 
+/// A schema-only branch names each table that it leaves the rows of out; that must not cost more than the rows would.
+#[tokio::test]
+#[ignore = "takes minutes and measures time"]
+async fn two_thousand_tables() {
+    with_world(|world| async move {
+        world.parent.create_database("insforge").await;
+        for hundred in 0..20 {
+            let some = format!(
+                "DO $$ BEGIN FOR i IN 1..100 LOOP
+                     EXECUTE format('CREATE TABLE a_table_with_a_common_name_{hundred}_%s (id bigserial PRIMARY KEY, t text)', i);
+                     EXECUTE format('INSERT INTO a_table_with_a_common_name_{hundred}_%s (t) VALUES (1)', i);
+                 END LOOP; END $$"
+            );
+            world.parent.sql(&some).await;
+        }
+        let time = async |what: &str, contents| {
+            let start = Instant::now();
+            world.archive(contents).await;
+            println!("{what}: {:.1?}", start.elapsed());
+            start.elapsed()
+        };
+        let whole = time("everything", Contents::Everything).await;
+        let schema = time("the schema", Contents::BranchWithoutData).await;
+        world.parent.sql("CREATE MATERIALIZED VIEW v AS SELECT 1 AS i").await;
+        let by_name = time("the schema, table by table", Contents::BranchWithoutData).await;
+        assert!(schema < whole * 2);
+        assert!(by_name < whole * 5);
+        let start = Instant::now();
+        world.copy(Contents::BranchWithoutData, How::NewMachine).await.unwrap();
+        println!("dumped and restored: {:.1?}", start.elapsed());
+        let start = Instant::now();
+        world.fix_up(true, false).await.unwrap();
+        println!("fixed up: {:.1?}", start.elapsed());
+    })
+    .await;
+}
+
 /// With about this many MiB in tables, overflow tables and indexes.
 async fn measure(mebibytes: u32) {
     with_world(move |world| async move {
