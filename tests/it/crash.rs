@@ -197,6 +197,11 @@ impl World {
                     .expect("data loss is accepted");
             }
             OperationKind::Provision => {}
+            OperationKind::CreateBranch
+            | OperationKind::ResetBranch
+            | OperationKind::MergeBranch => {
+                unreachable!("branches need databases; the machines of `sim` have none")
+            }
         }
         project
     }

@@ -9,6 +9,7 @@ mod accounts;
 mod agents;
 mod aws;
 mod bad_input;
+mod branches;
 mod concurrency;
 mod crash;
 mod engine;

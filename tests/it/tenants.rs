@@ -101,6 +101,43 @@ const PARTNERSHIP: &[Route] = &[
     route("GET", "/usage", Model::Both, None),
     route("GET", KEPT, Model::Both, None),
     route("POST", "/usage/report-link", Model::Both, Some("{}")),
+    route(
+        "POST",
+        "/{projectId}/branches",
+        Model::WhiteLabel,
+        Some(r#"{"name":"taken-over","mode":"full"}"#),
+    ),
+    route("GET", "/{projectId}/branches", Model::WhiteLabel, None),
+    route(
+        "GET",
+        "/{projectId}/branches/{branchId}",
+        Model::WhiteLabel,
+        None,
+    ),
+    route(
+        "DELETE",
+        "/{projectId}/branches/{branchId}",
+        Model::WhiteLabel,
+        None,
+    ),
+    route(
+        "POST",
+        "/{projectId}/branches/{branchId}/reset",
+        Model::WhiteLabel,
+        None,
+    ),
+    route(
+        "POST",
+        "/{projectId}/branches/{branchId}/merge",
+        Model::WhiteLabel,
+        Some("{}"),
+    ),
+    route(
+        "GET",
+        "/{projectId}/branches/{branchId}/diff",
+        Model::WhiteLabel,
+        None,
+    ),
 ];
 
 /// What a project used stays when the project is deleted.
@@ -140,6 +177,17 @@ const SIGN_IN: &[&str] = &[
     "POST /auth/v1/signup",
 ];
 
+/// People's branches; their wrong callers are those of `branches`.
+const PEOPLE: &[&str] = &[
+    "POST /projects/v1/{projectId}/branches",
+    "GET /projects/v1/{projectId}/branches",
+    "GET /projects/v1/branches/{branchId}",
+    "DELETE /projects/v1/branches/{branchId}",
+    "POST /projects/v1/branches/{branchId}/reset",
+    "POST /projects/v1/branches/{branchId}/merge",
+    "GET /projects/v1/branches/{branchId}/diff",
+];
+
 /// Routes that need no credentials: the first has its own in the body.
 const OPEN: &[&str] = &["POST /agent/v1/register", "GET /.well-known/jwks.json"];
 
@@ -152,7 +200,9 @@ impl Route {
             .path
             .replace("{userId}", &ids.user)
             .replace("{projectId}", &ids.project)
-            .replace("{operationId}", &ids.operation);
+            .replace("{operationId}", &ids.operation)
+            // Nobody's; those of others are in `branches`.
+            .replace("{branchId}", &Uuid::now_v7().to_string());
         assert!(!path.contains('{'), "{path}: unknown parameter");
         let request = by
             .request(self.method.parse().unwrap(), &path)
@@ -256,7 +306,7 @@ fn every_documented_route_is_known_here() {
     let known: BTreeSet<String> = partnership
         .chain(agent)
         .chain(
-            [OPEN, SIGN_IN, SERVICES]
+            [OPEN, SIGN_IN, SERVICES, PEOPLE]
                 .concat()
                 .into_iter()
                 .map(str::to_owned),
@@ -264,7 +314,7 @@ fn every_documented_route_is_known_here() {
         .collect();
     assert_eq!(
         documented, known,
-        "give a new route its line in PARTNERSHIP, AGENT, SERVICES, SIGN_IN or OPEN"
+        "give a new route its line in PARTNERSHIP, AGENT, SERVICES, SIGN_IN, PEOPLE or OPEN"
     );
 }
 
@@ -473,7 +523,8 @@ async fn what_is_anothers_or_deleted_is_like_what_never_was() {
 /// Whether everything that the route's path names belongs to the caller.
 fn is_the_callers_own(route: &Route, ids: &Ids, caller: &Tenant) -> bool {
     let own = &caller.person;
-    (!route.path.contains("{userId}") || ids.user == own.user)
+    !route.path.contains("{branchId}")
+        && (!route.path.contains("{userId}") || ids.user == own.user)
         && (!route.path.contains("{projectId}") || ids.project == own.project)
         && (!route.path.contains("{operationId}") || ids.operation == own.operation)
 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cp_merge::Choice;
+use cp_merge::command::{Address, parse_resolution};
 use cp_model::oauth::check_redirect_uri;
 use cp_model::{
     ClientId, LimitPeriod, Metric, OAuthClient, OperationId, OperationState, PartnerId, Plan,
@@ -74,8 +76,50 @@ pub enum Command {
     /// Tokens of services that post usage events.
     #[command(subcommand)]
     UsageToken(UsageTokenCommand),
+    /// Three-way merges of any two Postgres databases that came from one. Needs no control plane.
+    #[command(subcommand)]
+    Merge(MergeCommand),
     /// Checks configuration, database, keys and machines; says how to mend what is broken.
     Doctor(DoctorOptions),
+}
+
+#[derive(Subcommand)]
+pub enum MergeCommand {
+    /// Writes down what a database looks like: take one of the parent when the branch is made (T0).
+    Snapshot {
+        /// The database's URL: postgres://user:password@host:5432/database
+        #[arg(value_name = "ADDRESS")]
+        address: Address,
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Shows what a merge would do: SQL, conflicts, what needs a migration. Changes nothing. Exits with 2
+    /// when something stands in the way.
+    Diff(MergeOptions),
+    /// Merges, in one transaction, if nothing stands in the way; else exits with 2 and changes nothing.
+    Apply(MergeOptions),
+}
+
+#[derive(Args)]
+pub struct MergeOptions {
+    /// The parent's snapshot of when the branch was made.
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub base: PathBuf,
+    /// The branch's own snapshot, right after it was made; without it the parent's serves for both.
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub branch_base: Option<PathBuf>,
+    /// The parent's URL: what is merged into.
+    #[arg(long, value_name = "ADDRESS")]
+    pub parent: Address,
+    /// The branch's URL.
+    #[arg(long, value_name = "ADDRESS")]
+    pub branch: Address,
+    /// Settles a conflict by its name for one side: public.users.email=branch. Any number of times.
+    #[arg(long, value_name = "NAME=branch|parent", value_parser = parse_resolution)]
+    pub resolve: Vec<(String, Choice)>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Args)]
@@ -651,9 +695,15 @@ impl Cli {
             SigningKeyCommand as S, UserCommand as U,
         };
         let output = match &self.command {
-            Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Migrate => {
-                return false;
-            }
+            Command::Dev(_)
+            | Command::Serve(_)
+            | Command::Work(_)
+            | Command::Migrate
+            | Command::Merge(MergeCommand::Snapshot { .. }) => return false,
+            Command::Merge(
+                MergeCommand::Diff(MergeOptions { output, .. })
+                | MergeCommand::Apply(MergeOptions { output, .. }),
+            ) => output,
             Command::Doctor(DoctorOptions { output, .. })
             | Command::Partner(
                 P::List(output)

@@ -75,6 +75,7 @@ async fn dispatch(
         Command::UsageToken(command) => commands::usage_token::run(&config, command).await?,
         Command::OAuthClient(command) => commands::oauth_client::run(&config, command).await?,
         Command::SigningKey(command) => commands::signing_key::run(&config, command).await?,
+        Command::Merge(command) => return commands::merge::run(command).await,
         Command::Operation(command) => commands::operation::run(&config, command).await?,
         Command::Doctor(options) => {
             return commands::doctor::run(&config, origins, &options).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use cp_domain::{ControlPlane, Settings};
+use cp_domain::{BranchLimits, ControlPlane, Settings};
 use cp_model::SystemClock;
 use cp_storage::{Database, DatabaseConfig, StorageError};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,10 @@ pub fn control_plane(
         completion_wait: config.limits.completion_wait.get(),
         auth_failures_per_minute: config.limits.auth_failures_per_minute,
         rotation: config.signing.policy(),
+        branches: BranchLimits {
+            parents_per_organization: config.limits.parents_per_organization,
+            branches_per_parent: config.limits.branches_per_parent,
+        },
         allow_http_webhooks: config.limits.allow_http_webhooks,
         ..Settings::new(base_url)
     };

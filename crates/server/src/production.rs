@@ -136,6 +136,7 @@ pub(crate) fn worker_config(config: &Config, control_url: String) -> WorkerConfi
         sweep_every: worker.sweep_every.get(),
         reconcile_every: worker.reconcile_every.get(),
         usage_every: worker.usage_every.get(),
+        copies: worker.copies,
         spare_orphans: worker.orphans == Orphans::Report,
         believe_losses: worker.losses == Losses::Believe,
         grace: worker.drain.get(),

@@ -157,6 +157,12 @@ pub struct Limits {
     /// How long `wait_for_completion` waits before it answers 202.
     #[serde(deserialize_with = "scalar")]
     pub completion_wait: Period,
+    /// Projects of one organization that may have branches.
+    #[serde(deserialize_with = "scalar")]
+    pub parents_per_organization: u32,
+    /// Branches that one project may have.
+    #[serde(deserialize_with = "scalar")]
+    pub branches_per_parent: u32,
     /// Let webhooks be on this computer and in private networks, there by http, too. Not in
     /// production: whoever sets a webhook could reach what only we can reach.
     #[serde(deserialize_with = "scalar")]
@@ -173,6 +179,8 @@ impl Default for Limits {
             max_agent_waits: api.max_agent_waits,
             create_wait: domain.create_wait.into(),
             completion_wait: domain.completion_wait.into(),
+            parents_per_organization: domain.branches.parents_per_organization,
+            branches_per_parent: domain.branches.branches_per_parent,
             allow_http_webhooks: domain.allow_http_webhooks,
         }
     }
@@ -291,6 +299,9 @@ pub struct Worker {
     /// How often each project's backend is asked what it used.
     #[serde(deserialize_with = "scalar")]
     pub usage_every: Period,
+    /// Databases copied at once, for branches.
+    #[serde(deserialize_with = "scalar")]
+    pub copies: usize,
     /// How long running steps are waited for at the end.
     #[serde(deserialize_with = "scalar")]
     pub drain: Period,
@@ -309,6 +320,7 @@ impl Default for Worker {
             sweep_every: worker.sweep_every.into(),
             reconcile_every: worker.reconcile_every.into(),
             usage_every: worker.usage_every.into(),
+            copies: worker.copies,
             drain: worker.grace.into(),
         }
     }
@@ -445,6 +457,11 @@ impl Config {
             (
                 "worker.concurrency",
                 self.worker.concurrency > 0,
+                "must be at least 1",
+            ),
+            (
+                "worker.copies",
+                self.worker.copies > 0,
                 "must be at least 1",
             ),
             (

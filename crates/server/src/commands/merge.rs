@@ -1,0 +1,32 @@
+//! `insforge-cloud merge`: the merge engine by itself, on any two databases.
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use cp_merge::command::{self, MergeCommand as Merge, SnapshotCommand};
+
+use crate::cli::{MergeCommand, MergeOptions};
+
+pub async fn run(asked: MergeCommand) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout();
+    let outcome = match asked {
+        MergeCommand::Snapshot { address, output } => {
+            command::take_snapshot(&SnapshotCommand { address, output }, &mut out).await?
+        }
+        MergeCommand::Diff(options) => command::diff(&merge(options), &mut out).await?,
+        MergeCommand::Apply(options) => command::merge(&merge(options), &mut out).await?,
+    };
+    Ok(ExitCode::from(outcome.code()))
+}
+
+fn merge(options: MergeOptions) -> Merge {
+    Merge {
+        base: options.base,
+        branch_base: options.branch_base,
+        parent: options.parent,
+        branch: options.branch,
+        resolve: options.resolve,
+        json: options.output.json,
+        colour: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    }
+}
