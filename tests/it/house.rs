@@ -62,7 +62,7 @@ const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[("*", &["pg"]), ("agent", &["provi
 const KEPT: &[Kept] = &[
     Kept {
         what: &["sqlx", "sqlx-*"],
-        by: &["storage", "devbackend", "agent", "dump", "tests"],
+        by: &["storage", "devbackend", "agent", "dump", "merge", "tests"],
         why: "SQL on our own database lives in `storage`; put the query there and call it",
     },
     Kept {

@@ -432,6 +432,8 @@ impl ControlPlane {
             _ => return Ok(false),
         };
         held(branches::mark_state(conn, project.id, branch.state, to, now).await?)?;
+        // The project's status may stay as it is, and somebody waits for the end.
+        operations::notify_project(conn, project.id).await?;
         Ok(is_settled)
     }
 

@@ -103,6 +103,7 @@ impl ControlPlane {
         let until = Instant::now() + at_most;
         let topic = (Topic::Projects, branch.to_string());
         let mut changes = self.db().notifications().subscribe(topic.0, &topic.1);
+        let mut is_last_look = false;
         loop {
             let mut conn = self.db().acquire().await?;
             let now = operations::find_operation(&mut conn, operation)
@@ -121,13 +122,13 @@ impl ControlPlane {
                     _ => MergeOutcome::Failed(failure),
                 });
             }
-            drop(conn);
-            if tokio::time::timeout_at(until, changes.changed())
-                .await
-                .is_err()
-            {
+            if is_last_look {
                 return Ok(MergeOutcome::Running(operation));
             }
+            drop(conn);
+            // What came with the last moment counts.
+            let waited = tokio::time::timeout_at(until, changes.changed()).await;
+            is_last_look = waited.is_err();
         }
     }
 

@@ -39,7 +39,10 @@ impl Worker {
         };
         let machine = machine.ok_or_else(unreachable)?;
         let found = self.find(machine).await?.ok_or_else(unreachable)?;
-        let address = found.database_address.ok_or_else(unreachable)?;
+        let address = found.database_address.ok_or_else(|| {
+            let text = "the machines of this service have no database that can be copied";
+            StepError::Failed(Outcome::Fail(Failure::new("branches_unavailable", text)))
+        })?;
         let (host, port) = address.rsplit_once(':').ok_or_else(unreachable)?;
         Ok(Database {
             host: host.to_owned(),
