@@ -11,7 +11,7 @@
 
 pub mod catalog;
 pub mod error;
+pub mod script;
 
 pub use catalog::Catalog;
 pub use error::Error;
-pub mod script;

@@ -19,7 +19,7 @@ mod graph;
 mod guards;
 mod privileges;
 mod probes;
-mod quote;
+pub(crate) mod quote;
 mod rebuild;
 mod renames;
 mod routines;

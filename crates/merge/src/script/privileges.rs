@@ -49,6 +49,9 @@ impl<'a> Writer<'a, '_> {
         let Some(holder) = holder(self.to, subject, new) else {
             return;
         };
+        if subject.kind == Kind::Column && !has_column(self.to, subject) {
+            return;
+        }
         let fresh = self.is_fresh(subject, holder);
         let of_kind = |ids: &[&'a FactId], kind| ids.iter().copied().filter(move |id| id.kind == kind).collect::<Vec<_>>();
 
@@ -504,6 +507,20 @@ fn privileges_sql(privileges: &[&str], subject: &FactId) -> String {
         return list.join(", ");
     }
     privileges.join(", ")
+}
+
+/// Whether the table, view or composite type has the column.
+fn has_column(side: &Side<'_>, column: &FactId) -> bool {
+    let payload = side
+        .container(&column.schema, &column.object)
+        .and_then(|container| side.payload(container));
+    match payload {
+        Some(Payload::View { columns, .. } | Payload::MaterializedView { columns, .. }) => {
+            columns.iter().any(|c| c.name == column.part)
+        }
+        Some(Payload::Composite { attributes }) => attributes.iter().any(|a| a.name == column.part),
+        _ => side.effective_column(&column.schema, &column.object, &column.part).is_some(),
+    }
 }
 
 /// What stands for the subject among the facts: itself, what holds it, or what a grant on it needs.

@@ -33,7 +33,7 @@ impl<'a> Writer<'a, '_> {
                 continue;
             }
             if let Some(parent) = self.inherited_column(column_id) {
-                after.extend(self.alter_column(column_id, parent, column));
+                after.extend(self.alter_column(column_id, &columns::without_identity(parent), column));
                 continue;
             }
             let with_default = !self.cuts.late_defaults.contains(column_id);

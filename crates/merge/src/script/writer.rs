@@ -192,7 +192,8 @@ impl<'a, 's> Writer<'a, 's> {
         if self.to.find(id).is_some() {
             self.order_makes(id);
         }
-        if self.from.find(id).is_some() {
+        // Owners, grants and comments go with what they tell of, or are altered after it.
+        if id.of.is_none() && self.from.find(id).is_some() {
             self.order_drops(id, action);
         }
     }
@@ -234,6 +235,12 @@ impl<'a, 's> Writer<'a, 's> {
         if split {
             self.graph.edge((id, Step::Make), (id, Step::Complete));
         }
+        // A table whose row type is in use elsewhere cannot be rewritten any more.
+        if id.kind == Kind::Column && self.actions.of(id).fresh() {
+            for &part in self.row_type_columns(self.to, id) {
+                self.graph.edge((part, Step::Make), (id, Step::Make));
+            }
+        }
         // Policies, triggers and rules see all columns of their table.
         if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {
             for &part in self.to.parts(&id.schema, &id.object) {
@@ -273,11 +280,30 @@ impl<'a, 's> Writer<'a, 's> {
                 self.graph.edge((id, Step::Loosen), (need, Step::Drop));
             }
         }
+        if id.kind == Kind::Column && action.drops() {
+            for &part in self.row_type_columns(self.from, id) {
+                self.graph.edge((id, Step::Drop), (part, Step::Make));
+            }
+        }
         if loosens {
             self.graph.edge((id, Step::Loosen), (id, Step::Drop));
             self.graph.edge((id, Step::Loosen), (id, Step::Make));
             self.graph.edge((id, Step::Make), (id, Step::Complete));
         }
+    }
+
+    /// The parts of the tables whose row type the column has.
+    fn row_type_columns(&self, side: &'s Side<'a>, id: &FactId) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
+        let tables: Vec<&'a FactId> = side
+            .needs(id)
+            .iter()
+            .copied()
+            .filter(|need| need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object))
+            .collect();
+        tables
+            .into_iter()
+            .flat_map(move |table| side.parts(&table.schema, &table.object))
+            .filter(|part| part.kind == Kind::Column)
     }
 
     /// A loosened view's drop comes after, not before, what it used to need: see [`Cuts::emptied`].
@@ -310,9 +336,13 @@ impl<'a, 's> Writer<'a, 's> {
         let mut droppers: std::collections::HashMap<(Space, String, String), Vec<Key<'a>>> =
             std::collections::HashMap::new();
         for (id, action) in self.actions.iter() {
-            if action.drops() {
+            let gives_up = action == Action::Alter
+                && self.from.column(id).is_some_and(|c| c.identity.is_some())
+                && self.to.column(id).is_some_and(|c| c.identity.is_none());
+            if action.drops() || gives_up {
+                let step = if gives_up { Step::Loosen } else { Step::Drop };
                 for name in names_taken(self.from, id) {
-                    droppers.entry(name).or_default().push((id, Step::Drop));
+                    droppers.entry(name).or_default().push((id, step));
                 }
             }
         }
