@@ -21,7 +21,7 @@ use crate::{
     scratch::Scratch,
     script::{self, Probe, Script, Statement},
     snapshot,
-    three_way::{self, Action, Aligned, Resolutions, Sides, three_way},
+    three_way::{self, Action, Resolutions, Sides},
 };
 
 /// Both sides as they were when the branch was made.
@@ -88,14 +88,15 @@ pub async fn plan(
         branch_t0: &bases.branch.catalog,
         branch: &branch_now.catalog,
     };
-    let merge = merge_schema(parent, &sides, resolutions).await?;
-    let script = script::script(from, &merge.target, &merge.renames);
+    let aligned = three_way::align(&sides, resolutions, parent).await?;
+    let merge = three_way::decide(&aligned, resolutions);
+    let script = script::script(&aligned.parent, &merge.target, &merge.renames);
 
     let mut plan = MergePlan {
         changes: Vec::new(),
         conflicts: merge.conflicts.into_iter().map(Conflict::from).collect(),
         needs_migration: Vec::new(),
-        renames: merge.renames.iter().map(Rename::from).collect(),
+        renames: merge.detected.iter().map(Rename::from).collect(),
         warnings: script.warnings.iter().map(Warning::from).collect(),
         unused_resolutions: merge
             .unused_resolutions
@@ -186,23 +187,6 @@ fn merge_rows(
             ..config::Merged::default()
         },
     }
-}
-
-/// Both sides are first brought into one set of names where one of them renamed something: for that alone a scratch
-/// database is made.
-async fn merge_schema(
-    parent: &PgConnectOptions,
-    sides: &Sides<'_>,
-    resolutions: &Resolutions,
-) -> Result<three_way::Merge, Error> {
-    if !three_way::needs_alignment(sides) {
-        return Ok(three_way(sides, resolutions));
-    }
-    let aligned = with_scratch(parent, async |scratch| {
-        three_way::align(sides, scratch).await
-    })
-    .await?;
-    Ok(three_way(&Aligned::sides(&aligned), resolutions))
 }
 
 /// Runs with a scratch database, which is gone afterwards.

@@ -14,7 +14,7 @@ pub(crate) fn sql(plan: &MergePlan) -> String {
     let mut text = String::new();
     banner(&mut text, plan);
     for warning in &plan.warnings {
-        let name = comment(&format!("{}.{}", warning.schema, warning.object));
+        let name = comment(&warning.name());
         let _ = writeln!(
             text,
             "-- warning: {} {name}: {}",

@@ -222,6 +222,10 @@ impl From<config::Note> for Warning {
 }
 
 impl Warning {
+    pub fn name(&self) -> String {
+        full_name(&self.schema, &self.object)
+    }
+
     pub(crate) fn about(id: &FactId, text: String) -> Self {
         Self {
             schema: id.schema.clone(),

@@ -5,6 +5,7 @@
 //! takes or refuses each edit of the branch, [`combine`] looks for edits that are fine alone and not together, and
 //! [`changes`] names what is left as people know it.
 
+mod align;
 mod changes;
 mod combine;
 mod containers;
@@ -16,9 +17,13 @@ mod names;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Catalog, FactId, Hash, Kind};
+use crate::{
+    catalog::{Catalog, FactId, Hash},
+    script::{Blocked, Rename},
+};
+pub use align::align;
 pub use names::Aligned;
 
 /// What is compared: each side when the branch was made, and now.
@@ -31,7 +36,7 @@ pub struct Sides<'a> {
 }
 
 /// Whose form answers a conflict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
     /// The branch's change is dropped.
@@ -43,7 +48,7 @@ pub enum Choice {
 /// By the whole name of the conflict, as [`FactId`] displays it: `public.users.email`.
 pub type Resolutions = BTreeMap<String, Choice>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Add,
@@ -87,21 +92,6 @@ pub struct Conflict {
     pub semantic: bool,
 }
 
-/// A rename: same object (by the id that Postgres gave it), other name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rename {
-    pub kind: Kind,
-    pub from: FactId,
-    pub to: FactId,
-}
-
-/// What cannot be done whatever the rows are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocked {
-    pub id: FactId,
-    pub why: String,
-}
-
 /// What follows from the four catalogs.
 #[derive(Clone, Debug)]
 pub struct Merge {
@@ -119,7 +109,7 @@ pub struct Merge {
 }
 
 /// Decides by names and texts alone. Where somebody renamed what texts mention, those texts count as edits: bring the sides
-/// together in a scratch database first ([`needs_alignment`]) and call [`decide`].
+/// together in a scratch database first ([`align`]) and call [`decide`].
 pub fn three_way(sides: &Sides<'_>, resolutions: &Resolutions) -> Merge {
     decide(&Aligned::by_name(sides, resolutions), resolutions)
 }
