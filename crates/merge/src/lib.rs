@@ -14,13 +14,13 @@ pub mod catalog;
 pub mod command;
 pub mod config;
 pub mod error;
-pub mod plan;
+mod plan;
 mod render;
 pub mod report;
 pub mod scratch;
 pub mod script;
 mod session;
-pub mod snapshot;
+mod snapshot;
 pub mod three_way;
 
 pub use apply::{Applied, ApplyOptions, Record, apply, is_recorded};

@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::Pg
 use crate::{
     Error, Snapshot,
     apply::migrated,
-    catalog::{Catalog, FactId, Hash, Kind, Payload},
+    catalog::{Catalog, FactId, Hash, Kind},
     config::{self, Migration, Rows, Write},
     render,
     report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
@@ -57,10 +57,10 @@ pub struct MergePlan {
     /// What the parent should read as.
     pub(crate) target: Catalog,
     pub(crate) expected_rows: Option<Rows>,
-    /// The facts of the first changes, in their order; configuration has none.
+    /// What the first changes stand for, in their order; configuration has none.
     ids: Vec<FactId>,
-    /// New names to old ones.
-    renamed: Vec<script::Rename>,
+    /// The number of the change that brings a fact along.
+    owners: BTreeMap<FactId, usize>,
 }
 
 /// Plans a merge of `branch` into `parent`. Both are read; neither is changed, but `parent`'s server may hold a
@@ -107,12 +107,8 @@ pub async fn plan(
         writes: Vec::new(),
         parent_hash: parent_now.hash(),
         expected_rows: parent_now.rows.as_ref().map(|_| rows.expected.clone()),
-        ids: merge
-            .changes
-            .iter()
-            .map(|change| change.id.clone())
-            .collect(),
-        renamed: merge.renames,
+        ids: merge.changes.iter().map(|change| change.id.clone()).collect(),
+        owners: owners(&merge.changes),
         target: merge.target,
         script,
         migrated: None,
@@ -248,53 +244,20 @@ impl MergePlan {
 
     /// The change that brings a fact along: its own, or that of what it belongs to.
     fn index_of(&self, id: &FactId) -> Option<usize> {
-        let named = |id: &FactId| self.ids.iter().position(|change| change == id);
-        if let Some(index) = named(id) {
-            return Some(index);
-        }
-        let old = self.old_name(id);
-        if let Some(index) = old.as_ref().and_then(named) {
-            return Some(index);
+        if let Some(index) = self.owners.get(id) {
+            return Some(*index);
         }
         if let Some(subject) = id.subject() {
             return self.index_of(&subject);
         }
-        if let Some(Payload::Sequence(sequence)) =
-            self.target.facts.get(id).map(|fact| &fact.payload)
-            && let Some(column) = &sequence.owned_by
-        {
-            return self.index_of(column);
-        }
         if id.part.is_empty() && id.kind != Kind::Rls {
             return None;
         }
-        // A part of something that is added or dropped as a whole, under either name.
-        let holds = |whole: &FactId, part: &FactId| {
-            whole.part.is_empty()
-                && whole.of.is_none()
-                && whole.kind != Kind::Rls
-                && (&whole.schema, &whole.object) == (&part.schema, &part.object)
-        };
-        self.ids.iter().position(|change| {
-            holds(change, id) || old.as_ref().is_some_and(|old| holds(change, old))
-        })
-    }
-
-    /// The name that something had before the script renamed it or what holds it.
-    fn old_name(&self, id: &FactId) -> Option<FactId> {
-        let of = |rename: &script::Rename| {
-            if rename.to == *id {
-                return Some(rename.from.clone());
-            }
-            let whole = rename.to.part.is_empty() && rename.from.part.is_empty();
-            let held = (&rename.to.schema, &rename.to.object) == (&id.schema, &id.object);
-            (whole && held && rename.kind == Kind::Table).then(|| FactId {
-                schema: rename.from.schema.clone(),
-                object: rename.from.object.clone(),
-                ..id.clone()
-            })
-        };
-        self.renamed.iter().find_map(of)
+        // A part of something that is added or dropped as a whole.
+        [Kind::Table, Kind::View, Kind::MaterializedView, Kind::Domain]
+            .iter()
+            .find_map(|kind| self.owners.get(&FactId::object(*kind, &id.schema, &id.object)))
+            .copied()
     }
 
     fn add_sql(&mut self) {
@@ -372,6 +335,12 @@ impl MergePlan {
         for index in gone.into_iter().rev() {
             self.changes.remove(index);
             self.ids.remove(index);
+            self.owners.retain(|_, owner| *owner != index);
+            for owner in self.owners.values_mut() {
+                if *owner > index {
+                    *owner -= 1;
+                }
+            }
         }
     }
 
@@ -421,6 +390,17 @@ impl MergePlan {
         self.warnings
             .extend(rows.notes.into_iter().map(Warning::from));
     }
+}
+
+fn owners(changes: &[three_way::Change]) -> BTreeMap<FactId, usize> {
+    let mut owners = BTreeMap::new();
+    for (index, change) in changes.iter().enumerate() {
+        owners.insert(change.id.clone(), index);
+        for fact in &change.facts {
+            owners.entry(fact.clone()).or_insert(index);
+        }
+    }
+    owners
 }
 
 /// How many rows stand in the way.
