@@ -1,5 +1,7 @@
 //! What can go wrong between reading two databases and having merged them.
 
+use crate::report::NeedsMigration;
+
 /// Errors of this crate. One variant per thing that a caller can act on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,6 +27,10 @@ pub enum Error {
         conflicts: usize,
         needs_migration: usize,
     },
+    /// Rows of the parent do not allow what the plan does to its schema, with what the branch's migrations left of them.
+    /// Everything was rolled back.
+    #[error("rows stand in the way: {}", hints(.0))]
+    RowsInTheWay(Vec<NeedsMigration>),
     /// The result of the script is not what the plan promised. Everything was rolled back.
     #[error("the result differs from the plan, nothing was changed: {0}")]
     Unexpected(String),
@@ -47,4 +53,9 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn hints(items: &[NeedsMigration]) -> String {
+    let hints: Vec<&str> = items.iter().map(|item| item.hint.as_str()).collect();
+    hints.join("; ")
 }

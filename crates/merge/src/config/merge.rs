@@ -336,7 +336,10 @@ impl Merger<'_> {
                 if is(row, "use_shared_key", "false")
                     && there.is_none_or(|there| is(there, "use_shared_key", "true")) =>
             {
-                self.note(name, "sign-in fails until the client secret is entered on the parent".to_owned());
+                self.note(
+                    name,
+                    "sign-in fails until the client secret is entered on the parent".to_owned(),
+                );
             }
             Special::Password
                 if is(row, "enabled", "true") && !self.sides.parent.here.email_has_password =>

@@ -123,7 +123,7 @@ impl Rows {
 }
 
 /// SHA-256 of canonical JSON, as payloads of the catalog are hashed.
-fn hash(value: &impl Serialize) -> Hash {
+pub(crate) fn hash(value: &impl Serialize) -> Hash {
     let json = serde_json::to_vec(value).unwrap_or_default();
     hex::encode(Sha256::digest(json))
 }

@@ -88,15 +88,18 @@ async fn read_table(
         as_texts(&carried),
         table.qualified()
     );
-    let found: Vec<(Vec<Option<String>>, Vec<Option<String>>)> =
-        sqlx::query_as(AssertSqlSafe(sql))
-            .fetch_all(conn)
-            .await
-            .map_err(Error::while_doing(format!("read {}", table.qualified())))?;
+    let found: Vec<(Vec<Option<String>>, Vec<Option<String>>)> = sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_all(conn)
+        .await
+        .map_err(Error::while_doing(format!("read {}", table.qualified())))?;
     Ok(found
         .into_iter()
         .map(|(key, values)| {
-            let values = carried.iter().map(|c| (*c).to_owned()).zip(values).collect();
+            let values = carried
+                .iter()
+                .map(|c| (*c).to_owned())
+                .zip(values)
+                .collect();
             (name_of(&key), Row { key, values })
         })
         .collect())

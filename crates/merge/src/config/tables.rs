@@ -203,8 +203,4 @@ impl Table {
             _ => "config_row",
         }
     }
-
-    pub fn named(qualified: &str) -> Option<&'static Table> {
-        TABLES.iter().find(|table| table.qualified() == qualified)
-    }
 }

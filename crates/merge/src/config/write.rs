@@ -54,7 +54,11 @@ impl Place<'_> {
             .filter(|column| known.as_ref().is_none_or(|known| known.contains(*column)))
             .collect();
         columns.extend(&carried);
-        values.extend(carried.iter().map(|column| value(&self.row.values[*column])));
+        values.extend(
+            carried
+                .iter()
+                .map(|column| value(&self.row.values[*column])),
+        );
         let mut set: Vec<String> = carried
             .iter()
             .map(|column| format!("{column} = EXCLUDED.{column}"))
@@ -176,7 +180,5 @@ impl Place<'_> {
 
 /// Postgres takes the type of an untyped literal from the column it goes into.
 fn value(value: &Option<String>) -> String {
-    value
-        .as_deref()
-        .map_or_else(|| "NULL".to_owned(), literal)
+    value.as_deref().map_or_else(|| "NULL".to_owned(), literal)
 }

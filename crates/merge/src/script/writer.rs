@@ -198,6 +198,20 @@ impl<'a, 's> Writer<'a, 's> {
         }
     }
 
+    /// Columns that are new to a table that stays come in the order that they are to have.
+    fn order_new_columns(&mut self, table: &'a FactId) {
+        let new: Vec<&'a FactId> = self
+            .to
+            .own_columns(&table.schema, &table.object)
+            .into_iter()
+            .map(|(id, _)| id)
+            .filter(|id| self.actions.of(id) == Action::Create)
+            .collect();
+        for (one, next) in new.iter().zip(new.iter().skip(1)) {
+            self.graph.edge((one, Step::Make), (next, Step::Make));
+        }
+    }
+
     fn order_makes(&mut self, id: &'a FactId) {
         let split = self.graph.contains((id, Step::Complete));
         let early = |need: &FactId| match self.to.payload(id) {
@@ -240,6 +254,9 @@ impl<'a, 's> Writer<'a, 's> {
             for &part in self.row_type_columns(self.to, id) {
                 self.graph.edge((part, Step::Make), (id, Step::Make));
             }
+        }
+        if id.kind == Kind::Table && id.of.is_none() && !self.actions.of(id).fresh() {
+            self.order_new_columns(id);
         }
         // Policies, triggers and rules see all columns of their table.
         if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {

@@ -1,6 +1,12 @@
 //! The engine against real databases.
 
-// mod cases;
+mod apply;
+mod cases;
 mod cluster;
+mod command;
 mod database;
+mod decisions;
 mod dump;
+mod merging;
+mod product;
+mod reading;

@@ -51,13 +51,13 @@ pub async fn grants(reader: &mut Reader<'_>) -> Result<(), Error> {
                   WHERE c.relnamespace = ANY ($1) AND a.attacl IS NOT NULL AND NOT a.attisdropped
                     AND c.relkind IN ('r', 'p', 'v', 'm') AND c.relpersistence <> 't'
                 UNION ALL
-                SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0, proowner, proacl
+                SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0::int2, proowner, proacl
                   FROM pg_catalog.pg_proc WHERE pronamespace = ANY ($1) AND proacl IS NOT NULL
                 UNION ALL
-                SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, 0, typowner, typacl
+                SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, 0::int2, typowner, typacl
                   FROM pg_catalog.pg_type WHERE typnamespace = ANY ($1) AND typacl IS NOT NULL
                 UNION ALL
-                SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, 0, nspowner, nspacl
+                SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, 0::int2, nspowner, nspacl
                   FROM pg_catalog.pg_namespace WHERE oid = ANY ($1) AND nspacl IS NOT NULL
               ) o CROSS JOIN LATERAL (
                 SELECT grantee, privilege_type, is_grantable FROM pg_catalog.aclexplode(o.acl)
@@ -251,7 +251,7 @@ pub async fn defaults(reader: &mut Reader<'_>) -> Result<(), Error> {
                 SELECT oid, defaclrole AS role, defaclnamespace AS namespace, defaclobjtype AS kind, defaclacl AS acl,
                   CASE WHEN defaclnamespace = 0
                     THEN pg_catalog.acldefault(CASE defaclobjtype WHEN 'S' THEN 's' ELSE defaclobjtype END, defaclrole)
-                    ELSE '{}'::pg_catalog.aclitem[] END AS usual
+                    END AS usual
                 FROM pg_catalog.pg_default_acl WHERE defaclnamespace = 0 OR defaclnamespace = ANY ($1)
               ), held AS (
                 SELECT e.oid, a.grantee, a.privilege_type AS privilege, a.is_grantable AS grantable, false AS usual

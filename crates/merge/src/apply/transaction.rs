@@ -1,0 +1,227 @@
+//! The one transaction of a merge, and its proof.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::{
+    ApplyOptions, record,
+    rehearsal::{Rehearsal, listed},
+};
+use crate::{
+    Error,
+    catalog::{self, Catalog, FactId},
+    config::{self, Migration, Write},
+    plan::{MergePlan, ask, in_the_way},
+    session::{enter_rows, enter_script, run, run_migrations},
+};
+
+/// Tells PostgREST about schemas: the trigger that does it otherwise is silent while a script runs.
+const SYNC: &str = "DO $$ BEGIN \
+    IF pg_catalog.to_regprocedure('system.sync_postgrest_exposed_schemas()') IS NOT NULL THEN \
+    PERFORM system.sync_postgrest_exposed_schemas(); END IF; END $$";
+
+pub(super) struct Transaction<'a> {
+    pub plan: &'a MergePlan,
+    pub options: &'a ApplyOptions,
+    pub rehearsal: &'a Rehearsal,
+}
+
+impl Transaction<'_> {
+    /// Labels that the script uses must be committed before it. Each is one short transaction with the same guards.
+    pub async fn commit_pre_steps(&self, session: &mut PgConnection) -> Result<(), Error> {
+        let failed = "add labels to enums";
+        for statement in &self.plan.script.pre_steps {
+            let mut attempts = 1;
+            loop {
+                let mut transaction = session.begin().await.map_err(Error::while_doing(failed))?;
+                self.guard(&mut transaction).await?;
+                enter_script(&mut transaction).await?;
+                match run(&mut transaction, &statement.sql).await {
+                    Ok(()) => {
+                        transaction
+                            .commit()
+                            .await
+                            .map_err(Error::while_doing(failed))?;
+                        break;
+                    }
+                    Err(error)
+                        if super::is_about_locks(&error) && attempts < self.options.attempts =>
+                    {
+                        transaction
+                            .rollback()
+                            .await
+                            .map_err(Error::while_doing(failed))?;
+                        tokio::time::sleep(super::backoff(attempts)).await;
+                        attempts += 1;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it once. The number of statements that were run.
+    pub async fn run(&self, session: &mut PgConnection) -> Result<usize, Error> {
+        let mut transaction = session
+            .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
+            .await
+            .map_err(Error::while_doing("begin the merge"))?;
+        match self.work(&mut transaction).await {
+            Ok(statements) => {
+                transaction
+                    .commit()
+                    .await
+                    .map_err(Error::while_doing("commit the merge"))?;
+                Ok(statements)
+            }
+            Err(error) => {
+                // Where this fails the connection is broken, and the server rolls back by itself.
+                let _ = transaction.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn work(&self, conn: &mut PgConnection) -> Result<usize, Error> {
+        self.guard(conn).await?;
+        self.check_rows_are_planned_for(conn).await?;
+        run_migrations(conn, &self.plan.migrations).await?;
+        enter_script(conn).await?;
+        self.ask_rows(conn).await?;
+        for statement in &self.plan.script.statements {
+            run(conn, &statement.sql).await?;
+        }
+        if let Some(record) = &self.options.record {
+            record::write(conn, record).await?;
+        }
+        run(conn, SYNC).await?;
+        enter_rows(conn).await?;
+        for migration in &self.plan.migrations {
+            append(conn, migration).await?;
+        }
+        let writes = || self.plan.writes.iter().flat_map(|(_, writes)| writes);
+        for each in writes() {
+            write(conn, each).await?;
+        }
+        self.prove(conn).await?;
+        let of_migrations: usize = self
+            .plan
+            .migrations
+            .iter()
+            .map(|m| m.statements.len() + 1)
+            .sum();
+        Ok(of_migrations + self.plan.script.statements.len() + writes().count())
+    }
+
+    async fn guard(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        // The script is run for the schema that was read: no plan of it is worth compiling.
+        run(
+            conn,
+            &format!(
+                "SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
+                 SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off; \
+                 SET LOCAL row_security = off",
+                self.options.lock_timeout.as_millis(),
+                self.options.statement_timeout.as_millis()
+            ),
+        )
+        .await
+    }
+
+    async fn check_rows_are_planned_for(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        if config::read(conn).await? == self.plan.parent.rows {
+            Ok(())
+        } else {
+            Err(Error::Stale)
+        }
+    }
+
+    /// Again, after the migrations: rows may have come since the plan was made, and migrations may have mended some.
+    async fn ask_rows(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for probe in &self.plan.script.probes {
+            let rows = ask(conn, probe).await?;
+            if rows > 0 {
+                found.push(in_the_way(probe, rows));
+            }
+        }
+        if found.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::RowsInTheWay(found))
+        }
+    }
+
+    async fn prove(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        self.prove_schema(&catalog::read(conn).await?)?;
+        let rows = config::read(conn).await?;
+        if let (Some(expected), Some(found)) = (&self.plan.expected_rows, &rows) {
+            let different = expected.difference(found);
+            if !different.is_empty() {
+                return Err(Error::Unexpected(different.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was touched reads as in the rehearsal, everything else as before. (Or as in the rehearsal: what is made
+    /// again from its own text may read differently once.)
+    fn prove_schema(&self, now: &Catalog) -> Result<(), Error> {
+        let Rehearsal { touched, after } = self.rehearsal;
+        let before = &self.plan.parent.catalog;
+        let payload = |catalog: &'_ Catalog, id: &FactId| {
+            catalog.facts.get(id).map(|fact| fact.payload.hash())
+        };
+        let differs = |id: &&FactId| payload(now, id) != payload(after, id);
+        let wrong: Vec<&FactId> = touched
+            .iter()
+            .filter(|id| !now.is_managed(id))
+            .filter(differs)
+            .collect();
+        if !wrong.is_empty() {
+            return Err(Error::Unexpected(listed(wrong, after, now)));
+        }
+        let changed = before.diff(now);
+        let foreign = changed
+            .iter()
+            .filter(|id| !touched.contains(*id) && !now.is_managed(id))
+            .any(|id| differs(&id) && payload(now, id) != payload(before, id));
+        if foreign {
+            // Somebody else's, since the script did no such thing where it was tried.
+            return Err(Error::Stale);
+        }
+        Ok(())
+    }
+}
+
+async fn append(conn: &mut PgConnection, migration: &Migration) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO system.custom_migrations (version, name, statements, created_at)
+         VALUES ($1, $2, $3, $4::timestamptz)",
+    )
+    .bind(&migration.version)
+    .bind(&migration.name)
+    .bind(&migration.statements)
+    .bind(&migration.created_at)
+    .execute(conn)
+    .await
+    .map_err(Error::while_doing(format!(
+        "append migration {} to the ledger",
+        migration.version
+    )))?;
+    Ok(())
+}
+
+async fn write(conn: &mut PgConnection, write: &Write) -> Result<(), Error> {
+    match &write.sealed {
+        None => run(conn, &write.sql).await,
+        Some(sealed) => {
+            sqlx::query(AssertSqlSafe(write.sql.as_str()))
+                .bind(sealed.ciphertext())
+                .execute(conn)
+                .await
+                .map_err(Error::while_doing("copy a ciphertext"))?;
+            Ok(())
+        }
+    }
+}

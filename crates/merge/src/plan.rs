@@ -1,0 +1,423 @@
+//! From four snapshots to a plan: what a merge would do to the parent, and what stands in its way. Changes nothing.
+//!
+//! The story of [`plan`]:
+//! 1. Both databases are read as they are now.
+//! 2. Configuration is decided ([`config::merge`]). Where the branch ran migrations of its own, the rest is planned
+//!    from what the parent will be after them, tried out in a scratch database.
+//! 3. Schema is decided ([`three_way`]) and written down ([`script`]).
+//! 4. The parent's rows are asked whether they allow it, read-only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+
+use crate::{
+    Error, Snapshot,
+    apply::migrated,
+    catalog::{Catalog, FactId, Hash, Kind},
+    config::{self, Migration, Rows, Write},
+    render,
+    report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
+    scratch::Scratch,
+    script::{self, Probe, Script, Statement},
+    snapshot,
+    three_way::{self, Action, Resolutions, Sides},
+};
+
+/// Both sides as they were when the branch was made.
+#[derive(Clone, Debug, Default)]
+pub struct Bases {
+    pub parent: Snapshot,
+    /// Read right after the copy: a copy has other ids, and a few texts read differently.
+    pub branch: Snapshot,
+}
+
+/// What a merge does. [`crate::apply`] does it if [`is_clean`](Self::is_clean).
+#[derive(Clone, Debug)]
+pub struct MergePlan {
+    /// Without those that are conflicts or need a migration.
+    pub changes: Vec<Change>,
+    pub conflicts: Vec<Conflict>,
+    pub needs_migration: Vec<NeedsMigration>,
+    pub renames: Vec<Rename>,
+    pub warnings: Vec<Warning>,
+    /// Resolutions that name nothing which is in conflict.
+    pub unused_resolutions: Vec<String>,
+    /// The branch's migrations that the parent lacks; they run first.
+    pub migrations: Vec<Migration>,
+    /// From the parent after those migrations to the merged schema.
+    pub script: Script,
+    /// Statements for configuration rows, with the number of the change that they serve.
+    pub writes: Vec<(usize, Vec<Write>)>,
+    /// Of the parent that this was planned for ([`Snapshot::hash`]).
+    pub parent_hash: Hash,
+    pub(crate) parent: Snapshot,
+    /// The parent after the migrations; none without any.
+    pub(crate) migrated: Option<Catalog>,
+    /// What the parent should read as.
+    pub(crate) target: Catalog,
+    pub(crate) expected_rows: Option<Rows>,
+    /// What the first changes stand for, in their order; configuration has none.
+    ids: Vec<FactId>,
+    /// The number of the change that brings a fact along.
+    owners: BTreeMap<FactId, usize>,
+}
+
+/// Plans a merge of `branch` into `parent`. Both are read; neither is changed, but `parent`'s server may hold a
+/// scratch database meanwhile.
+///
+/// # Errors
+/// [`Error::Database`], [`Error::Unsettled`]. Conflicts are no errors.
+pub async fn plan(
+    parent: &PgConnectOptions,
+    branch: &PgConnectOptions,
+    bases: &Bases,
+    resolutions: &Resolutions,
+) -> Result<MergePlan, Error> {
+    let (parent_now, branch_now) = tokio::try_join!(read(parent), read(branch))?;
+    let rows = merge_rows(bases, &parent_now, &branch_now, resolutions);
+    let migrated = match rows.migrations.as_slice() {
+        [] => None,
+        migrations => Some(migrated(parent, &parent_now.catalog, migrations).await?),
+    };
+    let from = migrated.as_ref().unwrap_or(&parent_now.catalog);
+
+    let sides = Sides {
+        parent_t0: &bases.parent.catalog,
+        parent: from,
+        branch_t0: &bases.branch.catalog,
+        branch: &branch_now.catalog,
+    };
+    let aligned = three_way::align(&sides, resolutions, parent).await?;
+    let merge = three_way::decide(&aligned, resolutions);
+    let script = script::script(&aligned.parent, &merge.target, &merge.renames);
+
+    let mut plan = MergePlan {
+        changes: Vec::new(),
+        conflicts: merge.conflicts.into_iter().map(Conflict::from).collect(),
+        needs_migration: Vec::new(),
+        renames: merge.detected.iter().map(Rename::from).collect(),
+        warnings: script.warnings.iter().map(Warning::from).collect(),
+        unused_resolutions: merge
+            .unused_resolutions
+            .into_iter()
+            .filter(|name| !rows.used.contains(name))
+            .collect(),
+        migrations: rows.migrations.clone(),
+        writes: Vec::new(),
+        parent_hash: parent_now.hash(),
+        expected_rows: parent_now.rows.as_ref().map(|_| rows.expected.clone()),
+        ids: merge.changes.iter().map(|change| change.id.clone()).collect(),
+        owners: owners(&merge.changes),
+        target: merge.target,
+        script,
+        migrated: None,
+        parent: Snapshot::default(),
+    };
+    plan.changes = merge
+        .changes
+        .iter()
+        .map(|change| Change {
+            schema: change.id.schema.clone(),
+            object: change.id.name(),
+            kind: change.id.kind.as_str().to_owned(),
+            action: change.action,
+            sql: String::new(),
+        })
+        .collect();
+    plan.add_sql();
+    let blocked = merge.blocked.iter().chain(&plan.script.blocked);
+    let mut needs: Vec<(FactId, NeedsMigration)> = blocked
+        .map(|blocked| (blocked.id.clone(), NeedsMigration::from(blocked)))
+        .collect();
+    needs.extend(plan.ask_rows(parent).await?);
+    plan.block(needs, &sides);
+    plan.tell_unmodelled(&sides);
+    plan.add_rows(rows);
+    plan.parent = parent_now;
+    plan.migrated = migrated;
+    Ok(plan)
+}
+
+async fn read(database: &PgConnectOptions) -> Result<Snapshot, Error> {
+    let mut session = connect(database).await?;
+    let snapshot = snapshot(&mut session).await;
+    let _ = session.close().await;
+    snapshot
+}
+
+async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Error> {
+    // Texts of users belong into no log of ours.
+    let options = database.clone().disable_statement_logging();
+    options
+        .connect()
+        .await
+        .map_err(Error::while_doing("connect"))
+}
+
+/// Nothing to merge unless both sides are databases of the product.
+fn merge_rows(
+    bases: &Bases,
+    parent: &Snapshot,
+    branch: &Snapshot,
+    resolutions: &Resolutions,
+) -> config::Merged {
+    let all = (
+        &bases.parent.rows,
+        &parent.rows,
+        &bases.branch.rows,
+        &branch.rows,
+    );
+    match all {
+        (Some(parent_t0), Some(parent), Some(branch_t0), Some(branch)) => {
+            let sides = config::Sides {
+                parent_t0,
+                parent,
+                branch_t0,
+                branch,
+            };
+            config::merge(&sides, resolutions)
+        }
+        _ => config::Merged {
+            expected: parent.rows.clone().unwrap_or_default(),
+            ..config::Merged::default()
+        },
+    }
+}
+
+/// Runs with a scratch database, which is gone afterwards.
+pub(crate) async fn with_scratch<T>(
+    on: &PgConnectOptions,
+    work: impl AsyncFnOnce(&mut Scratch) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut scratch = Scratch::create(on).await?;
+    let result = work(&mut scratch).await;
+    let dropped = scratch.drop().await;
+    let result = result?;
+    dropped?;
+    Ok(result)
+}
+
+impl MergePlan {
+    /// Nothing stands in the way. (There may be nothing to do, too.)
+    pub fn is_clean(&self) -> bool {
+        self.conflicts.is_empty() && self.needs_migration.is_empty()
+    }
+
+    /// The parent has all of it already.
+    pub fn is_empty(&self) -> bool {
+        self.is_clean()
+            && self.changes.is_empty()
+            && self.migrations.is_empty()
+            && self.script.pre_steps.is_empty()
+            && self.script.statements.is_empty()
+            && self.writes.is_empty()
+    }
+
+    /// For the platform API.
+    pub fn diff(&self) -> DiffResult {
+        DiffResult::new(
+            &self.changes,
+            &self.conflicts,
+            &self.needs_migration,
+            &self.renames,
+            &self.warnings,
+            self.rendered_sql(),
+        )
+    }
+
+    /// The plan as a migration file.
+    pub fn rendered_sql(&self) -> String {
+        render::sql(self)
+    }
+
+    /// What the script starts from.
+    pub(crate) fn from(&self) -> &Catalog {
+        self.migrated.as_ref().unwrap_or(&self.parent.catalog)
+    }
+
+    /// The change that a statement belongs to.
+    pub(crate) fn change_of(&self, statement: &Statement) -> Option<&Change> {
+        let index = self.index_of(statement.serves.as_ref()?)?;
+        self.changes.get(index)
+    }
+
+    /// The change that brings a fact along: its own, or that of what it belongs to.
+    fn index_of(&self, id: &FactId) -> Option<usize> {
+        if let Some(index) = self.owners.get(id) {
+            return Some(*index);
+        }
+        if let Some(subject) = id.subject() {
+            return self.index_of(&subject);
+        }
+        if id.part.is_empty() && id.kind != Kind::Rls {
+            return None;
+        }
+        // A part of something that is added or dropped as a whole.
+        [Kind::Table, Kind::View, Kind::MaterializedView, Kind::Domain]
+            .iter()
+            .find_map(|kind| self.owners.get(&FactId::object(*kind, &id.schema, &id.object)))
+            .copied()
+    }
+
+    fn add_sql(&mut self) {
+        let mut texts: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for statement in self.script.pre_steps.iter().chain(&self.script.statements) {
+            if let Some(index) = statement.serves.as_ref().and_then(|id| self.index_of(id)) {
+                texts
+                    .entry(index)
+                    .or_default()
+                    .push(format!("{};", statement.sql));
+            }
+        }
+        for (index, texts) in texts {
+            self.changes[index].sql = texts.join("\n");
+        }
+    }
+
+    /// Which changes the parent's rows do not allow. Where migrations come first the answer is theirs to change: then
+    /// it is a warning, and the rows are asked again between the migrations and the script.
+    async fn ask_rows(
+        &mut self,
+        parent: &PgConnectOptions,
+    ) -> Result<Vec<(FactId, NeedsMigration)>, Error> {
+        if self.script.probes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut session = connect(parent).await?;
+        let mut answers = Vec::new();
+        for probe in &self.script.probes {
+            match ask(&mut session, probe).await {
+                Ok(0) => {}
+                Ok(rows) => answers.push((probe.id.clone(), in_the_way(probe, rows))),
+                // A migration makes what the probe looks at.
+                Err(_) if !self.migrations.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let _ = session.close().await;
+        if self.migrations.is_empty() {
+            return Ok(answers);
+        }
+        self.warnings.extend(answers.into_iter().map(|(id, needs)| {
+            let text = format!(
+                "{}; the branch's migrations run first, and the rows are asked again after them",
+                needs.hint
+            );
+            Warning::about(&id, text)
+        }));
+        Ok(Vec::new())
+    }
+
+    /// Takes what needs a migration out of the changes, under the name of the change.
+    fn block(&mut self, needs: Vec<(FactId, NeedsMigration)>, sides: &Sides<'_>) {
+        let mut gone = BTreeSet::new();
+        let mut named = BTreeSet::new();
+        for (id, mut item) in needs {
+            let index = self.index_of(&id);
+            let id = index.map_or(id, |index| self.ids[index].clone());
+            gone.extend(index);
+            if !named.insert(id.clone()) {
+                continue;
+            }
+            let hash = |catalog: &Catalog| {
+                let fact = catalog.facts.get(&id);
+                fact.map(|fact| fact.payload.hash()).unwrap_or_default()
+            };
+            item.schema.clone_from(&id.schema);
+            item.object = id.name();
+            id.kind.as_str().clone_into(&mut item.kind);
+            item.parent_t0_hash = hash(sides.parent_t0);
+            item.parent_now_hash = hash(sides.parent);
+            item.branch_now_hash = hash(sides.branch);
+            self.needs_migration.push(item);
+        }
+        for index in gone.into_iter().rev() {
+            self.changes.remove(index);
+            self.ids.remove(index);
+            self.owners.retain(|_, owner| *owner != index);
+            for owner in self.owners.values_mut() {
+                if *owner > index {
+                    *owner -= 1;
+                }
+            }
+        }
+    }
+
+    /// Objects of users that no kind covers do not merge. Where the branch made some, people should know.
+    fn tell_unmodelled(&mut self, sides: &Sides<'_>) {
+        for name in &sides.branch.unmodelled {
+            if !sides.branch_t0.unmodelled.contains(name) {
+                self.warnings.push(Warning {
+                    schema: String::new(),
+                    object: name.clone(),
+                    kind: "other".to_owned(),
+                    text: "made on the branch, and of a kind that a merge does not carry"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+
+    fn add_rows(&mut self, rows: config::Merged) {
+        for migration in &rows.migrations {
+            let texts: Vec<String> = migration
+                .statements
+                .iter()
+                .map(|s| format!("{s};"))
+                .collect();
+            self.changes.push(Change {
+                schema: "system".to_owned(),
+                object: migration.object(),
+                kind: "migration".to_owned(),
+                action: Action::Add,
+                sql: texts.join("\n"),
+            });
+        }
+        for change in rows.changes {
+            let texts: Vec<String> = change.writes.iter().map(Write::shown).collect();
+            self.writes.push((self.changes.len(), change.writes));
+            self.changes.push(Change {
+                schema: change.schema,
+                object: change.object,
+                kind: change.kind.to_owned(),
+                action: change.action,
+                sql: texts.join("\n"),
+            });
+        }
+        self.conflicts
+            .extend(rows.conflicts.into_iter().map(Conflict::from));
+        self.warnings
+            .extend(rows.notes.into_iter().map(Warning::from));
+    }
+}
+
+fn owners(changes: &[three_way::Change]) -> BTreeMap<FactId, usize> {
+    let mut owners = BTreeMap::new();
+    for (index, change) in changes.iter().enumerate() {
+        owners.insert(change.id.clone(), index);
+        for fact in &change.facts {
+            owners.entry(fact.clone()).or_insert(index);
+        }
+    }
+    owners
+}
+
+/// How many rows stand in the way.
+pub(crate) async fn ask(session: &mut PgConnection, probe: &Probe) -> Result<i64, Error> {
+    sqlx::query_scalar(AssertSqlSafe(probe.sql.as_str()))
+        .fetch_one(session)
+        .await
+        .map_err(Error::while_doing(format!(
+            "count the rows that {} cannot keep",
+            probe.id
+        )))
+}
+
+pub(crate) fn in_the_way(probe: &Probe, rows: i64) -> NeedsMigration {
+    NeedsMigration {
+        probe: Some(probe.sql.clone()),
+        rows: Some(rows),
+        ..NeedsMigration::new(&probe.id, probe.why.replace("{rows}", &rows.to_string()))
+    }
+}

@@ -1,0 +1,118 @@
+//! How statements of a merge run: which settings, one by one or many at once.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::{Error, config::Migration, script::Statement, script::quote::literal};
+
+/// As scripts want it (merge-engine, "Transaction"): names are qualified, bodies of functions may mention what comes
+/// later, and existing event triggers and triggers must not act.
+const SCRIPT: &[(&str, &str)] = &[
+    ("search_path", ""),
+    ("check_function_bodies", "off"),
+    ("session_replication_role", "replica"),
+];
+
+/// Configuration rows are written as the product's server writes them, with foreign keys and triggers. (The one on
+/// `cron.job` tells the scheduler.)
+pub(crate) const ROWS_SETTINGS: &[(&str, &str)] =
+    &[("search_path", ""), ("session_replication_role", "origin")];
+
+/// For the rest of the transaction.
+pub(crate) async fn enter_script(conn: &mut PgConnection) -> Result<(), Error> {
+    set(conn, "SET LOCAL", SCRIPT).await
+}
+
+/// For the rest of the session.
+pub(crate) async fn settle_for_scripts(conn: &mut PgConnection) -> Result<(), Error> {
+    set(conn, "SET", SCRIPT).await
+}
+
+/// As [`enter_script`], as text.
+pub(crate) fn script_settings() -> Vec<String> {
+    SCRIPT
+        .iter()
+        .map(|(name, value)| format!("SET LOCAL {name} = {}", literal(value)))
+        .collect()
+}
+
+/// For the rest of the transaction.
+pub(crate) async fn enter_rows(conn: &mut PgConnection) -> Result<(), Error> {
+    set(conn, "SET LOCAL", ROWS_SETTINGS).await
+}
+
+async fn set(conn: &mut PgConnection, verb: &str, settings: &[(&str, &str)]) -> Result<(), Error> {
+    let sql: Vec<String> = settings
+        .iter()
+        .map(|(name, value)| format!("{verb} {name} = {}", literal(value)))
+        .collect();
+    run(conn, &sql.join("; ")).await
+}
+
+/// One statement, or several as one implicit transaction.
+pub(crate) async fn run(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(conn)
+        .await
+        .map_err(|source| Error::Database {
+            doing: format!("run `{}`", shortened(sql)),
+            source,
+        })?;
+    Ok(())
+}
+
+/// What a message can hold of a statement.
+fn shortened(sql: &str) -> String {
+    const LONGEST: usize = 2_000;
+    match sql.char_indices().nth(LONGEST) {
+        None => sql.to_owned(),
+        Some((end, _)) => format!("{} …", &sql[..end]),
+    }
+}
+
+/// Fast on an empty database: many statements per message. Where one fails, its part is run again one by one, for an
+/// error that names the statement.
+pub(crate) async fn run_all(
+    conn: &mut PgConnection,
+    statements: &[Statement],
+) -> Result<(), Error> {
+    const AT_ONCE: usize = 200;
+    for part in statements.chunks(AT_ONCE) {
+        let texts: Vec<&str> = part.iter().map(|s| s.sql.as_str()).collect();
+        if run(conn, &texts.join(";\n")).await.is_err() {
+            for text in texts {
+                run(conn, text).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The branch's migrations, inside the caller's transaction, as the product's server applies them (project-backend
+/// 5.7): as `project_admin`, with `search_path = public`, and with triggers. Afterwards the session is the caller's
+/// own again, with no trigger left for the commit: `ALTER TABLE` refuses tables that have some.
+pub(crate) async fn run_migrations(
+    conn: &mut PgConnection,
+    migrations: &[Migration],
+) -> Result<(), Error> {
+    if migrations.is_empty() {
+        return Ok(());
+    }
+    run(
+        conn,
+        "SET LOCAL session_replication_role = origin; SET LOCAL check_function_bodies = on; \
+         SET LOCAL search_path = public; SET LOCAL ROLE project_admin",
+    )
+    .await?;
+    for migration in migrations {
+        for statement in &migration.statements {
+            run(conn, statement).await.map_err(|error| match error {
+                Error::Database { doing, source } => Error::Database {
+                    doing: format!("migration {}: {doing}", migration.version),
+                    source,
+                },
+                other => other,
+            })?;
+        }
+    }
+    run(conn, "RESET ROLE; SET CONSTRAINTS ALL IMMEDIATE").await
+}

@@ -1,0 +1,181 @@
+//! What one side did since its T0.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Action,
+    containers::{inherits, parts},
+};
+use crate::catalog::{Catalog, Fact, FactId, Kind, Payload};
+
+/// The edits of one side, and what merely followed from them.
+#[derive(Debug, Default)]
+pub struct Edits {
+    pub made: BTreeMap<FactId, Action>,
+    /// Things that the side renamed, under their new names. They may have other edits too.
+    pub renamed: BTreeSet<FactId>,
+    /// Facts that came or went because a table was attached to another one or detached from it, with that table.
+    pub consequences: Vec<(FactId, FactId)>,
+}
+
+impl Edits {
+    pub fn between(t0: &Catalog, now: &Catalog) -> Self {
+        let mut edits = Self::default();
+        for (id, action) in differences(t0, now) {
+            if let Some(table) = follows_from_attaching(t0, now, id, action) {
+                edits.consequences.push((table, id.clone()));
+            } else {
+                edits.made.insert(id.clone(), action);
+            }
+        }
+        edits
+    }
+
+    pub fn dropped(&self, id: &FactId) -> bool {
+        self.made.get(id) == Some(&Action::Drop)
+    }
+}
+
+/// Both catalogs are sorted by name, so one walk over both finds all differences.
+fn differences<'c>(t0: &'c Catalog, now: &'c Catalog) -> Vec<(&'c FactId, Action)> {
+    let mut found = Vec::new();
+    let (mut old, mut new) = (t0.facts.iter().peekable(), now.facts.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => break,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+        };
+        match order {
+            std::cmp::Ordering::Less => found.extend(old.next().map(|(id, _)| (id, Action::Drop))),
+            std::cmp::Ordering::Greater => {
+                found.extend(new.next().map(|(id, _)| (id, Action::Add)));
+            }
+            std::cmp::Ordering::Equal => {
+                if let (Some((id, old)), Some((_, new))) = (old.next(), new.next())
+                    && !same(&old.payload, &new.payload)
+                {
+                    found.push((id, Action::Modify));
+                }
+            }
+        }
+    }
+    found.retain(|(id, _)| !t0.is_managed(id) && !now.is_managed(id));
+    found
+}
+
+/// Whether two payloads say the same. The types of a view's columns follow from what it reads.
+pub fn same(one: &Payload, other: &Payload) -> bool {
+    match (one, other) {
+        (
+            Payload::View {
+                definition,
+                options,
+                columns,
+            },
+            Payload::View {
+                definition: other_definition,
+                options: other_options,
+                columns: other_columns,
+            },
+        )
+        | (
+            Payload::MaterializedView {
+                definition,
+                options,
+                columns,
+            },
+            Payload::MaterializedView {
+                definition: other_definition,
+                options: other_options,
+                columns: other_columns,
+            },
+        ) => {
+            let told = |columns: &[crate::catalog::ViewColumn]| -> Vec<(String, Option<String>)> {
+                columns
+                    .iter()
+                    .map(|column| (column.name.clone(), column.default.clone()))
+                    .collect()
+            };
+            definition == other_definition
+                && options == other_options
+                && told(columns) == told(other_columns)
+        }
+        _ => one == other,
+    }
+}
+
+pub fn same_fact(one: Option<&Fact>, other: Option<&Fact>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => same(&one.payload, &other.payload),
+        _ => false,
+    }
+}
+
+/// A partition that is attached has its columns, keys and indexes from its parent from then on: they are no facts any more.
+/// When it is detached they are again. The table is returned if that is what happened.
+fn follows_from_attaching(
+    t0: &Catalog,
+    now: &Catalog,
+    id: &FactId,
+    action: Action,
+) -> Option<FactId> {
+    let (with, without) = match action {
+        Action::Drop => (t0, now),
+        Action::Add => (now, t0),
+        Action::Modify => return None,
+    };
+    let payload = &with.facts.get(id)?.payload;
+    let table = match (id.kind, payload) {
+        (Kind::Column | Kind::Constraint | Kind::Trigger, _) => {
+            FactId::object(Kind::Table, &id.schema, &id.object)
+        }
+        (Kind::Index, Payload::Index { on, .. }) => FactId::object(Kind::Table, &id.schema, on),
+        _ => return None,
+    };
+    let parents = |catalog: &Catalog| match catalog.facts.get(&table).map(|fact| &fact.payload) {
+        Some(Payload::Table(table)) => Some(table.parents.clone()),
+        _ => None,
+    };
+    if parents(with)? == parents(without)? {
+        return None;
+    }
+    let from = inherits(without, &table);
+    let inherited = from.iter().any(|ancestor| match (id.kind, payload) {
+        (Kind::Column | Kind::Trigger, _) => without.facts.contains_key(&FactId::part(
+            id.kind,
+            &ancestor.schema,
+            &ancestor.object,
+            &id.part,
+        )),
+        (Kind::Constraint, payload) => {
+            parts(without, Kind::Constraint, ancestor).any(|constraint| {
+                without
+                    .facts
+                    .get(constraint)
+                    .is_some_and(|fact| fact.payload == *payload)
+            })
+        }
+        (_, Payload::Index { definition, .. }) => without
+            .facts
+            .values()
+            .filter(|fact| fact.needs.contains(ancestor))
+            .any(|fact| match &fact.payload {
+                Payload::Index {
+                    definition: theirs, ..
+                } => shape(theirs) == shape(definition),
+                _ => false,
+            }),
+        _ => false,
+    });
+    inherited.then_some(table)
+}
+
+/// An index's definition without its name and table.
+fn shape(definition: &str) -> &str {
+    definition
+        .split_once(" USING ")
+        .map_or(definition, |(_, shape)| shape)
+}
