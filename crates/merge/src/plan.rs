@@ -107,7 +107,11 @@ pub async fn plan(
         writes: Vec::new(),
         parent_hash: parent_now.hash(),
         expected_rows: parent_now.rows.as_ref().map(|_| rows.expected.clone()),
-        ids: merge.changes.iter().map(|change| change.id.clone()).collect(),
+        ids: merge
+            .changes
+            .iter()
+            .map(|change| change.id.clone())
+            .collect(),
         owners: owners(&merge.changes),
         target: merge.target,
         script,
@@ -254,10 +258,18 @@ impl MergePlan {
             return None;
         }
         // A part of something that is added or dropped as a whole.
-        [Kind::Table, Kind::View, Kind::MaterializedView, Kind::Domain]
-            .iter()
-            .find_map(|kind| self.owners.get(&FactId::object(*kind, &id.schema, &id.object)))
-            .copied()
+        [
+            Kind::Table,
+            Kind::View,
+            Kind::MaterializedView,
+            Kind::Domain,
+        ]
+        .iter()
+        .find_map(|kind| {
+            self.owners
+                .get(&FactId::object(*kind, &id.schema, &id.object))
+        })
+        .copied()
     }
 
     fn add_sql(&mut self) {

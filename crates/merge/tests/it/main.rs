@@ -3,6 +3,7 @@
 mod apply;
 mod cases;
 mod cluster;
+mod combinations;
 mod command;
 mod database;
 mod decisions;
@@ -10,3 +11,4 @@ mod dump;
 mod merging;
 mod product;
 mod reading;
+mod renames;
