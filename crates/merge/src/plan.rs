@@ -21,7 +21,7 @@ use crate::{
     scratch::Scratch,
     script::{self, Probe, Script, Statement},
     snapshot,
-    three_way::{self, Action, Resolutions, Sides, three_way},
+    three_way::{self, Action, Resolutions, Sides},
 };
 
 /// Both sides as they were when the branch was made.
@@ -88,8 +88,9 @@ pub async fn plan(
         branch_t0: &bases.branch.catalog,
         branch: &branch_now.catalog,
     };
-    let merge = three_way(&sides, resolutions);
-    let script = script::script(from, &merge.target, &merge.renames);
+    let aligned = three_way::align(&sides, resolutions, parent).await?;
+    let merge = three_way::decide(&aligned, resolutions);
+    let script = script::script(&aligned.parent, &merge.target, &merge.renames);
 
     let mut plan = MergePlan {
         changes: Vec::new(),

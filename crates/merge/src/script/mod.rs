@@ -21,7 +21,7 @@ mod privileges;
 mod probes;
 pub(crate) mod quote;
 mod rebuild;
-mod renames;
+pub(crate) mod renames;
 mod routines;
 mod side;
 mod tables;

@@ -197,6 +197,32 @@ impl<'a, 's> Writer<'a, 's> {
         }
     }
 
+    /// New columns come in the order that they are to have. A table cannot be altered freely any more once its row type is a
+    /// column elsewhere, so a column of such a type waits for all columns of that table.
+    fn order_column(&mut self, id: &'a FactId, type_: &str) {
+        let own = self.to.own_columns(&id.schema, &id.object);
+        let at = own.iter().position(|(other, _)| *other == id);
+        if self.from.find(id).is_none()
+            && let Some(before) = at.and_then(|at| at.checked_sub(1))
+        {
+            self.graph.edge((own[before].0, Step::Make), (id, Step::Make));
+        }
+        let rows_of: Vec<&'a FactId> = self
+            .to
+            .needs(id)
+            .iter()
+            .copied()
+            .filter(|need| need.kind == Kind::Table && base_type(type_) == quote::object(need))
+            .collect();
+        for table in rows_of {
+            if (&table.schema, &table.object) != (&id.schema, &id.object) {
+                for (column, _) in self.to.own_columns(&table.schema, &table.object) {
+                    self.graph.edge((column, Step::Make), (id, Step::Make));
+                }
+            }
+        }
+    }
+
     fn order_makes(&mut self, id: &'a FactId) {
         let split = self.graph.contains((id, Step::Complete));
         let early = |need: &FactId| match self.to.payload(id) {
@@ -233,6 +259,9 @@ impl<'a, 's> Writer<'a, 's> {
         }
         if split {
             self.graph.edge((id, Step::Make), (id, Step::Complete));
+        }
+        if let Some(Payload::Column(column)) = self.to.payload(id) {
+            self.order_column(id, &column.type_);
         }
         // Policies, triggers and rules see all columns of their table.
         if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {

@@ -9,6 +9,7 @@ use super::{
     containers::{ancestors, parts},
     edits::{Edits, same, same_fact},
     enums, hints,
+    names::member_renames,
 };
 use crate::catalog::{Catalog, Fact, FactId, Kind, Payload, Place};
 
@@ -469,10 +470,12 @@ impl Decision<'_> {
             });
         }
         conflicts.sort_by(|one, other| one.id.cmp(&other.id));
+        let mut renames = aligned.renames.clone();
+        renames.extend(member_renames(&aligned.parent, &target, |id| aligned.parent_name(id)));
         Merge {
             changes: changes::changes(&self),
             target,
-            renames: aligned.renames.clone(),
+            renames,
             detected: aligned.detected.clone(),
             conflicts,
             blocked: Vec::new(),
