@@ -471,7 +471,9 @@ impl Decision<'_> {
         }
         conflicts.sort_by(|one, other| one.id.cmp(&other.id));
         let mut renames = aligned.renames.clone();
-        renames.extend(member_renames(&aligned.parent, &target, |id| aligned.parent_name(id)));
+        renames.extend(member_renames(&aligned.parent, &target, |id| {
+            aligned.parent_name(id)
+        }));
         Merge {
             changes: changes::changes(&self),
             target,
