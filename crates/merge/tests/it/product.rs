@@ -50,7 +50,7 @@ async fn columns_of_one_row_merge_from_both_sides() {
         .psql("UPDATE auth.config SET password_min_length = 12")
         .await;
     pair.branch
-        .psql("UPDATE auth.config SET disable_signup = true, allowed_redirect_urls = '{https://a.example/\"x\"}'")
+        .psql("UPDATE auth.config SET disable_signup = true, allowed_redirect_urls = ARRAY['https://a.example/\"x\"']")
         .await;
     let plan = pair.merge().await;
     assert_eq!(changes(&plan), ["modify config_row auth.config"]);
