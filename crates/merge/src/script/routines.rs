@@ -9,11 +9,14 @@ use super::{
 use crate::catalog::{FactId, Payload};
 
 impl<'a> Writer<'a, '_> {
-    pub(super) fn make_routine(&mut self, id: &'a FactId, _action: Action) {
+    pub(super) fn make_routine(&mut self, id: &'a FactId, action: Action) {
         match self.to.payload(id) {
-            Some(Payload::Function { definition, .. }) => {
+            Some(Payload::Function { definition, atomic, .. }) => {
                 let definition = definition.trim_end().trim_end_matches(';').trim_end().to_owned();
-                if self.cuts.stubs.contains(id)
+                // A parsed body that calls the function itself.
+                let name = quote::qualified(&id.schema, quote::split_routine(&id.object).0);
+                let recursive = *atomic && action.fresh() && definition.matches(&format!("{name}(")).nth(1).is_some();
+                if (recursive || self.cuts.stubs.contains(id))
                     && let Some(stub) = stub(&definition)
                 {
                     self.step(id, Step::Make, order::ROUTINE, vec![stub]);

@@ -107,7 +107,10 @@ impl<'a> Writer<'a, '_> {
         let options = columns::option_changes("", &old.options, &new.options);
         if !options.is_empty() {
             let options: Vec<_> = options.iter().map(|o| o.trim_start()).collect();
-            sql.push(format!("ALTER TABLE {name} {}", options.join(", ")));
+            let options = format!("ALTER TABLE {name} {}", options.join(", "));
+            // A table has TOAST options once it has a column that needs TOAST.
+            self.step(id, Step::Late, order::DEFAULT, vec![options]);
+            self.after_columns(id, Step::Late);
         }
         self.step(id, Step::Make, order::TABLE, sql);
         if (&old.parents, &old.bound) != (&new.parents, &new.bound) {
@@ -184,10 +187,14 @@ impl<'a> Writer<'a, '_> {
             self.step(id, Step::Attach, order::ATTACH, attach);
             self.graph.edge((id, Step::Detach), (id, Step::Attach));
             self.graph.edge((id, Step::Make), (id, Step::Attach));
-            for &part in self.to.parts(&id.schema, &id.object) {
-                if part.kind == Kind::Column {
-                    self.graph.edge((part, Step::Make), (id, Step::Attach));
-                }
+            self.after_columns(id, Step::Attach);
+        }
+    }
+
+    fn after_columns(&mut self, id: &'a FactId, step: Step) {
+        for &part in self.to.parts(&id.schema, &id.object) {
+            if part.kind == Kind::Column {
+                self.graph.edge((part, Step::Make), (id, step));
             }
         }
     }
@@ -199,13 +206,25 @@ impl<'a> Writer<'a, '_> {
         };
         let unset = |c: char| c == 'd' || c == '\0';
         let same = match old {
-            Some(old) => old.replica_identity == new.replica_identity && old.replica_index == new.replica_index,
+            Some(old) => {
+                old.replica_identity == new.replica_identity
+                    && old.replica_index == new.replica_index
+                    && !self.replica_index_drops(id, old)
+            }
             None => unset(new.replica_identity),
         };
         if same {
             return;
         }
         self.write_replica_identity(id, new);
+    }
+
+    fn replica_index_drops(&self, id: &FactId, table: &Table) -> bool {
+        let Some(index) = &table.replica_index else {
+            return false;
+        };
+        self.actions.of(&FactId::object(Kind::Index, &id.schema, index)).drops()
+            || self.actions.of(&FactId::part(Kind::Constraint, &id.schema, &id.object, index)).drops()
     }
 
     fn write_replica_identity(&mut self, id: &'a FactId, table: &Table) {
@@ -226,11 +245,7 @@ impl<'a> Writer<'a, '_> {
             }
             _ => "DEFAULT".to_owned(),
         };
-        for &part in self.to.parts(&id.schema, &id.object) {
-            if part.kind == Kind::Column {
-                self.graph.edge((part, Step::Make), (id, Step::Late));
-            }
-        }
+        self.after_columns(id, Step::Late);
         let sql = format!("ALTER TABLE {} REPLICA IDENTITY {what}", quote::object(id));
         self.step(id, Step::Late, order::FOREIGN_KEY, vec![sql]);
     }

@@ -192,7 +192,16 @@ impl<'a> Writer<'a, '_> {
             let table = self.to.container(&column.schema, &column.object);
             let both_new = action.fresh() && table.is_some_and(|t| self.actions.of(t).fresh());
             let at = if both_new { order::ATTACH } else { order::OWNED_BY };
-            self.step(id, Step::Own, at, vec![sql]);
+            let mut statements = Vec::new();
+            let owner = table.and_then(|t| self.owner_of(self.to, t));
+            if !both_new && let Some(owner) = owner && (action.fresh() || self.owner_of(self.from, id) != Some(owner)) {
+                if old.is_some() && owner_drops.is_none() {
+                    statements.push(format!("ALTER SEQUENCE {name} OWNED BY NONE"));
+                }
+                statements.push(format!("ALTER SEQUENCE {name} OWNER TO {}", quote::ident(owner)));
+            }
+            statements.push(sql);
+            self.step(id, Step::Own, at, statements);
             self.graph.edge((id, Step::Make), (id, Step::Own));
             self.graph.edge((id, Step::Loosen), (id, Step::Own));
             if let Some(owner) = owner_of(self.to, column) {
