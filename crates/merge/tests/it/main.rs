@@ -8,6 +8,7 @@ mod command;
 mod database;
 mod decisions;
 mod dump;
+mod large;
 mod merging;
 mod product;
 mod reading;
