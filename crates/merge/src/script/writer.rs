@@ -4,6 +4,7 @@ use super::{
     Statement,
     cuts::Cuts,
     graph::{Graph, Key, Rank, Step},
+    inheritance::Moves,
     quote,
     rebuild::{Action, Actions},
     side::{Side, base_type},
@@ -15,18 +16,20 @@ pub struct Writer<'a, 's> {
     pub to: &'s Side<'a>,
     pub actions: &'s Actions<'a>,
     pub cuts: &'s Cuts,
+    pub moves: &'s Moves,
     pub graph: Graph<'a>,
     /// Those of the database as it is: they act while the script runs.
     pub default_privileges: Vec<(&'a FactId, &'a Fact)>,
 }
 
 impl<'a, 's> Writer<'a, 's> {
-    pub fn write(from: &'s Side<'a>, to: &'s Side<'a>, actions: &'s Actions<'a>, cuts: &'s Cuts) -> Self {
+    pub fn write(from: &'s Side<'a>, to: &'s Side<'a>, actions: &'s Actions<'a>, cuts: &'s Cuts, moves: &'s Moves) -> Self {
         let mut writer = Self {
             from,
             to,
             actions,
             cuts,
+            moves,
             graph: Graph::default(),
             default_privileges: from
                 .facts
@@ -53,7 +56,7 @@ impl<'a, 's> Writer<'a, 's> {
             }
         }
         writer.loosen();
-        writer.reattach();
+        writer.move_tables();
         writer.privileges_and_comments();
         for &(id, action) in &ids {
             writer.order(id, action);
@@ -94,6 +97,7 @@ impl<'a, 's> Writer<'a, 's> {
         }
         if let Some(with) = self.goes_with(id)
             && !self.cuts.explicit.contains(id)
+            && !self.moves.before_detach.contains(id)
         {
             self.graph.alias((id, Step::Drop), (with, Step::Drop));
             return;
