@@ -2,7 +2,7 @@
 
 use super::{
     columns,
-    graph::{Rank, Step},
+    graph::Step,
     quote,
     rebuild::Action,
     writer::{Writer, order},
@@ -113,82 +113,6 @@ impl<'a> Writer<'a, '_> {
             self.after_columns(id, Step::Late);
         }
         self.step(id, Step::Make, order::TABLE, sql);
-        if (&old.parents, &old.bound) != (&new.parents, &new.bound) {
-            self.move_between_parents(id, old, new);
-        }
-    }
-
-    /// Tables that stay while a parent of theirs is dropped and made again.
-    pub(super) fn reattach(&mut self) {
-        let mut tables: Vec<_> = self.actions.reattached.iter().copied().collect();
-        tables.sort_unstable();
-        for id in tables {
-            if let (Some(Payload::Table(old)), Some(Payload::Table(new))) = (self.from.payload(id), self.to.payload(id))
-                && self.actions.of(id) == Action::Keep
-            {
-                self.move_between_parents(id, old, new);
-            }
-        }
-    }
-
-    fn move_between_parents(&mut self, id: &'a FactId, old: &Table, new: &Table) {
-        let name = quote::object(id);
-        let stays = |parent: &(String, String)| {
-            old.bound == new.bound
-                && old.parents.contains(parent)
-                && new.parents.contains(parent)
-                && self
-                    .from
-                    .container(&parent.0, &parent.1)
-                    .is_some_and(|p| !self.actions.of(p).drops())
-        };
-        let mut detach = Vec::new();
-        for parent in old.parents.iter().filter(|p| !stays(p)) {
-            let parent_name = quote::qualified(&parent.0, &parent.1);
-            detach.push(if old.bound.is_some() {
-                format!("ALTER TABLE {parent_name} DETACH PARTITION {name}")
-            } else {
-                format!("ALTER TABLE {name} NO INHERIT {parent_name}")
-            });
-            // The parent's columns change without this table.
-            if let Some(parent) = self.from.container(&parent.0, &parent.1) {
-                self.graph.edge((id, Step::Detach), (parent, Step::Drop));
-                for &part in self.from.parts(&parent.schema, &parent.object) {
-                    self.graph.edge((id, Step::Detach), (part, Step::Drop));
-                    self.graph.edge((id, Step::Detach), (part, Step::Make));
-                }
-            }
-        }
-        let mut attach = Vec::new();
-        for parent in new.parents.iter().filter(|p| !stays(p)) {
-            let parent_name = quote::qualified(&parent.0, &parent.1);
-            attach.push(match &new.bound {
-                Some(bound) => format!("ALTER TABLE {parent_name} ATTACH PARTITION {name} {bound}"),
-                None => format!("ALTER TABLE {name} INHERIT {parent_name}"),
-            });
-            if let Some(parent) = self.to.container(&parent.0, &parent.1) {
-                self.graph.edge((parent, Step::Make), (id, Step::Attach));
-                // Columns that only the parent has to get come to this table through it.
-                for &part in self.to.parts(&parent.schema, &parent.object) {
-                    let there = self.from.effective_column(&id.schema, &id.object, &part.part).is_some();
-                    if part.kind == Kind::Column && self.actions.of(part) == Action::Create && !there {
-                        self.graph.edge((id, Step::Attach), (part, Step::Make));
-                    } else if matches!(part.kind, Kind::Column) {
-                        self.graph.edge((part, Step::Make), (id, Step::Attach));
-                    }
-                }
-            }
-        }
-        if !detach.is_empty() {
-            let statements = detach.into_iter().map(|sql| self.statement(id, sql)).collect();
-            self.graph.add((id, Step::Detach), Rank { phase: 0, order: 0 }, statements);
-        }
-        if !attach.is_empty() {
-            self.step(id, Step::Attach, order::ATTACH, attach);
-            self.graph.edge((id, Step::Detach), (id, Step::Attach));
-            self.graph.edge((id, Step::Make), (id, Step::Attach));
-            self.after_columns(id, Step::Attach);
-        }
     }
 
     fn after_columns(&mut self, id: &'a FactId, step: Step) {
