@@ -262,6 +262,18 @@ impl<'a, 's> Writer<'a, 's> {
         if id.kind == Kind::Table && id.of.is_none() && !self.actions.of(id).fresh() {
             self.order_new_columns(id);
         }
+        // A new child finds its parents' columns complete.
+        if let Some(Payload::Table(table)) = self.to.payload(id)
+            && self.actions.of(id).fresh()
+        {
+            for (schema, parent) in &table.parents {
+                for &part in self.to.parts(schema, parent) {
+                    if part.kind == Kind::Column {
+                        self.graph.edge((part, Step::Make), (id, Step::Make));
+                    }
+                }
+            }
+        }
         // Policies, triggers and rules see all columns of their table.
         if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {
             for &part in self.to.parts(&id.schema, &id.object) {
@@ -286,10 +298,14 @@ impl<'a, 's> Writer<'a, 's> {
         let loosens = self.graph.contains((id, Step::Loosen));
         let attached: Vec<_> = self.from.needs(id).to_vec();
         for need in attached {
+            if loosens && self.cuts.emptied.contains(id) {
+                // Emptied, the view needs nothing any more.
+                self.graph.edge((id, Step::Loosen), (need, Step::Drop));
+                continue;
+            }
             if action.drops() || self.graph.contains((id, Step::Drop)) {
                 self.graph.edge((id, Step::Drop), (need, Step::Drop));
-                self.graph.edge((id, Step::Drop), (need, Step::Loosen));
-                if self.actions.of(need) == Action::Alter && !self.still_leans_on(id, need) {
+                if self.actions.of(need) == Action::Alter {
                     self.graph.edge((id, Step::Drop), (need, Step::Make));
                 }
             } else if loosens {
@@ -325,11 +341,6 @@ impl<'a, 's> Writer<'a, 's> {
             .into_iter()
             .flat_map(move |table| side.parts(&table.schema, &table.object))
             .filter(|part| part.kind == Kind::Column)
-    }
-
-    /// A loosened view's drop comes after, not before, what it used to need: see [`Cuts::emptied`].
-    fn still_leans_on(&self, id: &FactId, need: &FactId) -> bool {
-        self.cuts.emptied.contains(id) && need.part.is_empty()
     }
 
     /// Drops of defaults that come back later, for columns and domains that are not altered otherwise.
