@@ -394,14 +394,14 @@ impl<'a> Writer<'a, '_> {
             return;
         };
         self.graph.edge((parent, Step::Make), (id, Step::Attach));
-        for &part in self.to.parts(&parent.schema, &parent.object) {
+        let columns = self.to.effective_columns(&parent.schema, &parent.object);
+        let checks = inherited_checks(self.to, &parent.schema, &parent.object);
+        for part in columns.into_iter().map(|c| c.id).chain(checks) {
             let own = FactId { schema: id.schema.clone(), object: id.object.clone(), ..part.clone() };
-            let through_parent = matches!(part.kind, Kind::Column | Kind::Constraint)
-                && self.actions.of(part) == Action::Create
-                && self.to.find(&own).is_none();
+            let through_parent = self.actions.of(part) == Action::Create && self.to.find(&own).is_none();
             if through_parent {
                 self.graph.edge((id, Step::Attach), (part, Step::Make));
-            } else if part.kind == Kind::Column || matches!(self.to.payload(part), Some(Payload::Constraint { kind: 'c', .. })) {
+            } else {
                 self.graph.edge((part, Step::Make), (id, Step::Attach));
             }
         }
