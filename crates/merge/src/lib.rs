@@ -15,6 +15,7 @@ pub mod command;
 pub mod config;
 pub mod error;
 mod plan;
+mod rebase;
 mod render;
 pub mod report;
 pub mod scratch;

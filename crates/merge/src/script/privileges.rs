@@ -53,7 +53,12 @@ impl<'a> Writer<'a, '_> {
             return;
         }
         let fresh = self.is_fresh(subject, holder);
-        let of_kind = |ids: &[&'a FactId], kind| ids.iter().copied().filter(move |id| id.kind == kind).collect::<Vec<_>>();
+        let of_kind = |ids: &[&'a FactId], kind| {
+            ids.iter()
+                .copied()
+                .filter(move |id| id.kind == kind)
+                .collect::<Vec<_>>()
+        };
 
         let owner = of_kind(new, Kind::Owner).first().copied();
         if let Some(owner) = owner {
@@ -63,7 +68,11 @@ impl<'a> Writer<'a, '_> {
             if let Some(Payload::Comment { text }) = self.to.payload(comment)
                 && (fresh || self.from.payload(comment) != self.to.payload(comment))
             {
-                let sql = format!("COMMENT ON {} IS {}", self.commented(subject), quote::literal(text));
+                let sql = format!(
+                    "COMMENT ON {} IS {}",
+                    self.commented(subject),
+                    quote::literal(text)
+                );
                 self.step(comment, Step::Make, order::COMMENT, vec![sql]);
                 self.graph.edge((holder, Step::Make), (comment, Step::Make));
             }
@@ -78,7 +87,11 @@ impl<'a> Writer<'a, '_> {
             if fresh {
                 self.grant_new(subject, holder, &of_kind(new, Kind::Grant));
             } else {
-                self.grant_changes(subject, &of_kind(old, Kind::Grant), &of_kind(new, Kind::Grant));
+                self.grant_changes(
+                    subject,
+                    &of_kind(old, Kind::Grant),
+                    &of_kind(new, Kind::Grant),
+                );
             }
         }
     }
@@ -119,22 +132,31 @@ impl<'a> Writer<'a, '_> {
                 .container(&column.schema, &column.object)
                 .is_some_and(|table| self.actions.of(table).fresh());
             let owned_before = match self.from.payload(subject) {
-                Some(Payload::Sequence(old)) => !fresh && old.owned_by.as_ref() == Some(column) && !table_is_new,
+                Some(Payload::Sequence(old)) => {
+                    !fresh && old.owned_by.as_ref() == Some(column) && !table_is_new
+                }
                 _ => false,
             };
             if owned_before || (fresh && table_is_new) {
                 return;
             }
         }
-        let sql = format!("ALTER {} OWNER TO {}", self.named(subject), quote::ident(role));
+        let sql = format!(
+            "ALTER {} OWNER TO {}",
+            self.named(subject),
+            quote::ident(role)
+        );
         self.step(owner, Step::Make, order::OWNER, vec![sql]);
         if let Some(subject) = self.to.find(subject) {
-            if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none()) {
-                self.graph.edge((subject, Step::Loosen), (owner, Step::Make));
+            if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none())
+            {
+                self.graph
+                    .edge((subject, Step::Loosen), (owner, Step::Make));
                 self.graph.edge((subject, Step::Own), (owner, Step::Make));
             }
             self.graph.edge((subject, Step::Make), (owner, Step::Make));
-            self.graph.edge((subject, Step::Complete), (owner, Step::Make));
+            self.graph
+                .edge((subject, Step::Complete), (owner, Step::Make));
         }
     }
 
@@ -151,7 +173,10 @@ impl<'a> Writer<'a, '_> {
                 format!("CONSTRAINT {part} ON {domain}{object}")
             }
             Kind::Trigger | Kind::Policy | Kind::Rule => {
-                format!("{} {part} ON {object}", super::writer::keyword(subject.kind))
+                format!(
+                    "{} {part} ON {object}",
+                    super::writer::keyword(subject.kind)
+                )
             }
             _ => self.named(subject),
         }
@@ -176,7 +201,11 @@ impl<'a> Writer<'a, '_> {
                 .iter()
                 .any(|d| d.kind == Kind::Grant && d.of == Some(Kind::Sequence));
             if !named {
-                found.push(FactId::object(Kind::Sequence, &id.schema, &format!("{}_{}_seq", id.object, id.part)));
+                found.push(FactId::object(
+                    Kind::Sequence,
+                    &id.schema,
+                    &format!("{}_{}_seq", id.object, id.part),
+                ));
             }
         }
         found
@@ -222,7 +251,9 @@ impl<'a> Writer<'a, '_> {
 
         let mut revoke: BTreeSet<&str> = BTreeSet::new();
         for (&grantee, given) in &by_default {
-            let within = wanted.get(grantee).is_some_and(|w| given.iter().all(|(p, o)| w.get(p) == Some(o)));
+            let within = wanted
+                .get(grantee)
+                .is_some_and(|w| given.iter().all(|(p, o)| w.get(p) == Some(o)));
             if !within && Some(grantee) != owner {
                 revoke.insert(grantee);
             }
@@ -242,7 +273,8 @@ impl<'a> Writer<'a, '_> {
         for (&grantee, &privileges) in &wanted {
             let built_in_only = grantee == "PUBLIC"
                 && !by_default.contains_key("PUBLIC")
-                && built_in.is_some_and(|p| privileges.len() == 1 && privileges.get(p) == Some(&false));
+                && built_in
+                    .is_some_and(|p| privileges.len() == 1 && privileges.get(p) == Some(&false));
             if built_in_only {
                 continue;
             }
@@ -257,7 +289,12 @@ impl<'a> Writer<'a, '_> {
                 }
             }
         }
-        let roles = |list: Vec<&str>| list.into_iter().map(|r| quote::role(r)).collect::<Vec<_>>().join(", ");
+        let roles = |list: Vec<&str>| {
+            list.into_iter()
+                .map(|r| quote::role(r))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let mut sql = Vec::new();
         if !revoke.is_empty() {
             let list = roles(revoke.into_iter().collect());
@@ -266,7 +303,10 @@ impl<'a> Writer<'a, '_> {
         for ((privileges, option), grantees) in give {
             let option = if option { " WITH GRANT OPTION" } else { "" };
             let list = privileges_sql(&privileges, subject);
-            sql.push(format!("GRANT {list} ON {on} TO {}{option}", roles(grantees)));
+            sql.push(format!(
+                "GRANT {list} ON {on} TO {}{option}",
+                roles(grantees)
+            ));
         }
         if sql.is_empty() {
             return;
@@ -276,7 +316,11 @@ impl<'a> Writer<'a, '_> {
             (None, Some(grant)) => (grant, Step::Make),
             (None, None) => (holder, Step::Grant),
         };
-        let at = if subject.kind == Kind::Column { order::GRANT } else { order::REVOKE };
+        let at = if subject.kind == Kind::Column {
+            order::GRANT
+        } else {
+            order::REVOKE
+        };
         self.step(key.0, key.1, at, sql);
         self.graph.edge((holder, Step::Make), key);
         self.graph.edge((holder, Step::Complete), key);
@@ -288,7 +332,10 @@ impl<'a> Writer<'a, '_> {
         let mut above = vec![subject.clone()];
         if let Some(Payload::Sequence(sequence)) = self.to.payload(subject)
             && let Some(column) = &sequence.owned_by
-            && let (Some(id), Some(table)) = (self.to.find(subject), self.to.container(&column.schema, &column.object))
+            && let (Some(id), Some(table)) = (
+                self.to.find(subject),
+                self.to.container(&column.schema, &column.object),
+            )
         {
             self.graph.edge((id, Step::Own), key);
             for &extra in self.to.extras(table) {
@@ -307,7 +354,9 @@ impl<'a> Writer<'a, '_> {
         for object in above {
             for side in [self.from, self.to] {
                 for &extra in side.extras(&object) {
-                    if extra.kind == Kind::Owner || (extra.kind == Kind::Grant && object != *subject) {
+                    if extra.kind == Kind::Owner
+                        || (extra.kind == Kind::Grant && object != *subject)
+                    {
                         self.graph.edge((extra, Step::Make), key);
                     }
                 }
@@ -319,7 +368,10 @@ impl<'a> Writer<'a, '_> {
         let Some(on) = grant_target(self.to, subject) else {
             return;
         };
-        let (old_owner, owner) = (self.owner_of(self.from, subject), self.owner_of(self.to, subject));
+        let (old_owner, owner) = (
+            self.owner_of(self.from, subject),
+            self.owner_of(self.to, subject),
+        );
         let is_column = subject.kind == Kind::Column;
         let ids: BTreeSet<&'a FactId> = old.iter().chain(new).copied().collect();
         for id in ids {
@@ -372,11 +424,18 @@ impl<'a> Writer<'a, '_> {
             }
             if Some(grantee) == old_owner && old_owner != owner && !is_column {
                 // The new owner took over what the old one had: perhaps not everything.
-                let rest = owner.filter(|o| self.granted(self.from, id).is_some() && self.granted_to(self.to, subject, o).is_none());
+                let rest = owner.filter(|o| {
+                    self.granted(self.from, id).is_some()
+                        && self.granted_to(self.to, subject, o).is_none()
+                });
                 sql.extend(rest.map(|o| format!("GRANT ALL ON {on} TO {}", quote::role(o))));
             }
             if !sql.is_empty() {
-                let at = if is_column { order::GRANT } else { order::REVOKE };
+                let at = if is_column {
+                    order::GRANT
+                } else {
+                    order::REVOKE
+                };
                 self.step(id, Step::Make, at, sql);
                 self.after_owner(subject, (id, Step::Make));
             }
@@ -459,7 +518,10 @@ impl<'a> Writer<'a, '_> {
         } else {
             format!(" IN SCHEMA {}", quote::ident(&id.schema))
         };
-        let prefix = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {}{place} ", quote::ident(role));
+        let prefix = format!(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {}{place} ",
+            quote::ident(role)
+        );
         let on = kind.to_uppercase();
         let grantee = quote::role(&id.grantee);
         let missing: Privileges = wants
@@ -488,12 +550,26 @@ fn usual_defaults(role: &str, kind: &str, id: &FactId) -> Privileges {
         ("types", _) => &["USAGE"],
         ("schemas", _) => &["CREATE", "USAGE"],
         ("sequences", _) => &["SELECT", "UPDATE", "USAGE"],
-        _ => &["DELETE", "INSERT", "REFERENCES", "SELECT", "TRIGGER", "TRUNCATE", "UPDATE"],
+        _ => &[
+            "DELETE",
+            "INSERT",
+            "REFERENCES",
+            "SELECT",
+            "TRIGGER",
+            "TRUNCATE",
+            "UPDATE",
+        ],
     };
     all.iter().map(|p| ((*p).to_owned(), false)).collect()
 }
 
-fn revokes(on: &str, role: &str, has: &Privileges, wants: &Privileges, subject: &FactId) -> Vec<String> {
+fn revokes(
+    on: &str,
+    role: &str,
+    has: &Privileges,
+    wants: &Privileges,
+    subject: &FactId,
+) -> Vec<String> {
     let mut sql = Vec::new();
     let gone: Vec<&str> = has
         .keys()
@@ -501,7 +577,10 @@ fn revokes(on: &str, role: &str, has: &Privileges, wants: &Privileges, subject: 
         .map(String::as_str)
         .collect();
     if !gone.is_empty() {
-        sql.push(format!("REVOKE {} ON {on} FROM {role}", privileges_sql(&gone, subject)));
+        sql.push(format!(
+            "REVOKE {} ON {on} FROM {role}",
+            privileges_sql(&gone, subject)
+        ));
     }
     let options: Vec<&str> = has
         .iter()
@@ -509,7 +588,10 @@ fn revokes(on: &str, role: &str, has: &Privileges, wants: &Privileges, subject: 
         .map(|(p, _)| p.as_str())
         .collect();
     if !options.is_empty() {
-        sql.push(format!("REVOKE GRANT OPTION FOR {} ON {on} FROM {role}", privileges_sql(&options, subject)));
+        sql.push(format!(
+            "REVOKE GRANT OPTION FOR {} ON {on} FROM {role}",
+            privileges_sql(&options, subject)
+        ));
     }
     sql
 }
@@ -524,7 +606,10 @@ fn grants(on: &str, role: &str, privileges: &Privileges, subject: &FactId) -> Ve
             .collect();
         if !list.is_empty() {
             let with = if option { " WITH GRANT OPTION" } else { "" };
-            sql.push(format!("GRANT {} ON {on} TO {role}{with}", privileges_sql(&list, subject)));
+            sql.push(format!(
+                "GRANT {} ON {on} TO {role}{with}",
+                privileges_sql(&list, subject)
+            ));
         }
     }
     sql
@@ -534,7 +619,10 @@ fn grants(on: &str, role: &str, privileges: &Privileges, subject: &FactId) -> Ve
 fn privileges_sql(privileges: &[&str], subject: &FactId) -> String {
     if subject.kind == Kind::Column {
         let column = quote::ident(&subject.part);
-        let list: Vec<_> = privileges.iter().map(|p| format!("{p} ({column})")).collect();
+        let list: Vec<_> = privileges
+            .iter()
+            .map(|p| format!("{p} ({column})"))
+            .collect();
         return list.join(", ");
     }
     privileges.join(", ")
@@ -550,7 +638,9 @@ fn has_column(side: &Side<'_>, column: &FactId) -> bool {
             columns.iter().any(|c| c.name == column.part)
         }
         Some(Payload::Composite { attributes }) => attributes.iter().any(|a| a.name == column.part),
-        _ => side.effective_column(&column.schema, &column.object, &column.part).is_some(),
+        _ => side
+            .effective_column(&column.schema, &column.object, &column.part)
+            .is_some(),
     }
 }
 
@@ -558,7 +648,8 @@ fn has_column(side: &Side<'_>, column: &FactId) -> bool {
 fn holder<'a>(side: &Side<'a>, subject: &FactId, extras: &[&'a FactId]) -> Option<&'a FactId> {
     side.find(subject)
         .or_else(|| {
-            (subject.kind == Kind::Column).then(|| side.container(&subject.schema, &subject.object))?
+            (subject.kind == Kind::Column)
+                .then(|| side.container(&subject.schema, &subject.object))?
         })
         .or_else(|| extras.iter().find_map(|id| side.needs(id).first().copied()))
         .or_else(|| {
@@ -568,16 +659,18 @@ fn holder<'a>(side: &Side<'a>, subject: &FactId, extras: &[&'a FactId]) -> Optio
 }
 
 fn identity_column<'a>(side: &Side<'a>, sequence: &FactId) -> Option<&'a FactId> {
-    side.facts.iter().find_map(|(&id, fact)| match &fact.payload {
-        Payload::Column(column)
-            if column.identity.is_some()
-                && id.schema == sequence.schema
-                && format!("{}_{}_seq", id.object, id.part) == sequence.object =>
-        {
-            Some(id)
-        }
-        _ => None,
-    })
+    side.facts
+        .iter()
+        .find_map(|(&id, fact)| match &fact.payload {
+            Payload::Column(column)
+                if column.identity.is_some()
+                    && id.schema == sequence.schema
+                    && format!("{}_{}_seq", id.object, id.part) == sequence.object =>
+            {
+                Some(id)
+            }
+            _ => None,
+        })
 }
 
 /// `TABLE public.users`: what GRANT and REVOKE name; for a column its table.

@@ -102,7 +102,8 @@ pub fn option(option: &str) -> String {
         && KEYWORDS
             .binary_search(&value)
             .map_or(true, |_| matches!(value, "true" | "false"));
-    let plain = plain && !(value.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_err());
+    let plain = plain
+        && !(value.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_err());
     if plain {
         format!("{name}={value}")
     } else {
@@ -112,7 +113,10 @@ pub fn option(option: &str) -> String {
 
 /// All options of a list, as they stand between the parentheses of WITH or SET.
 pub fn options(list: &[String]) -> String {
-    list.iter().map(|o| option(o)).collect::<Vec<_>>().join(", ")
+    list.iter()
+        .map(|o| option(o))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Splits at `separator` where it stands outside of parentheses, brackets, quotes and string literals; pieces are trimmed.
@@ -156,7 +160,10 @@ pub fn parenthesized(text: &str) -> Option<(&str, &str)> {
             (None, ')') => {
                 depth -= 1;
                 if depth == 0 {
-                    return Some((&text[open + 1..open + at], text[open + at + 1..].trim_start()));
+                    return Some((
+                        &text[open + 1..open + at],
+                        text[open + at + 1..].trim_start(),
+                    ));
                 }
             }
             _ => {}
@@ -210,7 +217,10 @@ pub fn leading_ident(text: &str) -> Option<(String, &str)> {
 
 /// Replaces whole identifiers (never parts of them, nor what stands in string literals) by `replace`'s answer, which
 /// is asked with the name and the one before it and a dot.
-pub fn replace_idents(text: &str, mut replace: impl FnMut(&str, Option<&str>) -> Option<String>) -> String {
+pub fn replace_idents(
+    text: &str,
+    mut replace: impl FnMut(&str, Option<&str>) -> Option<String>,
+) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut before: Option<String> = None;
@@ -294,11 +304,18 @@ mod tests {
 
     #[test]
     fn texts_are_split_outside_of_parentheses_and_quotes() {
-        assert_eq!(split_top("a, f(b, c), 'x,y', \"p,q\"", ','), ["a", "f(b, c)", "'x,y'", "\"p,q\""]);
-        assert!(split_top("", ',').is_empty());
-        assert_eq!(parenthesized("CHECK ((a > ')')) NOT VALID"), Some(("(a > ')')", "NOT VALID")));
         assert_eq!(
-            replace_idents("lower(mail) || 'mail' || mailer", |n, _| (n == "mail").then(|| "email".to_owned())),
+            split_top("a, f(b, c), 'x,y', \"p,q\"", ','),
+            ["a", "f(b, c)", "'x,y'", "\"p,q\""]
+        );
+        assert!(split_top("", ',').is_empty());
+        assert_eq!(
+            parenthesized("CHECK ((a > ')')) NOT VALID"),
+            Some(("(a > ')')", "NOT VALID"))
+        );
+        assert_eq!(
+            replace_idents("lower(mail) || 'mail' || mailer", |n, _| (n == "mail")
+                .then(|| "email".to_owned())),
             "lower(email) || 'mail' || mailer"
         );
     }

@@ -114,7 +114,10 @@ pub fn decide<'a>(from: &Side<'a>, to: &Side<'a>, cuts: &Cuts) -> Actions<'a> {
             // Views over children's copies of the column know the child only.
             dependents.extend(descendants(from, &id.schema, &id.object).flat_map(|child| {
                 from.dependents(child).iter().copied().filter(|d| {
-                    matches!(d.kind, Kind::View | Kind::MaterializedView | Kind::Rule | Kind::Policy)
+                    matches!(
+                        d.kind,
+                        Kind::View | Kind::MaterializedView | Kind::Rule | Kind::Policy
+                    )
                 })
             }));
         }
@@ -159,7 +162,11 @@ fn settle_inherited<'a>(from: &Side<'a>, to: &Side<'a>, actions: &mut Actions<'a
     }
 }
 
-fn descendants<'a>(side: &Side<'a>, schema: &str, object: &str) -> impl Iterator<Item = &'a FactId> {
+fn descendants<'a>(
+    side: &Side<'a>,
+    schema: &str,
+    object: &str,
+) -> impl Iterator<Item = &'a FactId> {
     let mut found: Vec<&'a FactId> = side.children(schema, object).to_vec();
     let mut at = 0;
     while let Some(&child) = found.get(at) {
@@ -245,7 +252,8 @@ fn react<'a>(
             false
         }
         Payload::Domain { base, .. } if gone => {
-            let same_base = base_type(base) == quote::object(moved) || moved.kind == Kind::Collation;
+            let same_base =
+                base_type(base) == quote::object(moved) || moved.kind == Kind::Collation;
             if !same_base {
                 actions.loosened.insert(dependent);
             }
@@ -282,8 +290,13 @@ fn react<'a>(
         Payload::Publication { definition } => gone || definition.contains(" WHERE "),
         Payload::Composite { .. } | Payload::Range { .. } | Payload::Aggregate { .. } => gone,
         // Writing these anew lets go of what is dropped for good.
-        Payload::View { .. } | Payload::Rule { .. } | Payload::Trigger { .. } | Payload::Policy { .. }
-            if action == Action::Alter && actions.of(moved) == Action::Drop && !is_comment_like(from, to, dependent) =>
+        Payload::View { .. }
+        | Payload::Rule { .. }
+        | Payload::Trigger { .. }
+        | Payload::Policy { .. }
+            if action == Action::Alter
+                && actions.of(moved) == Action::Drop
+                && !is_comment_like(from, to, dependent) =>
         {
             false
         }
@@ -300,7 +313,10 @@ fn is_comment_like(from: &Side<'_>, to: &Side<'_>, id: &FactId) -> bool {
     match (from.payload(id), to.payload(id)) {
         (Some(Payload::View { definition: a, .. }), Some(Payload::View { definition: b, .. }))
         | (Some(Payload::Rule { definition: a, .. }), Some(Payload::Rule { definition: b, .. }))
-        | (Some(Payload::Trigger { definition: a, .. }), Some(Payload::Trigger { definition: b, .. })) => a == b,
+        | (
+            Some(Payload::Trigger { definition: a, .. }),
+            Some(Payload::Trigger { definition: b, .. }),
+        ) => a == b,
         _ => false,
     }
 }
@@ -308,9 +324,16 @@ fn is_comment_like(from: &Side<'_>, to: &Side<'_>, id: &FactId) -> bool {
 /// Whether ALTER or CREATE OR REPLACE turns one into the other.
 fn in_place(from: &Payload, to: &Payload) -> bool {
     match (from, to) {
-        (Payload::Domain { base, collation, .. }, Payload::Domain { base: b, collation: c, .. }) => {
-            base == b && collation == c
-        }
+        (
+            Payload::Domain {
+                base, collation, ..
+            },
+            Payload::Domain {
+                base: b,
+                collation: c,
+                ..
+            },
+        ) => base == b && collation == c,
         (Payload::Composite { attributes: a }, Payload::Composite { attributes: b }) => {
             types::attributes_alterable(a, b)
         }
@@ -320,29 +343,89 @@ fn in_place(from: &Payload, to: &Payload) -> bool {
             b.generated.is_none() || a.generated == b.generated
         }
         (
-            Payload::Constraint { kind: k, definition: a, validated: va },
-            Payload::Constraint { kind: l, definition: b, validated: vb },
+            Payload::Constraint {
+                kind: k,
+                definition: a,
+                validated: va,
+            },
+            Payload::Constraint {
+                kind: l,
+                definition: b,
+                validated: vb,
+            },
         ) => k == l && !va && *vb && a.trim_end_matches("NOT VALID").trim_end() == b,
-        (Payload::Index { definition: a, on, .. }, Payload::Index { definition: b, on: p, .. }) => a == b && on == p,
-        (Payload::View { columns: a, .. }, Payload::View { columns: b, .. }) => views::appends_only(a, b),
         (
-            Payload::MaterializedView { definition: a, columns: c, .. },
-            Payload::MaterializedView { definition: b, columns: d, .. },
-        ) => a == b && c == d,
-        (Payload::Statistics { definition: a, .. }, Payload::Statistics { definition: b, .. }) => a == b,
-        (Payload::Trigger { constraint: a, definition: x, .. }, Payload::Trigger { constraint: b, definition: y, .. }) => {
-            x == y || (!a && !b)
+            Payload::Index {
+                definition: a, on, ..
+            },
+            Payload::Index {
+                definition: b,
+                on: p,
+                ..
+            },
+        ) => a == b && on == p,
+        (Payload::View { columns: a, .. }, Payload::View { columns: b, .. }) => {
+            views::appends_only(a, b)
         }
         (
-            Payload::Policy { command: a, permissive: p, using: u, check: c, .. },
-            Payload::Policy { command: b, permissive: q, using: v, check: d, .. },
+            Payload::MaterializedView {
+                definition: a,
+                columns: c,
+                ..
+            },
+            Payload::MaterializedView {
+                definition: b,
+                columns: d,
+                ..
+            },
+        ) => a == b && c == d,
+        (Payload::Statistics { definition: a, .. }, Payload::Statistics { definition: b, .. }) => {
+            a == b
+        }
+        (
+            Payload::Trigger {
+                constraint: a,
+                definition: x,
+                ..
+            },
+            Payload::Trigger {
+                constraint: b,
+                definition: y,
+                ..
+            },
+        ) => x == y || (!a && !b),
+        (
+            Payload::Policy {
+                command: a,
+                permissive: p,
+                using: u,
+                check: c,
+                ..
+            },
+            Payload::Policy {
+                command: b,
+                permissive: q,
+                using: v,
+                check: d,
+                ..
+            },
         ) => {
             let taken = |from: &Option<String>, to: &Option<String>| from.is_some() && to.is_none();
             a == b && p == q && !taken(u, v) && !taken(c, d)
         }
         (
-            Payload::EventTrigger { event: a, tags: t, function: f, .. },
-            Payload::EventTrigger { event: b, tags: s, function: g, .. },
+            Payload::EventTrigger {
+                event: a,
+                tags: t,
+                function: f,
+                ..
+            },
+            Payload::EventTrigger {
+                event: b,
+                tags: s,
+                function: g,
+                ..
+            },
         ) => a == b && t == s && f == g,
         (
             Payload::Collation { .. }
@@ -358,7 +441,9 @@ fn in_place(from: &Payload, to: &Payload) -> bool {
 /// Whether views and the like over it must get out of the way of the ALTER.
 fn moves_dependents(from: &Payload, to: &Payload) -> bool {
     match (from, to) {
-        (Payload::Column(a), Payload::Column(b)) => a.type_ != b.type_ || a.collation != b.collation,
+        (Payload::Column(a), Payload::Column(b)) => {
+            a.type_ != b.type_ || a.collation != b.collation
+        }
         (Payload::Composite { attributes: a }, Payload::Composite { attributes: b }) => {
             a.iter().any(|old| !b.contains(old))
         }
@@ -369,11 +454,14 @@ fn moves_dependents(from: &Payload, to: &Payload) -> bool {
 /// Why the change needs a migration whatever the rows are.
 fn blocks(from: &Side<'_>, to: &Side<'_>, id: &FactId, a: &Payload, b: &Payload) -> Option<String> {
     match (a, b) {
-        (Payload::Enum { labels: old }, Payload::Enum { labels: new }) => types::labels_lost(old, new),
+        (Payload::Enum { labels: old }, Payload::Enum { labels: new }) => {
+            types::labels_lost(old, new)
+        }
         (Payload::Composite { attributes: old }, Payload::Composite { attributes: new }) => {
             let retyped = old.iter().find(|o| {
-                new.iter()
-                    .any(|n| n.name == o.name && (&n.type_, &n.collation) != (&o.type_, &o.collation))
+                new.iter().any(|n| {
+                    n.name == o.name && (&n.type_, &n.collation) != (&o.type_, &o.collation)
+                })
             })?;
             let column = types::column_that_uses(from, id)?;
             Some(format!(

@@ -98,7 +98,10 @@ impl<'a> Side<'a> {
                 });
                 // A column in a partition's key needs the partition, says Postgres; here that is its parent's column.
                 let below = id.kind == Kind::Column && id.of.is_none() && self.descends(need, id);
-                if !owner && !below && let Some(found) = self.resolve(need) {
+                if !owner
+                    && !below
+                    && let Some(found) = self.resolve(need)
+                {
                     add(found);
                 }
             }
@@ -190,15 +193,15 @@ impl<'a> Side<'a> {
         let on = fact.payload.on()?;
         fact.needs
             .iter()
-            .find(|need| need.object == on && matches!(need.kind, Kind::Table | Kind::MaterializedView))
+            .find(|need| {
+                need.object == on && matches!(need.kind, Kind::Table | Kind::MaterializedView)
+            })
             .and_then(|need| self.find(need))
             .or_else(|| self.container(&id.schema, on))
     }
 
     pub fn parts<'q>(&'q self, schema: &'q str, object: &'q str) -> &'q [&'a FactId] {
-        self.parts
-            .get(&(schema, object))
-            .map_or(&[], Vec::as_slice)
+        self.parts.get(&(schema, object)).map_or(&[], Vec::as_slice)
     }
 
     pub fn extras(&self, subject: &FactId) -> &[&'a FactId] {
@@ -264,7 +267,12 @@ impl<'a> Side<'a> {
     }
 
     /// One column of a table, its own or inherited.
-    pub fn effective_column(&self, schema: &str, object: &str, name: &str) -> Option<Effective<'a>> {
+    pub fn effective_column(
+        &self,
+        schema: &str,
+        object: &str,
+        name: &str,
+    ) -> Option<Effective<'a>> {
         let own = FactId::part(Kind::Column, schema, object, name);
         if let Some(id) = self.find(&own) {
             return Some(Effective {

@@ -50,7 +50,11 @@ struct Replayed {
     after: Catalog,
 }
 
-async fn follow_renames(aligned: &mut Aligned<'_>, sides: &Sides<'_>, on: &PgConnectOptions) -> Result<(), Error> {
+async fn follow_renames(
+    aligned: &mut Aligned<'_>,
+    sides: &Sides<'_>,
+    on: &PgConnectOptions,
+) -> Result<(), Error> {
     let originals = [sides.parent_t0, sides.parent, sides.branch_t0, sides.branch];
     // By final names: what mentions anything that gets another name anywhere.
     let mut mentions: BTreeSet<FactId> = BTreeSet::new();
@@ -80,8 +84,13 @@ async fn follow_renames(aligned: &mut Aligned<'_>, sides: &Sides<'_>, on: &PgCon
         .steps
         .iter()
         .flatten()
-        .filter(|step| matches!(step.kind, Kind::Enum | Kind::Composite) && !step.to.part.is_empty())
-        .map(|step| FactId { part: String::new(), ..step.to.clone() })
+        .filter(|step| {
+            matches!(step.kind, Kind::Enum | Kind::Composite) && !step.to.part.is_empty()
+        })
+        .map(|step| FactId {
+            part: String::new(),
+            ..step.to.clone()
+        })
         .collect();
     let followed: BTreeSet<FactId> = replayed
         .iter()
@@ -118,7 +127,10 @@ fn dependents(catalog: &Catalog, steps: &[Rename]) -> Vec<FactId> {
     let renamed: BTreeSet<FactId> = steps
         .iter()
         .map(|step| match step.kind {
-            Kind::Enum | Kind::Composite => FactId { part: String::new(), ..step.from.clone() },
+            Kind::Enum | Kind::Composite => FactId {
+                part: String::new(),
+                ..step.from.clone()
+            },
             _ => step.from.clone(),
         })
         .collect();
@@ -147,7 +159,14 @@ fn dependents(catalog: &Catalog, steps: &[Rename]) -> Vec<FactId> {
 const fn has_text(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::Schema | Kind::Extension | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment | Kind::Rls | Kind::Enum
+        Kind::Schema
+            | Kind::Extension
+            | Kind::Owner
+            | Kind::Grant
+            | Kind::DefaultPrivilege
+            | Kind::Comment
+            | Kind::Rls
+            | Kind::Enum
     )
 }
 
@@ -159,10 +178,15 @@ fn closure<'c>(catalog: &'c Catalog, wanted: impl Iterator<Item = &'c FactId>) -
     while let Some(id) = open.pop() {
         let id = match id.kind {
             // Labels and attributes.
-            Kind::Enum | Kind::Composite => FactId { part: String::new(), ..id },
+            Kind::Enum | Kind::Composite => FactId {
+                part: String::new(),
+                ..id
+            },
             _ => id,
         };
-        let Some(fact) = catalog.facts.get(&id) else { continue };
+        let Some(fact) = catalog.facts.get(&id) else {
+            continue;
+        };
         if !closed.insert(id.clone()) {
             continue;
         }
@@ -198,14 +222,20 @@ async fn replay(
         let before = scratch.read().await?;
         if steps.is_empty() {
             let before = rename(&before, moves);
-            return Ok(Replayed { after: before.clone(), before });
+            return Ok(Replayed {
+                after: before.clone(),
+                before,
+            });
         }
         let (_, statements) = renames::apply(catalog, steps);
         for statement in &statements {
             scratch.run(&statement.sql).await?;
         }
         let after = scratch.read().await?;
-        Ok(Replayed { before: rename(&before, moves), after })
+        Ok(Replayed {
+            before: rename(&before, moves),
+            after,
+        })
     })
     .await
 }
@@ -217,7 +247,9 @@ fn take_texts(catalog: &mut Cow<'_, Catalog>, from: &Catalog, ids: &BTreeSet<Fac
             continue;
         };
         let mut payload = text.payload.clone();
-        if let (Payload::Composite { attributes: new }, Payload::Composite { attributes: old }) = (&mut payload, &fact.payload) {
+        if let (Payload::Composite { attributes: new }, Payload::Composite { attributes: old }) =
+            (&mut payload, &fact.payload)
+        {
             for (new, old) in new.iter_mut().zip(old) {
                 new.number = old.number;
             }
@@ -235,7 +267,13 @@ async fn settle_texts(aligned: &mut Aligned<'_>, on: &PgConnectOptions) -> Resul
     let doubtful: BTreeSet<FactId> = branch
         .made
         .iter()
-        .filter(|(id, action)| **action != Action::Drop && parent.made.get(id).is_some_and(|theirs| *theirs != Action::Drop))
+        .filter(|(id, action)| {
+            **action != Action::Drop
+                && parent
+                    .made
+                    .get(id)
+                    .is_some_and(|theirs| *theirs != Action::Drop)
+        })
         .map(|(id, _)| id)
         .filter(|id| is_parsed(id, &aligned.branch))
         .filter(|id| !same_fact(aligned.parent.facts.get(id), aligned.branch.facts.get(id)))

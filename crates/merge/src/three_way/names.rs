@@ -191,7 +191,11 @@ impl<'a> Aligned<'a> {
             detected: branch
                 .direct
                 .iter()
-                .map(|(from, to)| Rename { kind: from.kind, from: from.clone(), to: to.clone() })
+                .map(|(from, to)| Rename {
+                    kind: from.kind,
+                    from: from.clone(),
+                    to: to.clone(),
+                })
                 .collect(),
             renamed_by_parent: parent
                 .direct
@@ -217,18 +221,23 @@ impl<'a> Aligned<'a> {
         if branch.is_empty() && parent.is_empty() {
             return;
         }
-        self.detected.extend(branch.iter().map(|(type_, was, is)| Rename {
-            kind: type_.kind,
-            from: member(type_, was),
-            to: member(type_, is),
-        }));
+        self.detected
+            .extend(branch.iter().map(|(type_, was, is)| Rename {
+                kind: type_.kind,
+                from: member(type_, was),
+                to: member(type_, is),
+            }));
         let both: Vec<(&(FactId, String, String), [usize; 3])> = parent
             .iter()
             .map(|renamed| (renamed, [0, 2, 3]))
             .chain(
                 branch
                     .iter()
-                    .filter(|(type_, was, _)| !parent.iter().any(|(other, theirs, _)| other == type_ && theirs == was))
+                    .filter(|(type_, was, _)| {
+                        !parent
+                            .iter()
+                            .any(|(other, theirs, _)| other == type_ && theirs == was)
+                    })
                     .map(|renamed| (renamed, [0, 2, 1])),
             )
             .collect();
@@ -399,7 +408,12 @@ struct Finals<'a> {
 }
 
 impl<'a> Finals<'a> {
-    fn new(branch: &'a Side<'a>, parent: &'a Side<'a>, wanted: &BTreeSet<FactId>, resolutions: &Resolutions) -> Self {
+    fn new(
+        branch: &'a Side<'a>,
+        parent: &'a Side<'a>,
+        wanted: &BTreeSet<FactId>,
+        resolutions: &Resolutions,
+    ) -> Self {
         let leaves = wanted
             .iter()
             .filter_map(|was| {
@@ -412,7 +426,9 @@ impl<'a> Finals<'a> {
                 let moved = given()
                     .find(|is| is.part.is_empty() && is.schema != was.schema)
                     .map(|is| is.schema.clone());
-                let name = given().find(|is| leaf(is) != leaf(was)).or_else(|| given().next())?;
+                let name = given()
+                    .find(|is| leaf(is) != leaf(was))
+                    .or_else(|| given().next())?;
                 Some((was.clone(), (leaf(name).to_owned(), moved)))
             })
             .collect();
@@ -430,7 +446,8 @@ impl<'a> Finals<'a> {
             .iter()
             .filter_map(|(was, (name, schema))| {
                 let from = moved.get(was).unwrap_or(was);
-                let differs = leaf(from) != name || schema.as_ref().is_some_and(|schema| *schema != from.schema);
+                let differs = leaf(from) != name
+                    || schema.as_ref().is_some_and(|schema| *schema != from.schema);
                 (differs && catalog.facts.contains_key(from)).then(|| Rename {
                     kind: was.kind,
                     from: from.clone(),
@@ -681,8 +698,10 @@ fn renamed_members(t0: &Catalog, now: &Catalog) -> Vec<(FactId, String, String)>
                 .map(|(id, fact)| (fact.place, id.clone(), members(&fact.payload)))
                 .collect()
         };
-        let new: HashMap<Place, Vec<(u32, String)>> =
-            types(now).into_iter().map(|(place, _, members)| (place, members)).collect();
+        let new: HashMap<Place, Vec<(u32, String)>> = types(now)
+            .into_iter()
+            .map(|(place, _, members)| (place, members))
+            .collect();
         for (place, id, old) in types(t0) {
             let Some(new) = new.get(&place) else { continue };
             for (number, was) in old {
@@ -700,40 +719,69 @@ fn renamed_members(t0: &Catalog, now: &Catalog) -> Vec<(FactId, String, String)>
 /// Labels with their oids, attributes with their numbers.
 fn members(payload: &Payload) -> Vec<(u32, String)> {
     match payload {
-        Payload::Enum { labels } => labels.iter().map(|label| (label.oid, label.name.clone())).collect(),
+        Payload::Enum { labels } => labels
+            .iter()
+            .map(|label| (label.oid, label.name.clone()))
+            .collect(),
         Payload::Composite { attributes } => attributes
             .iter()
-            .map(|attribute| (u32::from(attribute.number.unsigned_abs()), attribute.name.clone()))
+            .map(|attribute| {
+                (
+                    u32::from(attribute.number.unsigned_abs()),
+                    attribute.name.clone(),
+                )
+            })
             .collect(),
         _ => Vec::new(),
     }
 }
 
 fn has_member(catalog: &Catalog, type_: &FactId, name: &str) -> bool {
-    catalog
-        .facts
-        .get(type_)
-        .is_some_and(|fact| members(&fact.payload).iter().any(|(_, member)| member == name))
+    catalog.facts.get(type_).is_some_and(|fact| {
+        members(&fact.payload)
+            .iter()
+            .any(|(_, member)| member == name)
+    })
 }
 
 /// A label or an attribute, named like a part of its type.
 fn member(type_: &FactId, name: &str) -> FactId {
-    FactId { part: name.to_owned(), ..type_.clone() }
+    FactId {
+        part: name.to_owned(),
+        ..type_.clone()
+    }
 }
 
 /// Renames of labels and attributes that lead from one form of a type to another one, where numbers tell that they are the
 /// same.
-pub fn member_renames(from: &Catalog, to: &Catalog, name_before: impl Fn(&FactId) -> FactId) -> Vec<Rename> {
+pub fn member_renames(
+    from: &Catalog,
+    to: &Catalog,
+    name_before: impl Fn(&FactId) -> FactId,
+) -> Vec<Rename> {
     let mut found = Vec::new();
     for kind in [Kind::Enum, Kind::Composite] {
-        for (id, fact) in to.facts.range(FactId::object(kind, "", "")..).take_while(|(id, _)| id.kind == kind) {
-            let Some(before) = from.facts.get(id) else { continue };
+        for (id, fact) in to
+            .facts
+            .range(FactId::object(kind, "", "")..)
+            .take_while(|(id, _)| id.kind == kind)
+        {
+            let Some(before) = from.facts.get(id) else {
+                continue;
+            };
             let old = members(&before.payload);
-            for (number, is) in members(&fact.payload).into_iter().filter(|(number, _)| *number != 0) {
+            for (number, is) in members(&fact.payload)
+                .into_iter()
+                .filter(|(number, _)| *number != 0)
+            {
                 if let Some((_, was)) = old.iter().find(|(other, _)| *other == number)
                     && *was != is
                 {
-                    found.push(Rename { kind, from: member(&name_before(id), was), to: member(id, &is) });
+                    found.push(Rename {
+                        kind,
+                        from: member(&name_before(id), was),
+                        to: member(id, &is),
+                    });
                 }
             }
         }

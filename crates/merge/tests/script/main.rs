@@ -4,7 +4,10 @@
 
 #[path = "../it/cluster.rs"]
 mod cluster;
-#[expect(dead_code, reason = "shared with the tests of whole merges, which dump and copy as well")]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of whole merges, which dump and copy as well"
+)]
 #[path = "../it/database.rs"]
 mod database;
 mod family;
@@ -34,7 +37,11 @@ impl State {
             database.psql(sql).await;
         }
         let catalog = read(&database).await;
-        Self { name: name.to_owned(), database, catalog }
+        Self {
+            name: name.to_owned(),
+            database,
+            catalog,
+        }
     }
 }
 
@@ -69,20 +76,33 @@ async fn transform(from: &State, to: &Catalog, accept: Option<&Catalog>) -> (Scr
     (script, outcome)
 }
 
-async fn run(session: &mut PgConnection, script: &Script, to: &Catalog, accept: Option<&Catalog>) -> Outcome {
+async fn run(
+    session: &mut PgConnection,
+    script: &Script,
+    to: &Catalog,
+    accept: Option<&Catalog>,
+) -> Outcome {
     let mut refused: Vec<String> = script.blocked.iter().map(|b| b.id.to_string()).collect();
     for probe in &script.probes {
-        match sqlx::query_scalar::<_, i64>(AssertSqlSafe(probe.sql.clone())).fetch_one(&mut *session).await {
+        match sqlx::query_scalar::<_, i64>(AssertSqlSafe(probe.sql.clone()))
+            .fetch_one(&mut *session)
+            .await
+        {
             Ok(0) => {}
             Ok(_) => refused.push(probe.id.to_string()),
-            Err(error) => return Outcome::Failed(format!("probe of {}: {error}\n{}", probe.id, probe.sql)),
+            Err(error) => {
+                return Outcome::Failed(format!("probe of {}: {error}\n{}", probe.id, probe.sql));
+            }
         }
     }
     if !refused.is_empty() {
         return Outcome::Refused(refused);
     }
     for step in &script.pre_steps {
-        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(step.sql.clone())).execute(&mut *session).await {
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(step.sql.clone()))
+            .execute(&mut *session)
+            .await
+        {
             return Outcome::Failed(format!("{error}\n{}", step.sql));
         }
     }
@@ -94,8 +114,15 @@ async fn run(session: &mut PgConnection, script: &Script, to: &Catalog, accept: 
     .await
     .unwrap();
     for statement in &script.statements {
-        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement.sql.clone())).execute(&mut *transaction).await {
-            return Outcome::Failed(format!("{error}\nat: {}\nin:\n{}", statement.sql, text(script)));
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement.sql.clone()))
+            .execute(&mut *transaction)
+            .await
+        {
+            return Outcome::Failed(format!(
+                "{error}\nat: {}\nin:\n{}",
+                statement.sql,
+                text(script)
+            ));
         }
     }
     let got = catalog::read(&mut transaction).await.unwrap();
@@ -104,7 +131,11 @@ async fn run(session: &mut PgConnection, script: &Script, to: &Catalog, accept: 
         .diff(to)
         .into_iter()
         .filter(|id| !is_own_as_well(id, to))
-        .filter(|id| accept.is_none_or(|a| a.facts.get(id).map(|f| &f.payload) != got.facts.get(id).map(|f| &f.payload)))
+        .filter(|id| {
+            accept.is_none_or(|a| {
+                a.facts.get(id).map(|f| &f.payload) != got.facts.get(id).map(|f| &f.payload)
+            })
+        })
         .map(|id| {
             format!(
                 "{:?} {id}\n   got {:?}\n  want {:?}",
@@ -146,7 +177,11 @@ struct Report {
 
 impl Report {
     fn new() -> Self {
-        Self { failures: Vec::new(), refused: BTreeMap::new(), ran: 0 }
+        Self {
+            failures: Vec::new(),
+            refused: BTreeMap::new(),
+            ran: 0,
+        }
     }
 
     async fn check(&mut self, from: &State, to: &State, accept: Option<&Catalog>) {
@@ -157,7 +192,10 @@ impl Report {
                 self.refused.insert(name, what);
             }
             Outcome::Ran(wrong) if wrong.is_empty() => self.ran += 1,
-            Outcome::Ran(wrong) => self.failures.push(format!("{name}\n{}\n{}", wrong.join("\n"), text(&script))),
+            Outcome::Ran(wrong) => {
+                self.failures
+                    .push(format!("{name}\n{}\n{}", wrong.join("\n"), text(&script)))
+            }
             Outcome::Failed(why) => self.failures.push(format!("{name}\n{why}")),
         }
     }
@@ -167,6 +205,11 @@ impl Report {
         for (name, what) in &self.refused {
             println!("refused {name}: {what:?}");
         }
-        assert!(self.failures.is_empty(), "{} failures\n\n{}", self.failures.len(), self.failures.join("\n\n"));
+        assert!(
+            self.failures.is_empty(),
+            "{} failures\n\n{}",
+            self.failures.len(),
+            self.failures.join("\n\n")
+        );
     }
 }

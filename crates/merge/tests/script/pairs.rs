@@ -20,8 +20,16 @@ async fn states() -> Vec<[State; 3]> {
         let sql = |file: &str| fs::read_to_string(case.join(file)).unwrap();
         states.push([
             State::new(&format!("{name} base"), &[&sql("base.sql")]).await,
-            State::new(&format!("{name} parent"), &[&sql("base.sql"), &sql("parent.sql")]).await,
-            State::new(&format!("{name} branch"), &[&sql("base.sql"), &sql("branch.sql")]).await,
+            State::new(
+                &format!("{name} parent"),
+                &[&sql("base.sql"), &sql("parent.sql")],
+            )
+            .await,
+            State::new(
+                &format!("{name} branch"),
+                &[&sql("base.sql"), &sql("branch.sql")],
+            )
+            .await,
         ]);
     }
     states
