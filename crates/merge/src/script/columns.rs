@@ -12,7 +12,12 @@ use crate::catalog::{Column, FactId, Identity, Kind};
 
 impl<'a> Writer<'a, '_> {
     pub(super) fn make_column(&mut self, id: &'a FactId, action: Action) {
-        let Some(new) = self.to.column(id) else {
+        // Without a fact of its own, it is to be as its parent has it.
+        let inherited = self
+            .to
+            .effective_column(&id.schema, &id.object, &id.part)
+            .filter(|c| c.inherited);
+        let Some(new) = self.to.column(id).or(inherited.map(|c| c.column)) else {
             return;
         };
         let Some(table) = self.to.container(&id.schema, &id.object) else {
@@ -58,7 +63,17 @@ impl<'a> Writer<'a, '_> {
             .effective_column(&id.schema, &id.object, &id.part)
             .map(|c| c.column);
         if let Some(old) = old {
-            let sql = self.alter_column(id, old, new);
+            let sql = match inherited {
+                Some(_) => self.alter_column(
+                    id,
+                    old,
+                    &Column {
+                        identity: old.identity.clone(),
+                        ..new.clone()
+                    },
+                ),
+                None => self.alter_column(id, old, new),
+            };
             self.step(id, Step::Make, order::COLUMN, sql);
             self.loosen_if_needed(id, old, new);
             if old.identity.is_some() && new.identity.is_none() {

@@ -35,7 +35,11 @@ pub struct Move {
 
 /// Both catalogs as they are between the moves; none where no table moves.
 pub fn between(from: &Catalog, to: &Catalog) -> Option<(Catalog, Catalog, Moves)> {
-    let moves: Vec<Move> = to.facts.iter().filter_map(|(id, fact)| find_move(from, to, id, fact)).collect();
+    let moves: Vec<Move> = to
+        .facts
+        .iter()
+        .filter_map(|(id, fact)| find_move(from, to, id, fact))
+        .collect();
     if moves.is_empty() {
         return None;
     }
@@ -43,7 +47,13 @@ pub fn between(from: &Catalog, to: &Catalog) -> Option<(Catalog, Catalog, Moves)
     let (mut detached, mut unattached) = (from.clone(), to.clone());
     let mut all = Moves::default();
     for one in &moves {
-        detach(one, &old_side, &new_side, &mut detached, &mut all.before_detach);
+        detach(
+            one,
+            &old_side,
+            &new_side,
+            &mut detached,
+            &mut all.before_detach,
+        );
     }
     for one in &moves {
         unattach(one, &old_side, &new_side, &detached, &mut unattached);
@@ -53,7 +63,8 @@ pub fn between(from: &Catalog, to: &Catalog) -> Option<(Catalog, Catalog, Moves)
 }
 
 fn find_move(from: &Catalog, to: &Catalog, id: &FactId, fact: &Fact) -> Option<Move> {
-    let (Payload::Table(new), Payload::Table(old)) = (&fact.payload, &from.facts.get(id)?.payload) else {
+    let (Payload::Table(new), Payload::Table(old)) = (&fact.payload, &from.facts.get(id)?.payload)
+    else {
         return None;
     };
     if old.partition_by != new.partition_by {
@@ -61,11 +72,16 @@ fn find_move(from: &Catalog, to: &Catalog, id: &FactId, fact: &Fact) -> Option<M
     }
     let stays = |parent: &&(String, String)| {
         let id = FactId::object(Kind::Table, &parent.0, &parent.1);
-        let same = match (from.facts.get(&id).map(|f| &f.payload), to.facts.get(&id).map(|f| &f.payload)) {
+        let same = match (
+            from.facts.get(&id).map(|f| &f.payload),
+            to.facts.get(&id).map(|f| &f.payload),
+        ) {
             (Some(Payload::Table(a)), Some(Payload::Table(b))) => a.partition_by == b.partition_by,
             _ => false,
         };
-        same && old.bound == new.bound && old.parents.contains(parent) && new.parents.contains(parent)
+        same && old.bound == new.bound
+            && old.parents.contains(parent)
+            && new.parents.contains(parent)
     };
     let leaves: Vec<_> = old.parents.iter().filter(|p| !stays(p)).cloned().collect();
     let joins: Vec<_> = new.parents.iter().filter(|p| !stays(p)).cloned().collect();
@@ -79,7 +95,11 @@ fn find_move(from: &Catalog, to: &Catalog, id: &FactId, fact: &Fact) -> Option<M
 }
 
 fn set_parents(catalog: &mut Catalog, id: &FactId, gone: &[(String, String)]) {
-    if let Some(Fact { payload: Payload::Table(table), .. }) = catalog.facts.get_mut(id) {
+    if let Some(Fact {
+        payload: Payload::Table(table),
+        ..
+    }) = catalog.facts.get_mut(id)
+    {
         table.parents.retain(|p| !gone.contains(p));
         if !gone.is_empty() {
             table.bound = None;
@@ -88,12 +108,25 @@ fn set_parents(catalog: &mut Catalog, id: &FactId, gone: &[(String, String)]) {
 }
 
 /// Gives the child what it keeps when it leaves.
-fn detach(one: &Move, old: &Side<'_>, new: &Side<'_>, catalog: &mut Catalog, before: &mut HashSet<FactId>) {
+fn detach(
+    one: &Move,
+    old: &Side<'_>,
+    new: &Side<'_>,
+    catalog: &mut Catalog,
+    before: &mut HashSet<FactId>,
+) {
     let child = &one.child;
     set_parents(catalog, child, &one.leaves);
     for (schema, parent) in &one.leaves {
         for column in old.effective_columns(schema, parent) {
-            add_column(catalog, child, &column.id.part, column.column, column.id, old);
+            add_column(
+                catalog,
+                child,
+                &column.id.part,
+                column.column,
+                column.id,
+                old,
+            );
         }
         for constraint in inherited_checks(old, schema, parent) {
             copy_part(catalog, child, constraint, &constraint.part, old);
@@ -136,18 +169,39 @@ fn unattach(one: &Move, old: &Side<'_>, new: &Side<'_>, from: &Catalog, catalog:
     set_parents(catalog, child, &one.joins);
     for (schema, parent) in &one.joins {
         let parent_stays = old.table(schema, parent).is_some_and(|a| {
-            new.table(schema, parent).is_some_and(|b| a.partition_by == b.partition_by)
+            new.table(schema, parent)
+                .is_some_and(|b| a.partition_by == b.partition_by)
         });
         for column in new.effective_columns(schema, parent) {
-            let has = from.facts.contains_key(&FactId::part(Kind::Column, &child.schema, &child.object, &column.id.part));
-            let comes_later = parent_stays && old.effective_column(schema, parent, &column.id.part).is_none();
+            let has = from.facts.contains_key(&FactId::part(
+                Kind::Column,
+                &child.schema,
+                &child.object,
+                &column.id.part,
+            ));
+            let comes_later = parent_stays
+                && old
+                    .effective_column(schema, parent, &column.id.part)
+                    .is_none();
             // What the parent has yet to get comes through it.
             if has || !comes_later {
-                add_column(catalog, child, &column.id.part, column.column, column.id, new);
+                add_column(
+                    catalog,
+                    child,
+                    &column.id.part,
+                    column.column,
+                    column.id,
+                    new,
+                );
             }
         }
         for constraint in inherited_checks(new, schema, parent) {
-            let own = FactId::part(Kind::Constraint, &child.schema, &child.object, &constraint.part);
+            let own = FactId::part(
+                Kind::Constraint,
+                &child.schema,
+                &child.object,
+                &constraint.part,
+            );
             if from.facts.contains_key(&own) || !parent_stays || old.find(constraint).is_some() {
                 copy_part(catalog, child, constraint, &constraint.part, new);
             }
@@ -158,7 +212,9 @@ fn unattach(one: &Move, old: &Side<'_>, new: &Side<'_>, from: &Catalog, catalog:
         // Its keys and indexes that are like the parent's are adopted.
         let wanted: Vec<Payload> = keys_and_indexes(new, schema, parent)
             .into_iter()
-            .filter_map(|(id, payload)| Some(renamed_index(&copied(payload, id, child)?, id, child)))
+            .filter_map(|(id, payload)| {
+                Some(renamed_index(&copied(payload, id, child)?, id, child))
+            })
             .collect();
         for (id, fact) in &from.facts {
             if on_table(id, &fact.payload, child)
@@ -171,7 +227,14 @@ fn unattach(one: &Move, old: &Side<'_>, new: &Side<'_>, from: &Catalog, catalog:
     }
 }
 
-fn add_column(catalog: &mut Catalog, child: &FactId, name: &str, column: &Column, source: &FactId, side: &Side<'_>) {
+fn add_column(
+    catalog: &mut Catalog,
+    child: &FactId,
+    name: &str,
+    column: &Column,
+    source: &FactId,
+    side: &Side<'_>,
+) {
     let id = FactId::part(Kind::Column, &child.schema, &child.object, name);
     if !catalog.facts.contains_key(&id) {
         let payload = Payload::Column(super::columns::without_identity(column));
@@ -195,7 +258,12 @@ fn insert(catalog: &mut Catalog, id: FactId, payload: Payload, child: &FactId, n
         match need.kind {
             Kind::Table => {}
             Kind::Column => {
-                of_child.insert(FactId::part(Kind::Column, &child.schema, &child.object, &need.part));
+                of_child.insert(FactId::part(
+                    Kind::Column,
+                    &child.schema,
+                    &child.object,
+                    &need.part,
+                ));
             }
             _ => {
                 of_child.insert((*need).clone());
@@ -206,7 +274,17 @@ fn insert(catalog: &mut Catalog, id: FactId, payload: Payload, child: &FactId, n
         of_child.extend(needs.iter().map(|need| (*need).clone()));
     }
     of_child.remove(&id);
-    catalog.facts.insert(id, Fact { payload, needs: of_child, place: Place { oid: 0, number: i16::MAX } });
+    catalog.facts.insert(
+        id,
+        Fact {
+            payload,
+            needs: of_child,
+            place: Place {
+                oid: 0,
+                number: i16::MAX,
+            },
+        },
+    );
 }
 
 /// CHECK constraints that children have from the table.
@@ -216,7 +294,11 @@ fn inherited_checks<'a>(side: &Side<'a>, schema: &str, table: &str) -> Vec<&'a F
         .iter()
         .copied()
         .filter(|id| match side.payload(id) {
-            Some(Payload::Constraint { kind: 'c', definition, .. }) => !definition.ends_with("NO INHERIT"),
+            Some(Payload::Constraint {
+                kind: 'c',
+                definition,
+                ..
+            }) => !definition.ends_with("NO INHERIT"),
             _ => false,
         })
         .collect();
@@ -227,7 +309,11 @@ fn inherited_checks<'a>(side: &Side<'a>, schema: &str, table: &str) -> Vec<&'a F
 }
 
 /// What partitions get copies of.
-fn keys_and_indexes<'a>(side: &Side<'a>, schema: &str, table: &str) -> Vec<(&'a FactId, &'a Payload)> {
+fn keys_and_indexes<'a>(
+    side: &Side<'a>,
+    schema: &str,
+    table: &str,
+) -> Vec<(&'a FactId, &'a Payload)> {
     let parent = FactId::object(Kind::Table, schema, table);
     let mut found: Vec<_> = side
         .dependents(&parent)
@@ -253,10 +339,18 @@ fn copied(payload: &Payload, id: &FactId, child: &FactId) -> Option<Payload> {
     match payload {
         Payload::Constraint { .. } => Some(payload.clone()),
         Payload::Index { definition, .. } => {
-            let unique = if definition.starts_with("CREATE UNIQUE ") { "UNIQUE " } else { "" };
+            let unique = if definition.starts_with("CREATE UNIQUE ") {
+                "UNIQUE "
+            } else {
+                ""
+            };
             let using = &definition[definition.find(" USING ")?..];
             Some(Payload::Index {
-                definition: format!("CREATE {unique}INDEX {} ON {}{using}", quote::ident(&id.object), quote::object(child)),
+                definition: format!(
+                    "CREATE {unique}INDEX {} ON {}{using}",
+                    quote::ident(&id.object),
+                    quote::object(child)
+                ),
                 on: child.object.clone(),
                 clustered: false,
                 statistics: std::collections::BTreeMap::new(),
@@ -277,7 +371,11 @@ fn renamed_index(payload: &Payload, from: &FactId, to: &FactId) -> Payload {
 }
 
 fn own_name(id: &FactId) -> &str {
-    if id.part.is_empty() { &id.object } else { &id.part }
+    if id.part.is_empty() {
+        &id.object
+    } else {
+        &id.part
+    }
 }
 
 /// The name that Postgres chose for the copy (`ChooseIndexName`); foreign keys keep theirs.
@@ -285,10 +383,18 @@ fn chosen_name(payload: &Payload, id: &FactId, child: &FactId) -> String {
     let (keys, suffix) = match payload {
         Payload::Constraint { kind: 'p', .. } => return limited(&child.object, "", "pkey"),
         Payload::Constraint { kind: 'f', .. } => return id.part.clone(),
-        Payload::Constraint { kind, definition, .. } => (definition.as_str(), if *kind == 'x' { "excl" } else { "key" }),
-        Payload::Index { definition, .. } => {
-            (definition.find(" USING ").map_or("", |at| &definition[at..]), "idx")
-        }
+        Payload::Constraint {
+            kind, definition, ..
+        } => (
+            definition.as_str(),
+            if *kind == 'x' { "excl" } else { "key" },
+        ),
+        Payload::Index { definition, .. } => (
+            definition
+                .find(" USING ")
+                .map_or("", |at| &definition[at..]),
+            "idx",
+        ),
         _ => return id.object.clone(),
     };
     let list = quote::parenthesized(keys).map_or("", |(inner, _)| inner);
@@ -316,7 +422,11 @@ fn limited(table: &str, columns: &str, suffix: &str) -> String {
             two.pop();
         }
     }
-    if two.is_empty() { format!("{one}_{suffix}") } else { format!("{one}_{two}_{suffix}") }
+    if two.is_empty() {
+        format!("{one}_{suffix}")
+    } else {
+        format!("{one}_{two}_{suffix}")
+    }
 }
 
 impl<'a> Writer<'a, '_> {
@@ -327,7 +437,10 @@ impl<'a> Writer<'a, '_> {
                 continue;
             };
             let name = quote::object(id);
-            let changed = |sql: String| super::Statement { sql, serves: Some(id.clone()) };
+            let changed = |sql: String| super::Statement {
+                sql,
+                serves: Some(id.clone()),
+            };
             let mut detach = Vec::new();
             for (schema, parent) in &one.leaves {
                 let parent_name = quote::qualified(schema, parent);
@@ -339,20 +452,26 @@ impl<'a> Writer<'a, '_> {
                 self.order_leaving(id, schema, parent);
             }
             if !detach.is_empty() {
-                self.graph.add((id, Step::Detach), Rank { phase: 0, order: 0 }, detach);
+                self.graph
+                    .add((id, Step::Detach), Rank { phase: 0, order: 0 }, detach);
                 self.graph.edge((id, Step::Detach), (id, Step::Attach));
             }
             let mut attach = Vec::new();
             for (schema, parent) in &one.joins {
                 let parent_name = quote::qualified(schema, parent);
                 attach.push(match &one.bound {
-                    Some(bound) => changed(format!("ALTER TABLE {parent_name} ATTACH PARTITION {name} {bound}")),
+                    Some(bound) => changed(format!(
+                        "ALTER TABLE {parent_name} ATTACH PARTITION {name} {bound}"
+                    )),
                     None => changed(format!("ALTER TABLE {name} INHERIT {parent_name}")),
                 });
                 self.order_joining(id, schema, parent);
             }
             if !attach.is_empty() {
-                let rank = Rank { phase: 1, order: order::ATTACH };
+                let rank = Rank {
+                    phase: 1,
+                    order: order::ATTACH,
+                };
                 self.graph.add((id, Step::Attach), rank, attach);
             }
         }
@@ -360,7 +479,11 @@ impl<'a> Writer<'a, '_> {
 
     fn order_leaving(&mut self, id: &'a FactId, schema: &str, parent: &str) {
         for side in [self.from, self.to] {
-            for &part in side.parts(&id.schema, &id.object).iter().chain(side.dependents(id)) {
+            for &part in side
+                .parts(&id.schema, &id.object)
+                .iter()
+                .chain(side.dependents(id))
+            {
                 self.graph.edge((id, Step::Detach), (part, Step::Drop));
                 self.graph.edge((id, Step::Detach), (part, Step::Make));
             }
@@ -369,7 +492,12 @@ impl<'a> Writer<'a, '_> {
             return;
         };
         self.graph.edge((id, Step::Detach), (parent, Step::Drop));
-        for &part in self.from.parts(&parent.schema, &parent.object).iter().chain(self.from.dependents(parent)) {
+        for &part in self
+            .from
+            .parts(&parent.schema, &parent.object)
+            .iter()
+            .chain(self.from.dependents(parent))
+        {
             if self.moves.before_detach.contains(part) {
                 self.graph.edge((part, Step::Drop), (id, Step::Detach));
             } else if matches!(part.kind, Kind::Column | Kind::Constraint) {
@@ -394,14 +522,19 @@ impl<'a> Writer<'a, '_> {
             return;
         };
         self.graph.edge((parent, Step::Make), (id, Step::Attach));
-        for &part in self.to.parts(&parent.schema, &parent.object) {
-            let own = FactId { schema: id.schema.clone(), object: id.object.clone(), ..part.clone() };
-            let through_parent = matches!(part.kind, Kind::Column | Kind::Constraint)
-                && self.actions.of(part) == Action::Create
-                && self.to.find(&own).is_none();
+        let columns = self.to.effective_columns(&parent.schema, &parent.object);
+        let checks = inherited_checks(self.to, &parent.schema, &parent.object);
+        for part in columns.into_iter().map(|c| c.id).chain(checks) {
+            let own = FactId {
+                schema: id.schema.clone(),
+                object: id.object.clone(),
+                ..part.clone()
+            };
+            let through_parent =
+                self.actions.of(part) == Action::Create && self.to.find(&own).is_none();
             if through_parent {
                 self.graph.edge((id, Step::Attach), (part, Step::Make));
-            } else if part.kind == Kind::Column || matches!(self.to.payload(part), Some(Payload::Constraint { kind: 'c', .. })) {
+            } else {
                 self.graph.edge((part, Step::Make), (id, Step::Attach));
             }
         }

@@ -96,7 +96,12 @@ impl<'a> Side<'a> {
                 let owner = owned_by.is_some_and(|c| {
                     need.schema == c.schema && need.object == c.object && need.of.is_none()
                 });
-                if !owner && let Some(found) = self.resolve(need) {
+                // A column in a partition's key needs the partition, says Postgres; here that is its parent's column.
+                let below = id.kind == Kind::Column && id.of.is_none() && self.descends(need, id);
+                if !owner
+                    && !below
+                    && let Some(found) = self.resolve(need)
+                {
                     add(found);
                 }
             }
@@ -137,6 +142,16 @@ impl<'a> Side<'a> {
             list.sort_unstable();
         }
         self.needs = needs;
+    }
+
+    /// Whether the table has that of the column among its ancestors.
+    fn descends(&self, table: &FactId, column: &FactId) -> bool {
+        self.table(&table.schema, &table.object).is_some_and(|t| {
+            t.parents.iter().any(|(schema, name)| {
+                (*schema == column.schema && *name == column.object)
+                    || self.descends(&FactId::object(Kind::Table, schema, name), column)
+            })
+        })
     }
 
     /// The fact, or, where it is a column without a fact of its own (a view's, an inherited one), what holds it.

@@ -23,7 +23,13 @@ pub struct Writer<'a, 's> {
 }
 
 impl<'a, 's> Writer<'a, 's> {
-    pub fn write(from: &'s Side<'a>, to: &'s Side<'a>, actions: &'s Actions<'a>, cuts: &'s Cuts, moves: &'s Moves) -> Self {
+    pub fn write(
+        from: &'s Side<'a>,
+        to: &'s Side<'a>,
+        actions: &'s Actions<'a>,
+        cuts: &'s Cuts,
+        moves: &'s Moves,
+    ) -> Self {
         let mut writer = Self {
             from,
             to,
@@ -70,7 +76,12 @@ impl<'a, 's> Writer<'a, 's> {
             Kind::Schema | Kind::Extension | Kind::Publication | Kind::EventTrigger => {
                 self.make_global(id, action);
             }
-            Kind::Collation | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range | Kind::Sequence => {
+            Kind::Collation
+            | Kind::Enum
+            | Kind::Domain
+            | Kind::Composite
+            | Kind::Range
+            | Kind::Sequence => {
                 self.make_type(id, action);
             }
             Kind::Function | Kind::Procedure | Kind::Aggregate => self.make_routine(id, action),
@@ -128,7 +139,8 @@ impl<'a, 's> Writer<'a, 's> {
             Payload::Constraint { kind: 'f', .. } => {
                 let container = self.from.container_of(id).filter(goes)?;
                 let elsewhere = self.from.needs(id).iter().any(|need| {
-                    self.actions.of(need).drops() && (need.schema != id.schema || need.object != id.object)
+                    self.actions.of(need).drops()
+                        && (need.schema != id.schema || need.object != id.object)
                 });
                 (!elsewhere).then_some(container)
             }
@@ -148,7 +160,9 @@ impl<'a, 's> Writer<'a, 's> {
             Kind::Trigger => format!("DROP TRIGGER {} ON {}", part(), table()),
             Kind::Policy => format!("DROP POLICY {} ON {}", part(), table()),
             Kind::Rule => format!("DROP RULE {} ON {}", part(), table()),
-            Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => return None,
+            Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => {
+                return None;
+            }
             _ => format!("DROP {}", self.named(id)),
         })
     }
@@ -156,10 +170,14 @@ impl<'a, 's> Writer<'a, 's> {
     /// `TABLE public.users`, `FUNCTION public.f(integer)`: an object of its own, as ALTER, DROP and COMMENT name it.
     pub fn named(&self, id: &FactId) -> String {
         match id.kind {
-            Kind::Function | Kind::Procedure => format!("{} {}", keyword(id.kind), quote::routine(id)),
+            Kind::Function | Kind::Procedure => {
+                format!("{} {}", keyword(id.kind), quote::routine(id))
+            }
             Kind::Aggregate => {
                 let name = quote::routine(id);
-                let name = name.strip_suffix("()").map_or(name.clone(), |n| format!("{n}(*)"));
+                let name = name
+                    .strip_suffix("()")
+                    .map_or(name.clone(), |n| format!("{n}(*)"));
                 format!("AGGREGATE {name}")
             }
             kind => format!("{} {}", keyword(kind), quote::object(id)),
@@ -185,7 +203,8 @@ impl<'a, 's> Writer<'a, 's> {
     /// Adds a step of the making phase with its statements.
     pub fn step(&mut self, id: &'a FactId, step: Step, order: u16, sql: Vec<String>) {
         let statements = sql.into_iter().map(|sql| self.statement(id, sql)).collect();
-        self.graph.add((id, step), Rank { phase: 1, order }, statements);
+        self.graph
+            .add((id, step), Rank { phase: 1, order }, statements);
     }
 
     /// The edges of one fact, from what it needs (merge-engine, "Order").
@@ -231,11 +250,20 @@ impl<'a, 's> Writer<'a, 's> {
                 !is_code(need.kind)
                     && need.part.is_empty()
                     && (!is_relation(need.kind)
-                        || columns.iter().any(|c| base_type(&c.type_) == quote::object(need)))
+                        || columns
+                            .iter()
+                            .any(|c| base_type(&c.type_) == quote::object(need)))
             }
             Some(Payload::Function { .. }) => {
-                matches!(need.kind, Kind::Schema | Kind::Extension | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range)
-                    || is_relation(need.kind) && need.part.is_empty()
+                matches!(
+                    need.kind,
+                    Kind::Schema
+                        | Kind::Extension
+                        | Kind::Enum
+                        | Kind::Domain
+                        | Kind::Composite
+                        | Kind::Range
+                ) || is_relation(need.kind) && need.part.is_empty()
             }
             _ => !is_code(need.kind),
         };
@@ -262,6 +290,18 @@ impl<'a, 's> Writer<'a, 's> {
         if id.kind == Kind::Table && id.of.is_none() && !self.actions.of(id).fresh() {
             self.order_new_columns(id);
         }
+        // A new child finds its parents' columns complete.
+        if let Some(Payload::Table(table)) = self.to.payload(id)
+            && self.actions.of(id).fresh()
+        {
+            for (schema, parent) in &table.parents {
+                for &part in self.to.parts(schema, parent) {
+                    if part.kind == Kind::Column {
+                        self.graph.edge((part, Step::Make), (id, Step::Make));
+                    }
+                }
+            }
+        }
         // Policies, triggers and rules see all columns of their table.
         if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {
             for &part in self.to.parts(&id.schema, &id.object) {
@@ -273,7 +313,10 @@ impl<'a, 's> Writer<'a, 's> {
         // A primary key goes before the next one comes.
         if let Some(Payload::Constraint { kind: 'p', .. }) = self.to.payload(id) {
             for &other in self.from.parts(&id.schema, &id.object) {
-                if matches!(self.from.payload(other), Some(Payload::Constraint { kind: 'p', .. })) {
+                if matches!(
+                    self.from.payload(other),
+                    Some(Payload::Constraint { kind: 'p', .. })
+                ) {
                     self.graph.edge((other, Step::Drop), (id, Step::Make));
                 }
             }
@@ -286,10 +329,14 @@ impl<'a, 's> Writer<'a, 's> {
         let loosens = self.graph.contains((id, Step::Loosen));
         let attached: Vec<_> = self.from.needs(id).to_vec();
         for need in attached {
+            if loosens && self.cuts.emptied.contains(id) {
+                // Emptied, the view needs nothing any more.
+                self.graph.edge((id, Step::Loosen), (need, Step::Drop));
+                continue;
+            }
             if action.drops() || self.graph.contains((id, Step::Drop)) {
                 self.graph.edge((id, Step::Drop), (need, Step::Drop));
-                self.graph.edge((id, Step::Drop), (need, Step::Loosen));
-                if self.actions.of(need) == Action::Alter && !self.still_leans_on(id, need) {
+                if self.actions.of(need) == Action::Alter {
                     self.graph.edge((id, Step::Drop), (need, Step::Make));
                 }
             } else if loosens {
@@ -314,22 +361,23 @@ impl<'a, 's> Writer<'a, 's> {
     }
 
     /// The parts of the tables whose row type the column has.
-    fn row_type_columns(&self, side: &'s Side<'a>, id: &FactId) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
+    fn row_type_columns(
+        &self,
+        side: &'s Side<'a>,
+        id: &FactId,
+    ) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
         let tables: Vec<&'a FactId> = side
             .needs(id)
             .iter()
             .copied()
-            .filter(|need| need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object))
+            .filter(|need| {
+                need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object)
+            })
             .collect();
         tables
             .into_iter()
             .flat_map(move |table| side.parts(&table.schema, &table.object))
             .filter(|part| part.kind == Kind::Column)
-    }
-
-    /// A loosened view's drop comes after, not before, what it used to need: see [`Cuts::emptied`].
-    fn still_leans_on(&self, id: &FactId, need: &FactId) -> bool {
-        self.cuts.emptied.contains(id) && need.part.is_empty()
     }
 
     /// Drops of defaults that come back later, for columns and domains that are not altered otherwise.
@@ -394,19 +442,30 @@ fn names_taken(side: &Side<'_>, id: &FactId) -> Vec<(Space, String, String)> {
     let name = |space, name: &str| (space, id.schema.clone(), name.to_owned());
     match id.kind {
         Kind::Table | Kind::View | Kind::MaterializedView | Kind::Composite => {
-            vec![name(Space::Relations, &id.object), name(Space::Types, &id.object)]
+            vec![
+                name(Space::Relations, &id.object),
+                name(Space::Types, &id.object),
+            ]
         }
         Kind::Sequence | Kind::Index => vec![name(Space::Relations, &id.object)],
         Kind::Enum | Kind::Domain | Kind::Range => vec![name(Space::Types, &id.object)],
-        Kind::Function | Kind::Procedure | Kind::Aggregate => vec![name(Space::Routines, &id.object)],
+        Kind::Function | Kind::Procedure | Kind::Aggregate => {
+            vec![name(Space::Routines, &id.object)]
+        }
         // Keys take the name of an index.
         Kind::Constraint => match side.payload(id) {
-            Some(Payload::Constraint { kind: 'p' | 'u' | 'x', .. }) => vec![name(Space::Relations, &id.part)],
+            Some(Payload::Constraint {
+                kind: 'p' | 'u' | 'x',
+                ..
+            }) => vec![name(Space::Relations, &id.part)],
             _ => Vec::new(),
         },
         Kind::Column => match side.column(id) {
             Some(column) if column.identity.is_some() => {
-                vec![name(Space::Relations, &format!("{}_{}_seq", id.object, id.part))]
+                vec![name(
+                    Space::Relations,
+                    &format!("{}_{}_seq", id.object, id.part),
+                )]
             }
             _ => Vec::new(),
         },

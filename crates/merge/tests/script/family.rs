@@ -68,12 +68,22 @@ async fn tables_partitions_and_parents() {
          CREATE TABLE public.p2a PARTITION OF public.p2 FOR VALUES IN (1, 2)",
         "CREATE TABLE public.p (id int NOT NULL, at date NOT NULL, v int) PARTITION BY LIST (at);
          CREATE TABLE public.p1 (id int NOT NULL, at date NOT NULL, v int); CREATE TABLE public.p2 (v int)",
-        "CREATE TABLE public.p (id int NOT NULL, at date NOT NULL, v int);
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn tables_that_inherit() {
+    family(&[
+        "CREATE TABLE public.p (id int NOT NULL, at date NOT NULL, v int, CHECK (v > 0));
          CREATE TABLE public.p1 (more text) INHERITS (public.p);
          CREATE TABLE public.p2 () INHERITS (public.p); ALTER TABLE public.p2 ALTER v SET DEFAULT 9",
+        "CREATE TABLE public.p (id bigint NOT NULL, at date, v int, x int);
+         CREATE TABLE public.p1 (more text) INHERITS (public.p);
+         CREATE TABLE public.p2 (CHECK (v > 1)) INHERITS (public.p1); CREATE VIEW public.pv AS SELECT id FROM public.p2",
         "CREATE TABLE public.p (id int NOT NULL, at date NOT NULL, v int, x int);
-         CREATE TABLE public.p1 (id int NOT NULL, at date NOT NULL, v int, more text);
-         CREATE TABLE public.p2 () INHERITS (public.p1)",
+         CREATE TABLE public.p1 (id int NOT NULL, at date NOT NULL, v int, more text)",
+        "CREATE TABLE public.p1 (id bigint)",
     ])
     .await;
 }
