@@ -9,4 +9,6 @@ mod decisions;
 mod dump;
 mod merging;
 mod product;
+mod properties;
 mod reading;
+mod speed;
