@@ -97,7 +97,11 @@ pub async fn plan(
     };
     let aligned = three_way::align(&sides, resolutions, parent).await?;
     let merge = three_way::decide(&aligned, resolutions);
-    let script = script::script(&aligned.parent, &merge.target, &merge.renames);
+    let script = if merge.renames.is_empty() {
+        script::script(from, &merge.target, &[])
+    } else {
+        script::script_replayed(from, &aligned.parent, &merge.target, &merge.renames)
+    };
 
     let mut plan = MergePlan {
         changes: Vec::new(),

@@ -36,7 +36,7 @@ impl<'a> Writer<'a, '_> {
                 && inherited
             {
                 // The parent's ADD COLUMN brings it; what differs here is altered.
-                sql.extend(self.alter_column(id, parent, new));
+                sql.extend(self.alter_column(id, &without_identity(parent), new));
                 for parent in self.parents_with_column(id) {
                     self.graph.edge((parent, Step::Make), (id, Step::Make));
                 }
@@ -61,6 +61,16 @@ impl<'a> Writer<'a, '_> {
             let sql = self.alter_column(id, old, new);
             self.step(id, Step::Make, order::COLUMN, sql);
             self.loosen_if_needed(id, old, new);
+            if old.identity.is_some() && new.identity.is_none() {
+                // Early: a sequence that takes over takes its name, too.
+                self.add_loosen(
+                    id,
+                    format!(
+                        "ALTER TABLE {name} ALTER COLUMN {} DROP IDENTITY",
+                        quote::ident(&id.part)
+                    ),
+                );
+            }
         }
     }
 
@@ -109,9 +119,6 @@ impl<'a> Writer<'a, '_> {
 
         if old.generated.is_some() && new.generated.is_none() {
             before.push(format!("ALTER TABLE {table} {column} DROP EXPRESSION"));
-        }
-        if old.identity.is_some() && new.identity.is_none() {
-            before.push(format!("ALTER TABLE {table} {column} DROP IDENTITY"));
         }
         let early = self.cuts.loosened.contains(id) || self.actions.loosened.contains(id);
         let default_differs = old.default != new.default;
@@ -281,6 +288,14 @@ impl<'a> Writer<'a, '_> {
                 self.graph.edge((need, Step::Make), (id, Step::Complete));
             }
         }
+    }
+}
+
+/// A column as children get it.
+pub fn without_identity(column: &Column) -> Column {
+    Column {
+        identity: None,
+        ..column.clone()
     }
 }
 

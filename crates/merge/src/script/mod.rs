@@ -96,19 +96,54 @@ pub struct Script {
 /// The statements that turn a database that reads as `from` into one that reads as `to`.
 ///
 /// They run in one transaction, as a superuser, with `search_path = ''`, `check_function_bodies = off` and
-/// `session_replication_role = replica`. `from` may carry the old or (where a caller replayed the renames) the new
-/// names of what `renames` lists; the statements of renames are written either way.
+/// `session_replication_role = replica`.
 ///
 /// Managed schemas are there already and left alone, unless `from` has none of them: then they are made too, which
 /// is how a scratch database is filled.
 pub fn script(from: &Catalog, to: &Catalog, renames: &[Rename]) -> Script {
-    let mut script = Script::default();
-    let from: Cow<'_, Catalog> = if renames.is_empty() {
-        Cow::Borrowed(from)
-    } else {
-        let (renamed, statements) = renames::apply(from, renames);
-        script.statements = statements;
-        Cow::Owned(renamed)
+    if renames.is_empty() {
+        return after_renames(Cow::Borrowed(from), to, renames, Vec::new());
+    }
+    let (renamed, statements) = renames::apply(from, renames);
+    after_renames(Cow::Owned(renamed), to, renames, statements)
+}
+
+/// As [`script`], where the caller knows how `from` reads after the renames (Postgres's own texts are better than those that
+/// are made here): `replayed`, but for names of labels and attributes.
+pub fn script_replayed(
+    from: &Catalog,
+    replayed: &Catalog,
+    to: &Catalog,
+    renames: &[Rename],
+) -> Script {
+    let (renamed, statements) = renames::apply(from, renames);
+    let mut replayed = replayed.clone();
+    for rename in renames
+        .iter()
+        .filter(|r| matches!(r.kind, Kind::Enum | Kind::Composite))
+    {
+        let type_ = FactId {
+            part: String::new(),
+            ..rename.to.clone()
+        };
+        if let (Some(fact), Some(model)) =
+            (replayed.facts.get_mut(&type_), renamed.facts.get(&type_))
+        {
+            fact.payload = model.payload.clone();
+        }
+    }
+    after_renames(Cow::Owned(replayed), to, renames, statements)
+}
+
+fn after_renames(
+    from: Cow<'_, Catalog>,
+    to: &Catalog,
+    renames: &[Rename],
+    statements: Vec<Statement>,
+) -> Script {
+    let mut script = Script {
+        statements,
+        ..Script::default()
     };
     let managed = |id: &FactId| from.is_managed(id) || to.is_managed(id);
     let managed_there = from.facts.keys().any(managed);

@@ -49,6 +49,9 @@ impl<'a> Writer<'a, '_> {
         let Some(holder) = holder(self.to, subject, new) else {
             return;
         };
+        if subject.kind == Kind::Column && !has_column(self.to, subject) {
+            return;
+        }
         let fresh = self.is_fresh(subject, holder);
         let of_kind = |ids: &[&'a FactId], kind| {
             ids.iter()
@@ -145,6 +148,10 @@ impl<'a> Writer<'a, '_> {
         );
         self.step(owner, Step::Make, order::OWNER, vec![sql]);
         if let Some(subject) = self.to.find(subject) {
+            if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none()) {
+                self.graph.edge((subject, Step::Loosen), (owner, Step::Make));
+                self.graph.edge((subject, Step::Own), (owner, Step::Make));
+            }
             self.graph.edge((subject, Step::Make), (owner, Step::Make));
             self.graph
                 .edge((subject, Step::Complete), (owner, Step::Make));
@@ -321,6 +328,17 @@ impl<'a> Writer<'a, '_> {
     /// Grants follow a change of the owner, which rewrites them, and those on columns those on their table.
     fn after_owner(&mut self, subject: &FactId, key: Key<'a>) {
         let mut above = vec![subject.clone()];
+        if let Some(Payload::Sequence(sequence)) = self.to.payload(subject)
+            && let Some(column) = &sequence.owned_by
+            && let (Some(id), Some(table)) = (self.to.find(subject), self.to.container(&column.schema, &column.object))
+        {
+            self.graph.edge((id, Step::Own), key);
+            for &extra in self.to.extras(table) {
+                if extra.kind == Kind::Owner {
+                    self.graph.edge((extra, Step::Make), key);
+                }
+            }
+        }
         let holder = self.to.container(&subject.schema, &subject.object);
         if subject.kind == Kind::Column
             && let Some(table) = holder
@@ -399,6 +417,11 @@ impl<'a> Writer<'a, '_> {
                 }
                 sql.extend(grants(&on, &role, &missing, subject));
             }
+            if Some(grantee) == old_owner && old_owner != owner && !is_column {
+                // The new owner took over what the old one had: perhaps not everything.
+                let rest = owner.filter(|o| self.granted(self.from, id).is_some() && self.granted_to(self.to, subject, o).is_none());
+                sql.extend(rest.map(|o| format!("GRANT ALL ON {on} TO {}", quote::role(o))));
+            }
             if !sql.is_empty() {
                 let at = if is_column {
                     order::GRANT
@@ -444,7 +467,18 @@ impl<'a> Writer<'a, '_> {
         self.granted(side, &id)
     }
 
-    fn owner_of(&self, side: &Side<'a>, subject: &FactId) -> Option<&'a str> {
+    pub(super) fn owner_of(&self, side: &Side<'a>, subject: &FactId) -> Option<&'a str> {
+        // An owned sequence has its table's owner, and so has that of an identity column.
+        if subject.kind == Kind::Sequence {
+            let column = match side.payload(subject) {
+                Some(Payload::Sequence(sequence)) => sequence.owned_by.as_ref(),
+                _ => identity_column(side, subject),
+            };
+            if let Some(column) = column {
+                let table = side.container(&column.schema, &column.object)?;
+                return self.owner_of(side, table);
+            }
+        }
         match side.payload(&FactId::about(Kind::Owner, subject))? {
             Payload::Owner { role } => Some(role),
             _ => None,
@@ -584,6 +618,22 @@ fn privileges_sql(privileges: &[&str], subject: &FactId) -> String {
         return list.join(", ");
     }
     privileges.join(", ")
+}
+
+/// Whether the table, view or composite type has the column.
+fn has_column(side: &Side<'_>, column: &FactId) -> bool {
+    let payload = side
+        .container(&column.schema, &column.object)
+        .and_then(|container| side.payload(container));
+    match payload {
+        Some(Payload::View { columns, .. } | Payload::MaterializedView { columns, .. }) => {
+            columns.iter().any(|c| c.name == column.part)
+        }
+        Some(Payload::Composite { attributes }) => attributes.iter().any(|a| a.name == column.part),
+        _ => side
+            .effective_column(&column.schema, &column.object, &column.part)
+            .is_some(),
+    }
 }
 
 /// What stands for the subject among the facts: itself, what holds it, or what a grant on it needs.

@@ -59,6 +59,9 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
             }
             if taken.is_none() {
                 pending[at].from = aside;
+            } else if let Some(other) = pending.iter_mut().find(|r| r.from == source) {
+                // It has a name of its own to go to.
+                other.from = aside;
             }
             continue;
         }

@@ -210,35 +210,23 @@ impl<'a, 's> Writer<'a, 's> {
         if self.to.find(id).is_some() {
             self.order_makes(id);
         }
-        if self.from.find(id).is_some() {
+        // Owners, grants and comments go with what they tell of, or are altered after it.
+        if id.of.is_none() && self.from.find(id).is_some() {
             self.order_drops(id, action);
         }
     }
 
-    /// New columns come in the order that they are to have. A table cannot be altered freely any more once its row type is a
-    /// column elsewhere, so a column of such a type waits for all columns of that table.
-    fn order_column(&mut self, id: &'a FactId, type_: &str) {
-        let own = self.to.own_columns(&id.schema, &id.object);
-        let at = own.iter().position(|(other, _)| *other == id);
-        if self.from.find(id).is_none()
-            && let Some(before) = at.and_then(|at| at.checked_sub(1))
-        {
-            self.graph
-                .edge((own[before].0, Step::Make), (id, Step::Make));
-        }
-        let rows_of: Vec<&'a FactId> = self
+    /// Columns that are new to a table that stays come in the order that they are to have.
+    fn order_new_columns(&mut self, table: &'a FactId) {
+        let new: Vec<&'a FactId> = self
             .to
-            .needs(id)
-            .iter()
-            .copied()
-            .filter(|need| need.kind == Kind::Table && base_type(type_) == quote::object(need))
+            .own_columns(&table.schema, &table.object)
+            .into_iter()
+            .map(|(id, _)| id)
+            .filter(|id| self.actions.of(id) == Action::Create)
             .collect();
-        for table in rows_of {
-            if (&table.schema, &table.object) != (&id.schema, &id.object) {
-                for (column, _) in self.to.own_columns(&table.schema, &table.object) {
-                    self.graph.edge((column, Step::Make), (id, Step::Make));
-                }
-            }
+        for (one, next) in new.iter().zip(new.iter().skip(1)) {
+            self.graph.edge((one, Step::Make), (next, Step::Make));
         }
     }
 
@@ -288,8 +276,14 @@ impl<'a, 's> Writer<'a, 's> {
         if split {
             self.graph.edge((id, Step::Make), (id, Step::Complete));
         }
-        if let Some(Payload::Column(column)) = self.to.payload(id) {
-            self.order_column(id, &column.type_);
+        // A table whose row type is in use elsewhere cannot be rewritten any more.
+        if id.kind == Kind::Column && self.actions.of(id).fresh() {
+            for &part in self.row_type_columns(self.to, id) {
+                self.graph.edge((part, Step::Make), (id, Step::Make));
+            }
+        }
+        if id.kind == Kind::Table && id.of.is_none() && !self.actions.of(id).fresh() {
+            self.order_new_columns(id);
         }
         // Policies, triggers and rules see all columns of their table.
         if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {
@@ -333,11 +327,36 @@ impl<'a, 's> Writer<'a, 's> {
                 self.graph.edge((id, Step::Loosen), (need, Step::Drop));
             }
         }
+        if id.kind == Kind::Column && action.drops() {
+            for &part in self.row_type_columns(self.from, id) {
+                self.graph.edge((id, Step::Drop), (part, Step::Make));
+            }
+        }
         if loosens {
             self.graph.edge((id, Step::Loosen), (id, Step::Drop));
             self.graph.edge((id, Step::Loosen), (id, Step::Make));
             self.graph.edge((id, Step::Make), (id, Step::Complete));
         }
+    }
+
+    /// The parts of the tables whose row type the column has.
+    fn row_type_columns(
+        &self,
+        side: &'s Side<'a>,
+        id: &FactId,
+    ) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
+        let tables: Vec<&'a FactId> = side
+            .needs(id)
+            .iter()
+            .copied()
+            .filter(|need| {
+                need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object)
+            })
+            .collect();
+        tables
+            .into_iter()
+            .flat_map(move |table| side.parts(&table.schema, &table.object))
+            .filter(|part| part.kind == Kind::Column)
     }
 
     /// A loosened view's drop comes after, not before, what it used to need: see [`Cuts::emptied`].
@@ -370,9 +389,13 @@ impl<'a, 's> Writer<'a, 's> {
         let mut droppers: std::collections::HashMap<(Space, String, String), Vec<Key<'a>>> =
             std::collections::HashMap::new();
         for (id, action) in self.actions.iter() {
-            if action.drops() {
+            let gives_up = action == Action::Alter
+                && self.from.column(id).is_some_and(|c| c.identity.is_some())
+                && self.to.column(id).is_some_and(|c| c.identity.is_none());
+            if action.drops() || gives_up {
+                let step = if gives_up { Step::Loosen } else { Step::Drop };
                 for name in names_taken(self.from, id) {
-                    droppers.entry(name).or_default().push((id, Step::Drop));
+                    droppers.entry(name).or_default().push((id, step));
                 }
             }
         }
