@@ -24,7 +24,10 @@ impl<'a> Writer<'a, '_> {
 
     fn create_table(&mut self, id: &'a FactId, table: &Table) {
         let name = quote::object(id);
-        let partition_of = table.bound.as_ref().and_then(|bound| Some((table.parents.first()?, bound)));
+        let partition_of = table
+            .bound
+            .as_ref()
+            .and_then(|bound| Some((table.parents.first()?, bound)));
         let mut lines = Vec::new();
         let mut after = Vec::new();
         let mut extras = Vec::new();
@@ -33,7 +36,11 @@ impl<'a> Writer<'a, '_> {
                 continue;
             }
             if let Some(parent) = self.inherited_column(column_id) {
-                after.extend(self.alter_column(column_id, &columns::without_identity(parent), column));
+                after.extend(self.alter_column(
+                    column_id,
+                    &columns::without_identity(parent),
+                    column,
+                ));
                 continue;
             }
             let with_default = !self.cuts.late_defaults.contains(column_id);
@@ -41,21 +48,35 @@ impl<'a> Writer<'a, '_> {
             extras.extend(columns::column_extras(&column_id.part, column));
         }
         for &part in self.to.parts(&id.schema, &id.object) {
-            if let Some(Payload::Constraint { kind, definition, validated: true }) = self.to.payload(part)
+            if let Some(Payload::Constraint {
+                kind,
+                definition,
+                validated: true,
+            }) = self.to.payload(part)
                 && *kind != 'f'
                 && !self.cuts.separate.contains(part)
                 && self.columns_are_inline(part)
             {
-                lines.push(format!("CONSTRAINT {} {definition}", quote::ident(&part.part)));
+                lines.push(format!(
+                    "CONSTRAINT {} {definition}",
+                    quote::ident(&part.part)
+                ));
                 self.graph.alias((part, Step::Make), (id, Step::Make));
             }
         }
 
         let unlogged = if table.unlogged { "UNLOGGED " } else { "" };
         let mut sql = format!("CREATE {unlogged}TABLE {name}");
-        let body = if lines.is_empty() { String::new() } else { format!("\n    {}\n", lines.join(",\n    ")) };
+        let body = if lines.is_empty() {
+            String::new()
+        } else {
+            format!("\n    {}\n", lines.join(",\n    "))
+        };
         if let Some(((schema, parent), bound)) = partition_of {
-            sql.push_str(&format!(" PARTITION OF {}", quote::qualified(schema, parent)));
+            sql.push_str(&format!(
+                " PARTITION OF {}",
+                quote::qualified(schema, parent)
+            ));
             if !body.is_empty() {
                 sql.push_str(&format!(" ({body})"));
             }
@@ -63,7 +84,11 @@ impl<'a> Writer<'a, '_> {
         } else {
             sql.push_str(&format!(" ({body})"));
             if !table.parents.is_empty() {
-                let parents: Vec<_> = table.parents.iter().map(|(s, o)| quote::qualified(s, o)).collect();
+                let parents: Vec<_> = table
+                    .parents
+                    .iter()
+                    .map(|(s, o)| quote::qualified(s, o))
+                    .collect();
                 sql.push_str(&format!(" INHERITS ({})", parents.join(", ")));
             }
         }
@@ -98,7 +123,10 @@ impl<'a> Writer<'a, '_> {
         let mut sql = Vec::new();
         if old.access_method != new.access_method {
             let method = new.access_method.as_deref().unwrap_or("heap");
-            sql.push(format!("ALTER TABLE {name} SET ACCESS METHOD {}", quote::ident(method)));
+            sql.push(format!(
+                "ALTER TABLE {name} SET ACCESS METHOD {}",
+                quote::ident(method)
+            ));
         }
         if old.unlogged != new.unlogged {
             let logged = if new.unlogged { "UNLOGGED" } else { "LOGGED" };
@@ -123,7 +151,8 @@ impl<'a> Writer<'a, '_> {
         let mut tables: Vec<_> = self.actions.reattached.iter().copied().collect();
         tables.sort_unstable();
         for id in tables {
-            if let (Some(Payload::Table(old)), Some(Payload::Table(new))) = (self.from.payload(id), self.to.payload(id))
+            if let (Some(Payload::Table(old)), Some(Payload::Table(new))) =
+                (self.from.payload(id), self.to.payload(id))
                 && self.actions.of(id) == Action::Keep
             {
                 self.move_between_parents(id, old, new);
@@ -170,8 +199,14 @@ impl<'a> Writer<'a, '_> {
                 self.graph.edge((parent, Step::Make), (id, Step::Attach));
                 // Columns that only the parent has to get come to this table through it.
                 for &part in self.to.parts(&parent.schema, &parent.object) {
-                    let there = self.from.effective_column(&id.schema, &id.object, &part.part).is_some();
-                    if part.kind == Kind::Column && self.actions.of(part) == Action::Create && !there {
+                    let there = self
+                        .from
+                        .effective_column(&id.schema, &id.object, &part.part)
+                        .is_some();
+                    if part.kind == Kind::Column
+                        && self.actions.of(part) == Action::Create
+                        && !there
+                    {
                         self.graph.edge((id, Step::Attach), (part, Step::Make));
                     } else if matches!(part.kind, Kind::Column) {
                         self.graph.edge((part, Step::Make), (id, Step::Attach));
@@ -180,8 +215,12 @@ impl<'a> Writer<'a, '_> {
             }
         }
         if !detach.is_empty() {
-            let statements = detach.into_iter().map(|sql| self.statement(id, sql)).collect();
-            self.graph.add((id, Step::Detach), Rank { phase: 0, order: 0 }, statements);
+            let statements = detach
+                .into_iter()
+                .map(|sql| self.statement(id, sql))
+                .collect();
+            self.graph
+                .add((id, Step::Detach), Rank { phase: 0, order: 0 }, statements);
         }
         if !attach.is_empty() {
             self.step(id, Step::Attach, order::ATTACH, attach);
@@ -223,8 +262,18 @@ impl<'a> Writer<'a, '_> {
         let Some(index) = &table.replica_index else {
             return false;
         };
-        self.actions.of(&FactId::object(Kind::Index, &id.schema, index)).drops()
-            || self.actions.of(&FactId::part(Kind::Constraint, &id.schema, &id.object, index)).drops()
+        self.actions
+            .of(&FactId::object(Kind::Index, &id.schema, index))
+            .drops()
+            || self
+                .actions
+                .of(&FactId::part(
+                    Kind::Constraint,
+                    &id.schema,
+                    &id.object,
+                    index,
+                ))
+                .drops()
     }
 
     fn write_replica_identity(&mut self, id: &'a FactId, table: &Table) {
@@ -252,7 +301,11 @@ impl<'a> Writer<'a, '_> {
 
     /// A table whose replica identity is an index that is made again must be told so again.
     pub(super) fn renew_replica_identity(&mut self, index: &'a FactId, table: &FactId) {
-        let index_name = if index.part.is_empty() { &index.object } else { &index.part };
+        let index_name = if index.part.is_empty() {
+            &index.object
+        } else {
+            &index.part
+        };
         if let Some(id) = self.to.container(&table.schema, &table.object)
             && let Some(Payload::Table(new)) = self.to.payload(id)
             && new.replica_index.as_ref() == Some(index_name)

@@ -13,5 +13,5 @@ mod merging;
 mod product;
 mod properties;
 mod reading;
-mod speed;
 mod renames;
+mod speed;

@@ -185,7 +185,8 @@ fn statement(schema: &'static str) -> impl Strategy<Value = String> {
     let column = prop::sample::select(vec!["c1", "c2", "c3", "c4"]);
     let other = prop::sample::select(vec!["c5", "c6", "c7"]);
     let kind = prop::sample::select(vec!["int", "bigint", "text", "numeric(8,2)", "date"]);
-    let role = prop::sample::select(vec!["anon", "authenticated", "project_admin"]);
+    // Not the one that tables are given to: a column's grant to the owner says nothing, and is no fact.
+    let role = prop::sample::select(vec!["anon", "authenticated"]);
     (table, column, other, kind, role, 0..22_u8).prop_map(
         move |(t, c, o, kind, role, what)| match what {
             0 | 1 => format!("ALTER TABLE {schema}.{t} ADD COLUMN {o} {kind}"),
@@ -206,7 +207,7 @@ fn statement(schema: &'static str) -> impl Strategy<Value = String> {
             16 => format!("CREATE POLICY p_{c} ON {schema}.{t} TO {role} USING ({c} IS NOT NULL)"),
             17 => format!("GRANT SELECT, UPDATE ({c}) ON {schema}.{t} TO {role}"),
             18 => format!("COMMENT ON COLUMN {schema}.{t}.{c} IS 'about {o}'"),
-            19 => format!("ALTER TABLE {schema}.{t} OWNER TO {role}"),
+            19 => format!("ALTER TABLE {schema}.{t} OWNER TO project_admin"),
             20 => format!("CREATE OR REPLACE FUNCTION {schema}.f_{o}(r {schema}.{t}) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT $1.id::bigint'"),
             _ => format!("CREATE TRIGGER tr_{c} BEFORE UPDATE OF {c} ON {schema}.{t} FOR EACH ROW EXECUTE FUNCTION {schema}.touch()"),
         },
