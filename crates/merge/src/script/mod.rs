@@ -5,7 +5,7 @@
 //! 2. `rebuild`: each fact of either side gets an [`Action`](rebuild::Action); what cannot be altered in place is
 //!    dropped and made again with everything that stands on it.
 //! 3. The families of kinds (`tables`, `columns`, `constraints`, `types`, `routines`, `views`, `guards`,
-//!    `privileges`, `globals`) write steps into a graph; `writer` adds what must come before what.
+//!    `inheritance`, `privileges`, `globals`) write steps into a graph; `writer` adds what must come before what.
 //! 4. `graph` sorts. Where steps need each other, `cuts` takes one apart (a default out of its table, a view in two),
 //!    and the writing starts over.
 //! 5. `probes` and `warnings` say what the rows may object to, and what a person should know.
@@ -17,6 +17,7 @@ mod cuts;
 mod globals;
 mod graph;
 mod guards;
+mod inheritance;
 mod privileges;
 mod probes;
 pub(crate) mod quote;
@@ -145,16 +146,21 @@ fn after_renames(
         statements,
         ..Script::default()
     };
+    let moved = inheritance::between(&from, to);
+    let (from, to, moves) = match &moved {
+        Some((from, to, moves)) => (from, to, moves),
+        None => (&*from, to, &inheritance::Moves::default()),
+    };
     let managed = |id: &FactId| from.is_managed(id) || to.is_managed(id);
     let managed_there = from.facts.keys().any(managed);
     let skipped = |id: &FactId| managed_there && managed(id);
-    let from = Side::new(&from, &skipped);
+    let from = Side::new(from, &skipped);
     let to = Side::new(to, &skipped);
 
     let mut cuts = Cuts::default();
     loop {
         let actions = rebuild::decide(&from, &to, &cuts);
-        let writer = Writer::write(&from, &to, &actions, &cuts);
+        let writer = Writer::write(&from, &to, &actions, &cuts, moves);
         let sorted = writer.graph.sort();
         let statements = match sorted {
             Ok(statements) => statements,

@@ -633,7 +633,7 @@ fn with_value(check: &str, column: &str) -> String {
 }
 
 /// The expression of an index element, without collation, operator class and order.
-fn key_expression(element: &str) -> Option<String> {
+pub fn key_expression(element: &str) -> Option<String> {
     let element = element.trim();
     if element.starts_with('(') {
         let (inner, _) = quote::parenthesized(element)?;

@@ -43,8 +43,6 @@ pub struct Actions<'a> {
     actions: HashMap<&'a FactId, Action>,
     /// Columns and domains that stay while their default must go and come back.
     pub loosened: HashSet<&'a FactId>,
-    /// Tables that stay while their parents are made again.
-    pub reattached: HashSet<&'a FactId>,
     pub blocked: Vec<Blocked>,
 }
 
@@ -268,7 +266,10 @@ fn react<'a>(
                 .any(|(s, o)| *s == moved.schema && *o == moved.object)
             {
                 if actions.of(moved) == Action::Rebuild {
-                    actions.reattached.insert(dependent);
+                    actions.block(
+                        moved,
+                        format!("{moved} would have to be dropped and made again, but {dependent} is a child of it"),
+                    );
                 }
                 false
             } else {

@@ -4,6 +4,7 @@ use super::{
     Statement,
     cuts::Cuts,
     graph::{Graph, Key, Rank, Step},
+    inheritance::Moves,
     quote,
     rebuild::{Action, Actions},
     side::{Side, base_type},
@@ -15,23 +16,20 @@ pub struct Writer<'a, 's> {
     pub to: &'s Side<'a>,
     pub actions: &'s Actions<'a>,
     pub cuts: &'s Cuts,
+    pub moves: &'s Moves,
     pub graph: Graph<'a>,
     /// Those of the database as it is: they act while the script runs.
     pub default_privileges: Vec<(&'a FactId, &'a Fact)>,
 }
 
 impl<'a, 's> Writer<'a, 's> {
-    pub fn write(
-        from: &'s Side<'a>,
-        to: &'s Side<'a>,
-        actions: &'s Actions<'a>,
-        cuts: &'s Cuts,
-    ) -> Self {
+    pub fn write(from: &'s Side<'a>, to: &'s Side<'a>, actions: &'s Actions<'a>, cuts: &'s Cuts, moves: &'s Moves) -> Self {
         let mut writer = Self {
             from,
             to,
             actions,
             cuts,
+            moves,
             graph: Graph::default(),
             default_privileges: from
                 .facts
@@ -58,7 +56,7 @@ impl<'a, 's> Writer<'a, 's> {
             }
         }
         writer.loosen();
-        writer.reattach();
+        writer.move_tables();
         writer.privileges_and_comments();
         for &(id, action) in &ids {
             writer.order(id, action);
@@ -72,12 +70,7 @@ impl<'a, 's> Writer<'a, 's> {
             Kind::Schema | Kind::Extension | Kind::Publication | Kind::EventTrigger => {
                 self.make_global(id, action);
             }
-            Kind::Collation
-            | Kind::Enum
-            | Kind::Domain
-            | Kind::Composite
-            | Kind::Range
-            | Kind::Sequence => {
+            Kind::Collation | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range | Kind::Sequence => {
                 self.make_type(id, action);
             }
             Kind::Function | Kind::Procedure | Kind::Aggregate => self.make_routine(id, action),
@@ -104,6 +97,7 @@ impl<'a, 's> Writer<'a, 's> {
         }
         if let Some(with) = self.goes_with(id)
             && !self.cuts.explicit.contains(id)
+            && !self.moves.before_detach.contains(id)
         {
             self.graph.alias((id, Step::Drop), (with, Step::Drop));
             return;
@@ -134,8 +128,7 @@ impl<'a, 's> Writer<'a, 's> {
             Payload::Constraint { kind: 'f', .. } => {
                 let container = self.from.container_of(id).filter(goes)?;
                 let elsewhere = self.from.needs(id).iter().any(|need| {
-                    self.actions.of(need).drops()
-                        && (need.schema != id.schema || need.object != id.object)
+                    self.actions.of(need).drops() && (need.schema != id.schema || need.object != id.object)
                 });
                 (!elsewhere).then_some(container)
             }
@@ -155,9 +148,7 @@ impl<'a, 's> Writer<'a, 's> {
             Kind::Trigger => format!("DROP TRIGGER {} ON {}", part(), table()),
             Kind::Policy => format!("DROP POLICY {} ON {}", part(), table()),
             Kind::Rule => format!("DROP RULE {} ON {}", part(), table()),
-            Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => {
-                return None;
-            }
+            Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => return None,
             _ => format!("DROP {}", self.named(id)),
         })
     }
@@ -165,14 +156,10 @@ impl<'a, 's> Writer<'a, 's> {
     /// `TABLE public.users`, `FUNCTION public.f(integer)`: an object of its own, as ALTER, DROP and COMMENT name it.
     pub fn named(&self, id: &FactId) -> String {
         match id.kind {
-            Kind::Function | Kind::Procedure => {
-                format!("{} {}", keyword(id.kind), quote::routine(id))
-            }
+            Kind::Function | Kind::Procedure => format!("{} {}", keyword(id.kind), quote::routine(id)),
             Kind::Aggregate => {
                 let name = quote::routine(id);
-                let name = name
-                    .strip_suffix("()")
-                    .map_or(name.clone(), |n| format!("{n}(*)"));
+                let name = name.strip_suffix("()").map_or(name.clone(), |n| format!("{n}(*)"));
                 format!("AGGREGATE {name}")
             }
             kind => format!("{} {}", keyword(kind), quote::object(id)),
@@ -198,8 +185,7 @@ impl<'a, 's> Writer<'a, 's> {
     /// Adds a step of the making phase with its statements.
     pub fn step(&mut self, id: &'a FactId, step: Step, order: u16, sql: Vec<String>) {
         let statements = sql.into_iter().map(|sql| self.statement(id, sql)).collect();
-        self.graph
-            .add((id, step), Rank { phase: 1, order }, statements);
+        self.graph.add((id, step), Rank { phase: 1, order }, statements);
     }
 
     /// The edges of one fact, from what it needs (merge-engine, "Order").
@@ -245,20 +231,11 @@ impl<'a, 's> Writer<'a, 's> {
                 !is_code(need.kind)
                     && need.part.is_empty()
                     && (!is_relation(need.kind)
-                        || columns
-                            .iter()
-                            .any(|c| base_type(&c.type_) == quote::object(need)))
+                        || columns.iter().any(|c| base_type(&c.type_) == quote::object(need)))
             }
             Some(Payload::Function { .. }) => {
-                matches!(
-                    need.kind,
-                    Kind::Schema
-                        | Kind::Extension
-                        | Kind::Enum
-                        | Kind::Domain
-                        | Kind::Composite
-                        | Kind::Range
-                ) || is_relation(need.kind) && need.part.is_empty()
+                matches!(need.kind, Kind::Schema | Kind::Extension | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range)
+                    || is_relation(need.kind) && need.part.is_empty()
             }
             _ => !is_code(need.kind),
         };
@@ -296,10 +273,7 @@ impl<'a, 's> Writer<'a, 's> {
         // A primary key goes before the next one comes.
         if let Some(Payload::Constraint { kind: 'p', .. }) = self.to.payload(id) {
             for &other in self.from.parts(&id.schema, &id.object) {
-                if matches!(
-                    self.from.payload(other),
-                    Some(Payload::Constraint { kind: 'p', .. })
-                ) {
+                if matches!(self.from.payload(other), Some(Payload::Constraint { kind: 'p', .. })) {
                     self.graph.edge((other, Step::Drop), (id, Step::Make));
                 }
             }
@@ -340,18 +314,12 @@ impl<'a, 's> Writer<'a, 's> {
     }
 
     /// The parts of the tables whose row type the column has.
-    fn row_type_columns(
-        &self,
-        side: &'s Side<'a>,
-        id: &FactId,
-    ) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
+    fn row_type_columns(&self, side: &'s Side<'a>, id: &FactId) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
         let tables: Vec<&'a FactId> = side
             .needs(id)
             .iter()
             .copied()
-            .filter(|need| {
-                need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object)
-            })
+            .filter(|need| need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object))
             .collect();
         tables
             .into_iter()
@@ -426,30 +394,19 @@ fn names_taken(side: &Side<'_>, id: &FactId) -> Vec<(Space, String, String)> {
     let name = |space, name: &str| (space, id.schema.clone(), name.to_owned());
     match id.kind {
         Kind::Table | Kind::View | Kind::MaterializedView | Kind::Composite => {
-            vec![
-                name(Space::Relations, &id.object),
-                name(Space::Types, &id.object),
-            ]
+            vec![name(Space::Relations, &id.object), name(Space::Types, &id.object)]
         }
         Kind::Sequence | Kind::Index => vec![name(Space::Relations, &id.object)],
         Kind::Enum | Kind::Domain | Kind::Range => vec![name(Space::Types, &id.object)],
-        Kind::Function | Kind::Procedure | Kind::Aggregate => {
-            vec![name(Space::Routines, &id.object)]
-        }
+        Kind::Function | Kind::Procedure | Kind::Aggregate => vec![name(Space::Routines, &id.object)],
         // Keys take the name of an index.
         Kind::Constraint => match side.payload(id) {
-            Some(Payload::Constraint {
-                kind: 'p' | 'u' | 'x',
-                ..
-            }) => vec![name(Space::Relations, &id.part)],
+            Some(Payload::Constraint { kind: 'p' | 'u' | 'x', .. }) => vec![name(Space::Relations, &id.part)],
             _ => Vec::new(),
         },
         Kind::Column => match side.column(id) {
             Some(column) if column.identity.is_some() => {
-                vec![name(
-                    Space::Relations,
-                    &format!("{}_{}_seq", id.object, id.part),
-                )]
+                vec![name(Space::Relations, &format!("{}_{}_seq", id.object, id.part))]
             }
             _ => Vec::new(),
         },

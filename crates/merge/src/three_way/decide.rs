@@ -266,6 +266,7 @@ impl Decision<'_> {
             if found.is_empty() {
                 return target;
             }
+            let before = self.taken.len();
             for (id, hint) in found {
                 let id = root(self, &id);
                 if self.open.contains_key(&id) {
@@ -294,6 +295,9 @@ impl Decision<'_> {
                         },
                     );
                 }
+            }
+            if self.taken.len() == before {
+                return target; // all of it is known already
             }
         }
     }
