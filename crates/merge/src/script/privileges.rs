@@ -148,10 +148,8 @@ impl<'a> Writer<'a, '_> {
         );
         self.step(owner, Step::Make, order::OWNER, vec![sql]);
         if let Some(subject) = self.to.find(subject) {
-            if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none())
-            {
-                self.graph
-                    .edge((subject, Step::Loosen), (owner, Step::Make));
+            if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none()) {
+                self.graph.edge((subject, Step::Loosen), (owner, Step::Make));
                 self.graph.edge((subject, Step::Own), (owner, Step::Make));
             }
             self.graph.edge((subject, Step::Make), (owner, Step::Make));
@@ -332,10 +330,7 @@ impl<'a> Writer<'a, '_> {
         let mut above = vec![subject.clone()];
         if let Some(Payload::Sequence(sequence)) = self.to.payload(subject)
             && let Some(column) = &sequence.owned_by
-            && let (Some(id), Some(table)) = (
-                self.to.find(subject),
-                self.to.container(&column.schema, &column.object),
-            )
+            && let (Some(id), Some(table)) = (self.to.find(subject), self.to.container(&column.schema, &column.object))
         {
             self.graph.edge((id, Step::Own), key);
             for &extra in self.to.extras(table) {
@@ -424,10 +419,7 @@ impl<'a> Writer<'a, '_> {
             }
             if Some(grantee) == old_owner && old_owner != owner && !is_column {
                 // The new owner took over what the old one had: perhaps not everything.
-                let rest = owner.filter(|o| {
-                    self.granted(self.from, id).is_some()
-                        && self.granted_to(self.to, subject, o).is_none()
-                });
+                let rest = owner.filter(|o| self.granted(self.from, id).is_some() && self.granted_to(self.to, subject, o).is_none());
                 sql.extend(rest.map(|o| format!("GRANT ALL ON {on} TO {}", quote::role(o))));
             }
             if !sql.is_empty() {
