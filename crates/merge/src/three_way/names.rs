@@ -44,6 +44,12 @@ pub struct Refused {
     pub semantic: bool,
 }
 
+/// A label or an attribute that was renamed: its type by T0's name, its old and its new name.
+type RenamedMember = (FactId, String, String);
+
+/// A type's labels or attributes, by number.
+type Members = Vec<(u32, String)>;
+
 /// One side: what each object was called at T0, and what it is called now.
 struct Side<'a> {
     t0: &'a Catalog,
@@ -227,7 +233,7 @@ impl<'a> Aligned<'a> {
                 from: member(type_, was),
                 to: member(type_, is),
             }));
-        let both: Vec<(&(FactId, String, String), [usize; 3])> = parent
+        let both: Vec<(&RenamedMember, [usize; 3])> = parent
             .iter()
             .map(|renamed| (renamed, [0, 2, 3]))
             .chain(
@@ -687,10 +693,10 @@ fn moves(catalog: &Catalog, to: impl Fn(&FactId) -> FactId) -> BTreeMap<FactId, 
 }
 
 /// Labels of enums and attributes of composite types that were renamed: the type's T0 name, old and new name.
-fn renamed_members(t0: &Catalog, now: &Catalog) -> Vec<(FactId, String, String)> {
+fn renamed_members(t0: &Catalog, now: &Catalog) -> Vec<RenamedMember> {
     let mut found = Vec::new();
     for kind in [Kind::Enum, Kind::Composite] {
-        let types = |catalog: &Catalog| -> Vec<(Place, FactId, Vec<(u32, String)>)> {
+        let types = |catalog: &Catalog| -> Vec<(Place, FactId, Members)> {
             catalog
                 .facts
                 .range(FactId::object(kind, "", "")..)
@@ -698,7 +704,7 @@ fn renamed_members(t0: &Catalog, now: &Catalog) -> Vec<(FactId, String, String)>
                 .map(|(id, fact)| (fact.place, id.clone(), members(&fact.payload)))
                 .collect()
         };
-        let new: HashMap<Place, Vec<(u32, String)>> = types(now)
+        let new: HashMap<Place, Members> = types(now)
             .into_iter()
             .map(|(place, _, members)| (place, members))
             .collect();
@@ -717,7 +723,7 @@ fn renamed_members(t0: &Catalog, now: &Catalog) -> Vec<(FactId, String, String)>
 }
 
 /// Labels with their oids, attributes with their numbers.
-fn members(payload: &Payload) -> Vec<(u32, String)> {
+fn members(payload: &Payload) -> Members {
     match payload {
         Payload::Enum { labels } => labels
             .iter()
