@@ -43,19 +43,15 @@ pub(crate) fn onto_migrations<'a>(
         if edited.contains(id) || was.is_some_and(|was| edited.contains(was)) {
             continue;
         }
-        match now {
-            Some(fact) => {
-                new_parent_t0.facts.insert(id.clone(), fact.clone());
-                let there = branch.facts.get(id).or_else(|| branch_t0.facts.get(id));
-                new_branch_t0
-                    .facts
-                    .insert(id.clone(), with_ids_of(fact, there));
-            }
-            None => {
-                new_parent_t0.facts.remove(id);
-                new_branch_t0.facts.remove(id);
-            }
-        }
+        let Some(fact) = now else {
+            new_parent_t0.facts.remove(id);
+            new_branch_t0.facts.remove(id);
+            continue;
+        };
+        let there = branch.facts.get(id).or_else(|| branch_t0.facts.get(id));
+        new_parent_t0.facts.insert(id.clone(), fact.clone());
+        let on_branch = with_ids_of(fact, there);
+        new_branch_t0.facts.insert(id.clone(), on_branch);
     }
     (Cow::Owned(new_parent_t0), Cow::Owned(new_branch_t0))
 }

@@ -74,8 +74,58 @@ pub enum Command {
     /// Tokens of services that post usage events.
     #[command(subcommand)]
     UsageToken(UsageTokenCommand),
+    /// Three-way merges of any two Postgres databases that were one.
+    #[command(subcommand)]
+    Merge(MergeCommand),
     /// Checks configuration, database, keys and machines; says how to mend what is broken.
     Doctor(DoctorOptions),
+}
+
+#[derive(Subcommand)]
+pub enum MergeCommand {
+    /// Writes what a database's schema and configuration are now: of the parent when a branch is made, and of the
+    /// branch right after it was made.
+    Snapshot {
+        /// postgres://user:password@host:port/database, of a superuser.
+        #[arg(env = "INSFORGE_MERGE_ADDRESS", hide_env_values = true)]
+        address: cp_merge::command::Address,
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Shows what a merge would change, and what stands in its way. Exit code 2 if something does.
+    Diff(MergeOptions),
+    /// Merges the branch into the parent. Exit code 2 if something stands in the way; nothing is changed then.
+    Apply(MergeOptions),
+}
+
+#[derive(Args)]
+pub struct MergeOptions {
+    /// Snapshot of the parent when the branch was made.
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub base: PathBuf,
+    /// Snapshot of the branch right after it was made. Needed to see renames on a branch that was dumped and restored.
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub branch_base: Option<PathBuf>,
+    /// postgres://user:password@host:port/database, of a superuser.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "INSFORGE_MERGE_PARENT",
+        hide_env_values = true
+    )]
+    pub parent: cp_merge::command::Address,
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "INSFORGE_MERGE_BRANCH",
+        hide_env_values = true
+    )]
+    pub branch: cp_merge::command::Address,
+    /// Answers a conflict by its name, as in public.users.email=branch. Any number of times.
+    #[arg(long, value_name = "NAME=branch|parent", value_parser = cp_merge::command::parse_resolution)]
+    pub resolve: Vec<(String, cp_merge::Choice)>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Args)]
@@ -651,10 +701,16 @@ impl Cli {
             SigningKeyCommand as S, UserCommand as U,
         };
         let output = match &self.command {
-            Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Migrate => {
-                return false;
-            }
-            Command::Doctor(DoctorOptions { output, .. })
+            Command::Dev(_)
+            | Command::Serve(_)
+            | Command::Work(_)
+            | Command::Migrate
+            | Command::Merge(MergeCommand::Snapshot { .. }) => return false,
+            Command::Merge(
+                MergeCommand::Diff(MergeOptions { output, .. })
+                | MergeCommand::Apply(MergeOptions { output, .. }),
+            )
+            | Command::Doctor(DoctorOptions { output, .. })
             | Command::Partner(
                 P::List(output)
                 | P::RotateSecret { output, .. }
@@ -896,6 +952,24 @@ mod tests {
             );
         }
         for line in ["user verify", "user disable", "session revoke --yes"] {
+            assert!(parse(&format!("insforge-cloud {line}")).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_merge_names_two_databases_and_what_they_were() {
+        let sides = "--parent postgres://a:b@h/p --branch postgres://a:b@h/b";
+        let full = format!(
+            "merge apply --base f {sides} --branch-base g --resolve public.t.a=branch --json"
+        );
+        assert!(parse(&format!("insforge-cloud {full}")).unwrap().json());
+        assert!(parse("insforge-cloud merge snapshot postgres://a:b@h/p --output f").is_ok());
+        for line in [
+            format!("merge diff {sides}"),
+            format!("merge diff --base f {sides} --resolve public.t.a=theirs"),
+            "merge diff --base f --parent postgres://h/p --branch somewhere".to_owned(),
+            "merge snapshot postgres://h/p".to_owned(),
+        ] {
             assert!(parse(&format!("insforge-cloud {line}")).is_err(), "{line}");
         }
     }

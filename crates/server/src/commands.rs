@@ -2,6 +2,7 @@
 //! asks the domain for one verb and writes the result, as a table for people or JSON for programs.
 
 pub mod doctor;
+pub mod merge;
 pub mod migrate;
 pub mod oauth_client;
 pub mod operation;

@@ -25,7 +25,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use config::Origins;
 
-/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage (by clap).
+/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage (by clap) or a merge that is blocked.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json();
@@ -76,6 +76,7 @@ async fn dispatch(
         Command::OAuthClient(command) => commands::oauth_client::run(&config, command).await?,
         Command::SigningKey(command) => commands::signing_key::run(&config, command).await?,
         Command::Operation(command) => commands::operation::run(&config, command).await?,
+        Command::Merge(command) => return commands::merge::run(command).await,
         Command::Doctor(options) => {
             return commands::doctor::run(&config, origins, &options).await;
         }

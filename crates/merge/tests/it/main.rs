@@ -11,5 +11,7 @@ mod dump;
 mod large;
 mod merging;
 mod product;
+mod properties;
 mod reading;
 mod renames;
+mod speed;
