@@ -272,6 +272,6 @@ mod tests {
         assert_eq!(names(build(&[(0, 2)]).sort().unwrap()), "bac");
         let (graph, cycles) = *build(&[(0, 1), (1, 0), (1, 2)]).sort().unwrap_err();
         assert_eq!(cycles, [[(&ids[1], Step::Make), (&ids[0], Step::Make)]]);
-        assert_eq!(names(graph.force()), "bac");
+        assert_eq!(names(graph.force()), "bca");
     }
 }
