@@ -132,9 +132,11 @@ fn fit_elements(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
             }
         }
         // These forget the day or the zone.
-        ("timestamp without time zone" | "timestamp with time zone", "time without time zone")
-        | ("timestamp with time zone", "time with time zone")
-        | ("time with time zone", "time without time zone") => {
+        (
+            "timestamp without time zone" | "timestamp with time zone" | "time with time zone",
+            "time without time zone",
+        )
+        | ("timestamp with time zone", "time with time zone") => {
             Fit::Unless(format!("{value} IS NOT NULL"))
         }
         ("interval", "time without time zone") => {
@@ -143,7 +145,8 @@ fn fit_elements(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
         ("json", "jsonb")
         | ("jsonb", "json")
         | ("cidr", "inet")
-        | ("character", "\"char\"" | "name") => Fit::Always,
+        | ("character", "\"char\"" | "name")
+        | ("oid", "bigint") => Fit::Always,
         ("inet", "cidr") => Fit::Unless(format!("{value} <> ({value}::cidr)::inet")),
         ("text" | "character varying", "name") => {
             Fit::Unless(format!("pg_catalog.octet_length({value}) > 63"))
@@ -159,7 +162,6 @@ fn fit_elements(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
             Some(length) => Fit::Unless(format!("pg_catalog.length({value}) > {length}")),
             None => Fit::Always,
         },
-        ("oid", "bigint") => Fit::Always,
         ("oid", "integer") => Fit::Unless(format!("{value}::bigint > {}", i32::MAX)),
         ("smallint" | "integer" | "bigint", "oid") => {
             Fit::Unless(format!("{value}::bigint NOT BETWEEN 0 AND {}", u32::MAX))
@@ -229,9 +231,7 @@ fn fit_number(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
             }
             [] => Fit::Always,
         },
-        ("smallint", _) | ("integer", "double precision") | ("real", "double precision") => {
-            Fit::Always
-        }
+        ("smallint", _) | ("integer" | "real", "double precision") => Fit::Always,
         // Beyond these, not every whole number has a floating point value of its own.
         ("bigint", "double precision") => beyond(1 << 53),
         ("integer" | "bigint", "real") => beyond(1 << 24),

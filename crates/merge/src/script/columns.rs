@@ -1,5 +1,7 @@
 //! Columns: added, altered in place, dropped and added again where a generation expression changes.
 
+use std::fmt::Write as _;
+
 use super::{
     casts,
     graph::{Rank, Step},
@@ -326,16 +328,13 @@ fn set_default(id: &FactId, default: &str) -> String {
 pub fn column_sql(name: &str, column: &Column, with_default: bool) -> String {
     let mut sql = format!("{} {}", quote::ident(name), column.type_);
     if column.compression.is_some() {
-        sql.push_str(&format!(
-            " COMPRESSION {}",
-            compression_name(column.compression)
-        ));
+        let _ = write!(sql, " COMPRESSION {}", compression_name(column.compression));
     }
     if let Some(collation) = &column.collation {
-        sql.push_str(&format!(" COLLATE {}", types::collation_name(collation)));
+        let _ = write!(sql, " COLLATE {}", types::collation_name(collation));
     }
     if let Some(generated) = &column.generated {
-        sql.push_str(&format!(" GENERATED ALWAYS AS ({generated}) STORED"));
+        let _ = write!(sql, " GENERATED ALWAYS AS ({generated}) STORED");
     }
     if let Some(identity) = &column.identity {
         sql.push(' ');
@@ -344,7 +343,7 @@ pub fn column_sql(name: &str, column: &Column, with_default: bool) -> String {
     if let Some(default) = &column.default
         && with_default
     {
-        sql.push_str(&format!(" DEFAULT {default}"));
+        let _ = write!(sql, " DEFAULT {default}");
     }
     if column.not_null {
         sql.push_str(" NOT NULL");

@@ -4,7 +4,7 @@ use super::{
     graph::Step,
     quote,
     rebuild::Action,
-    writer::{Writer, order},
+    writer::{Writer, domain_or_table, order},
 };
 use crate::catalog::{FactId, Kind, Payload};
 
@@ -45,7 +45,7 @@ impl<'a> Writer<'a, '_> {
         kind: char,
         definition: &str,
     ) {
-        let what = self.domain_or_table(self.to, id);
+        let what = domain_or_table(self.to, id);
         let (name, constraint) = (quote::object(id), quote::ident(&id.part));
         // `create_table` and `create_domain` ran before (tables and domains sort before constraints) or will; an
         // alias that they leave takes the place of this step.

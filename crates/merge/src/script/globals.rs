@@ -59,7 +59,7 @@ impl<'a> Writer<'a, '_> {
                 let mut state = 'O';
                 match self.from.payload(id) {
                     Some(Payload::EventTrigger { enabled, .. }) if action == Action::Alter => {
-                        state = *enabled
+                        state = *enabled;
                     }
                     _ => {
                         let when = if tags.is_empty() {

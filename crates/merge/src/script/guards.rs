@@ -1,5 +1,7 @@
 //! What watches over rows: triggers, policies, the flags of row security.
 
+use std::fmt::Write as _;
+
 use super::{
     graph::Step,
     quote,
@@ -76,10 +78,10 @@ impl<'a> Writer<'a, '_> {
                         _ => "",
                     });
                 }
-                sql.push_str(&format!(" TO {}", roles.join(", ")));
+                let _ = write!(sql, " TO {}", roles.join(", "));
                 for (word, expression) in [("USING", using), ("WITH CHECK", check)] {
                     if let Some(expression) = expression {
-                        sql.push_str(&format!(" {word} ({expression})"));
+                        let _ = write!(sql, " {word} ({expression})");
                     }
                 }
                 self.step(id, Step::Make, order::POLICY, vec![sql]);

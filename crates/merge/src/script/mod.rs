@@ -33,8 +33,6 @@ mod views;
 mod warnings;
 mod writer;
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use self::{cuts::Cuts, side::Side, writer::Writer};
@@ -103,10 +101,10 @@ pub struct Script {
 /// is how a scratch database is filled.
 pub fn script(from: &Catalog, to: &Catalog, renames: &[Rename]) -> Script {
     if renames.is_empty() {
-        return after_renames(Cow::Borrowed(from), to, renames, Vec::new());
+        return after_renames(from, to, renames, Vec::new());
     }
     let (renamed, statements) = renames::apply(from, renames);
-    after_renames(Cow::Owned(renamed), to, renames, statements)
+    after_renames(&renamed, to, renames, statements)
 }
 
 /// As [`script`], where the caller knows how `from` reads after the renames (Postgres's own texts are better than those that
@@ -133,11 +131,11 @@ pub fn script_replayed(
             fact.payload = model.payload.clone();
         }
     }
-    after_renames(Cow::Owned(replayed), to, renames, statements)
+    after_renames(&replayed, to, renames, statements)
 }
 
 fn after_renames(
-    from: Cow<'_, Catalog>,
+    from: &Catalog,
     to: &Catalog,
     renames: &[Rename],
     statements: Vec<Statement>,
@@ -146,10 +144,10 @@ fn after_renames(
         statements,
         ..Script::default()
     };
-    let moved = inheritance::between(&from, to);
+    let moved = inheritance::between(from, to);
     let (from, to, moves) = match &moved {
         Some((from, to, moves)) => (from, to, moves),
-        None => (&*from, to, &inheritance::Moves::default()),
+        None => (from, to, &inheritance::Moves::default()),
     };
     let managed = |id: &FactId| from.is_managed(id) || to.is_managed(id);
     let managed_there = from.facts.keys().any(managed);
@@ -164,8 +162,8 @@ fn after_renames(
         let sorted = writer.graph.sort();
         let statements = match sorted {
             Ok(statements) => statements,
-            Err((_, cycles)) if cuts.cut(&cycles, &from, &to, &actions) => continue,
-            Err((graph, _)) => graph.force(),
+            Err(stuck) if cuts.cut(&stuck.1, &from, &to, &actions) => continue,
+            Err(stuck) => stuck.0.force(),
         };
         script.statements.extend(statements);
         types::move_labels_ahead(&mut script, &from, &to, renames);

@@ -10,7 +10,7 @@ use super::{
     quote,
     rebuild::Action,
     side::Side,
-    writer::{Writer, is_relation, order},
+    writer::{Writer, domain_or_table, is_relation, named, order},
 };
 use crate::catalog::{FactId, Kind, Payload};
 
@@ -35,7 +35,7 @@ impl<'a> Writer<'a, '_> {
             subjects.entry(subject).or_default();
         }
         // Everything that is not new keeps its grants unless a fact says otherwise; what is new may have got some.
-        for (&id, _) in &self.to.facts {
+        for &id in self.to.facts.keys() {
             if id.of.is_none() && self.actions.of(id).fresh() && acl_kind(id.kind).is_some() {
                 subjects.entry(id.clone()).or_default();
             }
@@ -141,11 +141,7 @@ impl<'a> Writer<'a, '_> {
                 return;
             }
         }
-        let sql = format!(
-            "ALTER {} OWNER TO {}",
-            self.named(subject),
-            quote::ident(role)
-        );
+        let sql = format!("ALTER {} OWNER TO {}", named(subject), quote::ident(role));
         self.step(owner, Step::Make, order::OWNER, vec![sql]);
         if let Some(subject) = self.to.find(subject) {
             if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none())
@@ -166,7 +162,7 @@ impl<'a> Writer<'a, '_> {
         match subject.kind {
             Kind::Column => format!("COLUMN {object}.{part}"),
             Kind::Constraint => {
-                let domain = match self.domain_or_table(self.to, subject) {
+                let domain = match domain_or_table(self.to, subject) {
                     "DOMAIN" => "DOMAIN ",
                     _ => "",
                 };
@@ -178,7 +174,7 @@ impl<'a> Writer<'a, '_> {
                     super::writer::keyword(subject.kind)
                 )
             }
-            _ => self.named(subject),
+            _ => named(subject),
         }
     }
 
@@ -238,7 +234,7 @@ impl<'a> Writer<'a, '_> {
         let Some(on) = grant_target(self.to, subject) else {
             return;
         };
-        let owner = self.owner_of(self.to, subject);
+        let owner = owner_of(self.to, subject);
         let by_default = match acl_kind(subject.kind) {
             Some(kind) => self.default_grantees(kind, &subject.schema),
             None => BTreeMap::new(),
@@ -246,7 +242,7 @@ impl<'a> Writer<'a, '_> {
         let built_in = default_of_everyone(subject.kind);
         let wanted: BTreeMap<&str, &Privileges> = grants
             .iter()
-            .filter_map(|id| Some((id.grantee.as_str(), self.granted(self.to, id)?)))
+            .filter_map(|id| Some((id.grantee.as_str(), granted(self.to, id)?)))
             .collect();
 
         let mut revoke: BTreeSet<&str> = BTreeSet::new();
@@ -368,22 +364,19 @@ impl<'a> Writer<'a, '_> {
         let Some(on) = grant_target(self.to, subject) else {
             return;
         };
-        let (old_owner, owner) = (
-            self.owner_of(self.from, subject),
-            self.owner_of(self.to, subject),
-        );
+        let (old_owner, owner) = (owner_of(self.from, subject), owner_of(self.to, subject));
         let is_column = subject.kind == Kind::Column;
         let ids: BTreeSet<&'a FactId> = old.iter().chain(new).copied().collect();
         for id in ids {
             let grantee = id.grantee.as_str();
-            let mut has = self.granted(self.from, id).cloned();
-            let wants = self.granted(self.to, id);
+            let mut has = granted(self.from, id).cloned();
+            let wants = granted(self.to, id);
             let mut sql = Vec::new();
             let role = quote::role(grantee);
             if Some(grantee) == owner && !is_column {
                 // The owner has everything unless a fact says otherwise.
                 if old_owner != owner {
-                    has = match old_owner.and_then(|o| self.granted_to(self.from, subject, o)) {
+                    has = match old_owner.and_then(|o| granted_to(self.from, subject, o)) {
                         None => None,
                         Some(kept) => {
                             let mut all = has.unwrap_or_default();
@@ -393,7 +386,7 @@ impl<'a> Writer<'a, '_> {
                     };
                 }
                 match (has, wants) {
-                    (_, None) if self.granted(self.from, id).is_some() && old_owner == owner => {
+                    (_, None) if granted(self.from, id).is_some() && old_owner == owner => {
                         sql.push(format!("GRANT ALL ON {on} TO {role}"));
                     }
                     (has, Some(wants)) if has.as_ref() != Some(wants) => {
@@ -413,7 +406,7 @@ impl<'a> Writer<'a, '_> {
                 sql.extend(revokes(&on, &role, &has, wants, subject));
                 let mut missing: Privileges = wants
                     .iter()
-                    .filter(|(p, o)| has.get(*p).is_none_or(|had| *o & !had))
+                    .filter(|(p, o)| has.get(*p).is_none_or(|had| **o && !had))
                     .map(|(p, o)| (p.clone(), *o))
                     .collect();
                 if is_column {
@@ -425,8 +418,7 @@ impl<'a> Writer<'a, '_> {
             if Some(grantee) == old_owner && old_owner != owner && !is_column {
                 // The new owner took over what the old one had: perhaps not everything.
                 let rest = owner.filter(|o| {
-                    self.granted(self.from, id).is_some()
-                        && self.granted_to(self.to, subject, o).is_none()
+                    granted(self.from, id).is_some() && granted_to(self.to, subject, o).is_none()
                 });
                 sql.extend(rest.map(|o| format!("GRANT ALL ON {on} TO {}", quote::role(o))));
             }
@@ -451,46 +443,13 @@ impl<'a> Writer<'a, '_> {
             ..FactId::about(Kind::Grant, table)
         };
         let empty = Privileges::new();
-        let had = self.granted(self.from, &id).unwrap_or(&empty);
-        let has = self.granted(self.to, &id).unwrap_or(&empty);
+        let had = granted(self.from, &id).unwrap_or(&empty);
+        let has = granted(self.to, &id).unwrap_or(&empty);
         wants
             .iter()
             .filter(|(p, _)| had.get(*p).is_some_and(|o| has.get(*p) != Some(o)))
             .map(|(p, o)| (p.clone(), *o))
             .collect()
-    }
-
-    fn granted(&self, side: &Side<'a>, id: &FactId) -> Option<&'a Privileges> {
-        match side.payload(id)? {
-            Payload::Grant { privileges } => Some(privileges),
-            _ => None,
-        }
-    }
-
-    fn granted_to(&self, side: &Side<'a>, subject: &FactId, role: &str) -> Option<&'a Privileges> {
-        let id = FactId {
-            grantee: role.to_owned(),
-            ..FactId::about(Kind::Grant, subject)
-        };
-        self.granted(side, &id)
-    }
-
-    pub(super) fn owner_of(&self, side: &Side<'a>, subject: &FactId) -> Option<&'a str> {
-        // An owned sequence has its table's owner, and so has that of an identity column.
-        if subject.kind == Kind::Sequence {
-            let column = match side.payload(subject) {
-                Some(Payload::Sequence(sequence)) => sequence.owned_by.as_ref(),
-                _ => identity_column(side, subject),
-            };
-            if let Some(column) = column {
-                let table = side.container(&column.schema, &column.object)?;
-                return self.owner_of(side, table);
-            }
-        }
-        match side.payload(&FactId::about(Kind::Owner, subject))? {
-            Payload::Owner { role } => Some(role),
-            _ => None,
-        }
     }
 
     pub(super) fn default_privilege(&mut self, id: &'a FactId) {
@@ -526,7 +485,7 @@ impl<'a> Writer<'a, '_> {
         let grantee = quote::role(&id.grantee);
         let missing: Privileges = wants
             .iter()
-            .filter(|(p, o)| has.get(*p).is_none_or(|had| **o & !had))
+            .filter(|(p, o)| has.get(*p).is_none_or(|had| **o && !had))
             .map(|(p, o)| (p.clone(), *o))
             .collect();
         let plain = FactId::object(Kind::Table, "", "");
@@ -536,6 +495,40 @@ impl<'a> Writer<'a, '_> {
             .map(|sql| format!("{prefix}{sql}"))
             .collect();
         self.step(id, Step::Make, order::DEFAULT_PRIVILEGE, sql);
+    }
+}
+
+fn granted<'a>(side: &Side<'a>, id: &FactId) -> Option<&'a Privileges> {
+    match side.payload(id)? {
+        Payload::Grant { privileges } => Some(privileges),
+        _ => None,
+    }
+}
+
+fn granted_to<'a>(side: &Side<'a>, subject: &FactId, role: &str) -> Option<&'a Privileges> {
+    let id = FactId {
+        grantee: role.to_owned(),
+        ..FactId::about(Kind::Grant, subject)
+    };
+    granted(side, &id)
+}
+
+/// Who owns the object.
+pub fn owner_of<'a>(side: &Side<'a>, subject: &FactId) -> Option<&'a str> {
+    // An owned sequence has its table's owner, and so has that of an identity column.
+    if subject.kind == Kind::Sequence {
+        let column = match side.payload(subject) {
+            Some(Payload::Sequence(sequence)) => sequence.owned_by.as_ref(),
+            _ => identity_column(side, subject),
+        };
+        if let Some(column) = column {
+            let table = side.container(&column.schema, &column.object)?;
+            return owner_of(side, table);
+        }
+    }
+    match side.payload(&FactId::about(Kind::Owner, subject))? {
+        Payload::Owner { role } => Some(role),
+        _ => None,
     }
 }
 

@@ -56,7 +56,7 @@ impl<'a> Prober<'a, '_> {
                 validated: true,
             }) => match self.to.container(&id.schema, &id.object) {
                 Some(domain) if domain.kind == Kind::Domain => {
-                    self.domain_check(id, domain, definition)
+                    self.domain_check(id, domain, definition);
                 }
                 _ => self.constraint(id, *kind, definition),
             },
@@ -642,13 +642,11 @@ pub fn key_expression(element: &str) -> Option<String> {
     let mut rest = element;
     loop {
         let (_, after) = quote::leading_ident(rest)?;
-        match after.strip_prefix('.') {
-            Some(next) => rest = next,
-            None => {
-                rest = after;
-                break;
-            }
-        }
+        let Some(next) = after.strip_prefix('.') else {
+            rest = after;
+            break;
+        };
+        rest = next;
     }
     if rest.starts_with('(') {
         let (_, after) = quote::parenthesized(rest)?;

@@ -119,24 +119,45 @@ pub fn options(list: &[String]) -> String {
         .join(", ")
 }
 
+/// The characters outside of quoted names and string literals.
+fn bare(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut quote = None;
+    text.char_indices().filter(move |&(_, c)| {
+        if quote.is_some() {
+            if quote == Some(c) {
+                quote = None;
+            }
+            return false;
+        }
+        if matches!(c, '\'' | '"') {
+            quote = Some(c);
+        }
+        quote.is_none()
+    })
+}
+
+/// The characters outside of parentheses and brackets, too.
+fn top(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut depth = 0_i32;
+    bare(text).filter(move |&(_, c)| {
+        let outside = depth == 0;
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            _ => {}
+        }
+        outside && depth == 0
+    })
+}
+
 /// Splits at `separator` where it stands outside of parentheses, brackets, quotes and string literals; pieces are trimmed.
 pub fn split_top(text: &str, separator: char) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut start = 0;
-    let mut depth = 0_i32;
-    let mut quote = None;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(q), _) if q == c => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '(' | '[') => depth += 1,
-            (None, ')' | ']') => depth -= 1,
-            (None, _) if c == separator && depth == 0 => {
-                pieces.push(text[start..at].trim());
-                start = at + c.len_utf8();
-            }
-            _ => {}
+    for (at, c) in top(text) {
+        if c == separator {
+            pieces.push(text[start..at].trim());
+            start = at + c.len_utf8();
         }
     }
     let last = text[start..].trim();
@@ -150,23 +171,11 @@ pub fn split_top(text: &str, separator: char) -> Vec<&str> {
 pub fn parenthesized(text: &str) -> Option<(&str, &str)> {
     let open = text.find('(')?;
     let mut depth = 0_i32;
-    let mut quote = None;
-    for (at, c) in text[open..].char_indices() {
-        match (quote, c) {
-            (Some(q), _) if q == c => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '(') => depth += 1,
-            (None, ')') => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some((
-                        &text[open + 1..open + at],
-                        text[open + at + 1..].trim_start(),
-                    ));
-                }
-            }
-            _ => {}
+    for (at, c) in bare(&text[open..]) {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        if depth == 0 && c == ')' {
+            let end = open + at;
+            return Some((&text[open + 1..end], text[end + 1..].trim_start()));
         }
     }
     None
@@ -174,22 +183,9 @@ pub fn parenthesized(text: &str) -> Option<(&str, &str)> {
 
 /// The first position of `word` outside of parentheses, quotes and string literals.
 pub fn find_top(text: &str, word: &str) -> Option<usize> {
-    let mut depth = 0_i32;
-    let mut quote = None;
-    for (at, c) in text.char_indices() {
-        if depth == 0 && quote.is_none() && text[at..].starts_with(word) {
-            return Some(at);
-        }
-        match (quote, c) {
-            (Some(q), _) if q == c => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '(' | '[') => depth += 1,
-            (None, ')' | ']') => depth -= 1,
-            _ => {}
-        }
-    }
-    None
+    top(text)
+        .map(|(at, _)| at)
+        .find(|&at| text[at..].starts_with(word))
 }
 
 /// The identifier (quoted or not) at the beginning, unquoted, and what follows it.

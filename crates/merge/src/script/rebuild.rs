@@ -40,7 +40,7 @@ impl Action {
 
 #[derive(Debug, Default)]
 pub struct Actions<'a> {
-    actions: HashMap<&'a FactId, Action>,
+    by_id: HashMap<&'a FactId, Action>,
     /// Columns and domains that stay while their default must go and come back.
     pub loosened: HashSet<&'a FactId>,
     pub blocked: Vec<Blocked>,
@@ -48,11 +48,11 @@ pub struct Actions<'a> {
 
 impl<'a> Actions<'a> {
     pub fn of(&self, id: &FactId) -> Action {
-        self.actions.get(id).copied().unwrap_or(Action::Keep)
+        self.by_id.get(id).copied().unwrap_or(Action::Keep)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a FactId, Action)> {
-        self.actions.iter().map(|(&id, &action)| (id, action))
+        self.by_id.iter().map(|(&id, &action)| (id, action))
     }
 
     /// Whether what holds the fact, or what it tells of, is dropped (and perhaps made again).
@@ -62,7 +62,7 @@ impl<'a> Actions<'a> {
     }
 
     fn block(&mut self, id: &'a FactId, why: String) {
-        self.actions.insert(id, Action::Keep);
+        self.by_id.insert(id, Action::Keep);
         if !self.blocked.iter().any(|b| b.id == *id) {
             self.blocked.push(Blocked {
                 id: id.clone(),
@@ -81,10 +81,10 @@ pub fn decide<'a>(from: &Side<'a>, to: &Side<'a>, cuts: &Cuts) -> Actions<'a> {
             Some(payload) if *payload == fact.payload => Action::Keep,
             Some(_) => Action::Alter,
         };
-        actions.actions.insert(id, action);
+        actions.by_id.insert(id, action);
     }
     for &id in from.facts.keys() {
-        actions.actions.entry(id).or_insert(Action::Drop);
+        actions.by_id.entry(id).or_insert(Action::Drop);
     }
     settle_inherited(from, to, &mut actions);
 
@@ -157,7 +157,7 @@ fn settle_inherited<'a>(from: &Side<'a>, to: &Side<'a>, actions: &mut Actions<'a
         // A parent that is new does not bring its column to a child that is there already.
         let same = has.column(id) == Some(there.column);
         actions
-            .actions
+            .by_id
             .insert(id, if same { Action::Keep } else { Action::Alter });
     }
 }
@@ -199,7 +199,7 @@ fn rebuild<'a>(
         );
         return;
     }
-    actions.actions.insert(id, Action::Rebuild);
+    actions.by_id.insert(id, Action::Rebuild);
     moved.push_back(id);
 }
 
@@ -285,10 +285,14 @@ fn react<'a>(
         | Payload::Table(_)
         | Payload::DefaultPrivilege { .. } => false,
         // Postgres rebuilds these itself when a column's type changes.
-        Payload::Constraint { .. } | Payload::Index { .. } | Payload::Statistics { .. } => gone,
+        Payload::Constraint { .. }
+        | Payload::Index { .. }
+        | Payload::Statistics { .. }
+        | Payload::Composite { .. }
+        | Payload::Range { .. }
+        | Payload::Aggregate { .. } => gone,
         Payload::Function { atomic, .. } => gone || *atomic,
         Payload::Publication { definition } => gone || definition.contains(" WHERE "),
-        Payload::Composite { .. } | Payload::Range { .. } | Payload::Aggregate { .. } => gone,
         // Writing these anew lets go of what is dropped for good.
         Payload::View { .. }
         | Payload::Rule { .. }
@@ -394,39 +398,10 @@ fn in_place(from: &Payload, to: &Payload) -> bool {
                 ..
             },
         ) => x == y || (!a && !b),
-        (
-            Payload::Policy {
-                command: a,
-                permissive: p,
-                using: u,
-                check: c,
-                ..
-            },
-            Payload::Policy {
-                command: b,
-                permissive: q,
-                using: v,
-                check: d,
-                ..
-            },
-        ) => {
-            let taken = |from: &Option<String>, to: &Option<String>| from.is_some() && to.is_none();
-            a == b && p == q && !taken(u, v) && !taken(c, d)
+        (Payload::Policy { .. }, Payload::Policy { .. }) => policy_in_place(from, to),
+        (Payload::EventTrigger { .. }, Payload::EventTrigger { .. }) => {
+            without_state(from) == without_state(to)
         }
-        (
-            Payload::EventTrigger {
-                event: a,
-                tags: t,
-                function: f,
-                ..
-            },
-            Payload::EventTrigger {
-                event: b,
-                tags: s,
-                function: g,
-                ..
-            },
-        ) => a == b && t == s && f == g,
         (
             Payload::Collation { .. }
             | Payload::Range { .. }
@@ -436,6 +411,35 @@ fn in_place(from: &Payload, to: &Payload) -> bool {
         ) => false,
         _ => true,
     }
+}
+
+/// ALTER POLICY changes roles and expressions, but takes no expression away.
+fn policy_in_place(from: &Payload, to: &Payload) -> bool {
+    let parts = |policy: &Payload| match policy {
+        Payload::Policy {
+            command,
+            permissive,
+            using,
+            check,
+            ..
+        } => Some((*command, *permissive, using.is_some(), check.is_some())),
+        _ => None,
+    };
+    match (parts(from), parts(to)) {
+        (Some(old), Some(new)) => {
+            (old.0, old.1) == (new.0, new.1) && old.2 <= new.2 && old.3 <= new.3
+        }
+        _ => false,
+    }
+}
+
+/// An event trigger but for its enabled state.
+fn without_state(trigger: &Payload) -> Payload {
+    let mut trigger = trigger.clone();
+    if let Payload::EventTrigger { enabled, .. } = &mut trigger {
+        *enabled = 'O';
+    }
+    trigger
 }
 
 /// Whether views and the like over it must get out of the way of the ALTER.

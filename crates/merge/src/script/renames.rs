@@ -444,10 +444,10 @@ fn rename_in_payload(
                 table.replica_index = Some(own_name(to).to_owned());
             }
         }
-        Payload::Index { on, .. } | Payload::Statistics { on, .. } => {
-            if from.part.is_empty() && id.schema == from.schema && *on == from.object {
-                on.clone_from(&to.object);
-            }
+        Payload::Index { on, .. } | Payload::Statistics { on, .. }
+            if from.part.is_empty() && id.schema == from.schema && *on == from.object =>
+        {
+            on.clone_from(&to.object);
         }
         Payload::Enum { labels }
             if id.object == from.object && id.schema == from.schema && !from.part.is_empty() =>
@@ -457,12 +457,13 @@ fn rename_in_payload(
             }
         }
         Payload::Composite { attributes }
-            if from.kind == Kind::Composite && !from.part.is_empty() =>
+            if from.kind == Kind::Composite
+                && !from.part.is_empty()
+                && id.object == from.object
+                && id.schema == from.schema =>
         {
-            if id.object == from.object && id.schema == from.schema {
-                for attribute in attributes.iter_mut().filter(|a| a.name == from.part) {
-                    attribute.name.clone_from(&to.part);
-                }
+            for attribute in attributes.iter_mut().filter(|a| a.name == from.part) {
+                attribute.name.clone_from(&to.part);
             }
         }
         Payload::Extension { schema } if from.kind == Kind::Schema && *schema == from.object => {

@@ -157,7 +157,7 @@ impl<'a> Side<'a> {
     /// The fact, or, where it is a column without a fact of its own (a view's, an inherited one), what holds it.
     fn resolve(&self, id: &FactId) -> Option<&'a FactId> {
         self.find(id).or_else(|| {
-            (!id.part.is_empty()).then(|| ())?;
+            (!id.part.is_empty()).then_some(())?;
             self.containers.get(&(&*id.schema, &*id.object)).copied()
         })
     }

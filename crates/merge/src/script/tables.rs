@@ -1,5 +1,7 @@
 //! Tables: made with all that fits into one statement, altered, given to parents and taken from them.
 
+use std::fmt::Write as _;
+
 use super::{
     columns,
     graph::Step,
@@ -73,33 +75,30 @@ impl<'a> Writer<'a, '_> {
             format!("\n    {}\n", lines.join(",\n    "))
         };
         if let Some(((schema, parent), bound)) = partition_of {
-            sql.push_str(&format!(
-                " PARTITION OF {}",
-                quote::qualified(schema, parent)
-            ));
+            let _ = write!(sql, " PARTITION OF {}", quote::qualified(schema, parent));
             if !body.is_empty() {
-                sql.push_str(&format!(" ({body})"));
+                let _ = write!(sql, " ({body})");
             }
-            sql.push_str(&format!(" {bound}"));
+            let _ = write!(sql, " {bound}");
         } else {
-            sql.push_str(&format!(" ({body})"));
+            let _ = write!(sql, " ({body})");
             if !table.parents.is_empty() {
                 let parents: Vec<_> = table
                     .parents
                     .iter()
                     .map(|(s, o)| quote::qualified(s, o))
                     .collect();
-                sql.push_str(&format!(" INHERITS ({})", parents.join(", ")));
+                let _ = write!(sql, " INHERITS ({})", parents.join(", "));
             }
         }
         if let Some(by) = &table.partition_by {
-            sql.push_str(&format!(" PARTITION BY {by}"));
+            let _ = write!(sql, " PARTITION BY {by}");
         }
         if let Some(method) = &table.access_method {
-            sql.push_str(&format!(" USING {}", quote::ident(method)));
+            let _ = write!(sql, " USING {}", quote::ident(method));
         }
         if !table.options.is_empty() {
-            sql.push_str(&format!(" WITH ({})", quote::options(&table.options)));
+            let _ = write!(sql, " WITH ({})", quote::options(&table.options));
         }
         let mut statements = vec![sql];
         if !extras.is_empty() {

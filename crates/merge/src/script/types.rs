@@ -1,11 +1,12 @@
 //! Collations, enums, domains, composite and range types, sequences.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use super::{
     Rename, Script, Statement,
     graph::Step,
-    quote,
+    privileges, quote,
     rebuild::Action,
     renames,
     side::{Side, base_type},
@@ -84,13 +85,13 @@ impl<'a> Writer<'a, '_> {
         };
         let mut sql = format!("CREATE DOMAIN {name} AS {base}");
         if let Some(collation) = collation {
-            sql.push_str(&format!(" COLLATE {}", collation_name(collation)));
+            let _ = write!(sql, " COLLATE {}", collation_name(collation));
         }
         let late = self.cuts.late_defaults.contains(id);
         if let Some(default) = default
             && !late
         {
-            sql.push_str(&format!(" DEFAULT {default}"));
+            let _ = write!(sql, " DEFAULT {default}");
         }
         if *not_null {
             sql.push_str(" NOT NULL");
@@ -103,10 +104,7 @@ impl<'a> Writer<'a, '_> {
             }) = self.to.payload(part)
                 && !self.cuts.separate.contains(part)
             {
-                sql.push_str(&format!(
-                    " CONSTRAINT {} {definition}",
-                    quote::ident(&part.part)
-                ));
+                let _ = write!(sql, " CONSTRAINT {} {definition}", quote::ident(&part.part));
                 self.graph.alias((part, Step::Make), (id, Step::Make));
             }
         }
@@ -235,10 +233,10 @@ impl<'a> Writer<'a, '_> {
                 order::OWNED_BY
             };
             let mut statements = Vec::new();
-            let owner = table.and_then(|t| self.owner_of(self.to, t));
+            let owner = table.and_then(|t| privileges::owner_of(self.to, t));
             if !both_new
                 && let Some(owner) = owner
-                && (action.fresh() || self.owner_of(self.from, id) != Some(owner))
+                && (action.fresh() || privileges::owner_of(self.from, id) != Some(owner))
             {
                 if old.is_some() && owner_drops.is_none() {
                     statements.push(format!("ALTER SEQUENCE {name} OWNED BY NONE"));
@@ -432,7 +430,7 @@ pub fn move_labels_ahead(script: &mut Script, from: &Side<'_>, to: &Side<'_>, re
 fn attribute_sql(attribute: &Attribute) -> String {
     let mut sql = format!("{} {}", quote::ident(&attribute.name), attribute.type_);
     if let Some(collation) = &attribute.collation {
-        sql.push_str(&format!(" COLLATE {}", collation_name(collation)));
+        let _ = write!(sql, " COLLATE {}", collation_name(collation));
     }
     sql
 }
@@ -479,7 +477,7 @@ fn alter_composite(name: &str, old: &[Attribute], new: &[Attribute]) -> Vec<Stri
 fn sequence_options(options: &SequenceOptions) -> String {
     let mut sql = String::new();
     if options.type_ != "bigint" {
-        sql.push_str(&format!(" AS {}", options.type_));
+        let _ = write!(sql, " AS {}", options.type_);
     }
     let list = identity_options(options);
     if !list.is_empty() {

@@ -154,7 +154,7 @@ impl<'a, 's> Writer<'a, 's> {
         Some(match id.kind {
             Kind::Column => format!("ALTER TABLE {} DROP COLUMN {}", table(), part()),
             Kind::Constraint => {
-                let what = self.domain_or_table(self.from, id);
+                let what = domain_or_table(self.from, id);
                 format!("ALTER {what} {} DROP CONSTRAINT {}", table(), part())
             }
             Kind::Trigger => format!("DROP TRIGGER {} ON {}", part(), table()),
@@ -163,33 +163,8 @@ impl<'a, 's> Writer<'a, 's> {
             Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => {
                 return None;
             }
-            _ => format!("DROP {}", self.named(id)),
+            _ => format!("DROP {}", named(id)),
         })
-    }
-
-    /// `TABLE public.users`, `FUNCTION public.f(integer)`: an object of its own, as ALTER, DROP and COMMENT name it.
-    pub fn named(&self, id: &FactId) -> String {
-        match id.kind {
-            Kind::Function | Kind::Procedure => {
-                format!("{} {}", keyword(id.kind), quote::routine(id))
-            }
-            Kind::Aggregate => {
-                let name = quote::routine(id);
-                let name = name
-                    .strip_suffix("()")
-                    .map_or(name.clone(), |n| format!("{n}(*)"));
-                format!("AGGREGATE {name}")
-            }
-            kind => format!("{} {}", keyword(kind), quote::object(id)),
-        }
-    }
-
-    /// Constraints are of tables or of domains.
-    pub fn domain_or_table(&self, side: &Side<'a>, id: &FactId) -> &'static str {
-        match side.container(&id.schema, &id.object) {
-            Some(container) if container.kind == Kind::Domain => "DOMAIN",
-            _ => "TABLE",
-        }
     }
 
     pub fn statement(&self, id: &FactId, sql: String) -> Statement {
@@ -283,7 +258,7 @@ impl<'a, 's> Writer<'a, 's> {
         }
         // A table whose row type is in use elsewhere cannot be rewritten any more.
         if id.kind == Kind::Column && self.actions.of(id).fresh() {
-            for &part in self.row_type_columns(self.to, id) {
+            for &part in row_type_columns(self.to, id) {
                 self.graph.edge((part, Step::Make), (id, Step::Make));
             }
         }
@@ -349,7 +324,7 @@ impl<'a, 's> Writer<'a, 's> {
             }
         }
         if id.kind == Kind::Column && action.drops() {
-            for &part in self.row_type_columns(self.from, id) {
+            for &part in row_type_columns(self.from, id) {
                 self.graph.edge((id, Step::Drop), (part, Step::Make));
             }
         }
@@ -358,26 +333,6 @@ impl<'a, 's> Writer<'a, 's> {
             self.graph.edge((id, Step::Loosen), (id, Step::Make));
             self.graph.edge((id, Step::Make), (id, Step::Complete));
         }
-    }
-
-    /// The parts of the tables whose row type the column has.
-    fn row_type_columns(
-        &self,
-        side: &'s Side<'a>,
-        id: &FactId,
-    ) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
-        let tables: Vec<&'a FactId> = side
-            .needs(id)
-            .iter()
-            .copied()
-            .filter(|need| {
-                need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object)
-            })
-            .collect();
-        tables
-            .into_iter()
-            .flat_map(move |table| side.parts(&table.schema, &table.object))
-            .filter(|part| part.kind == Kind::Column)
     }
 
     /// Drops of defaults that come back later, for columns and domains that are not altered otherwise.
@@ -428,6 +383,50 @@ impl<'a, 's> Writer<'a, 's> {
             }
         }
     }
+}
+
+/// `TABLE public.users`, `FUNCTION public.f(integer)`: an object of its own, as ALTER, DROP and COMMENT name it.
+pub fn named(id: &FactId) -> String {
+    match id.kind {
+        Kind::Function | Kind::Procedure => {
+            format!("{} {}", keyword(id.kind), quote::routine(id))
+        }
+        Kind::Aggregate => {
+            let name = quote::routine(id);
+            let name = name
+                .strip_suffix("()")
+                .map_or(name.clone(), |n| format!("{n}(*)"));
+            format!("AGGREGATE {name}")
+        }
+        kind => format!("{} {}", keyword(kind), quote::object(id)),
+    }
+}
+
+/// Constraints are of tables or of domains.
+pub fn domain_or_table(side: &Side<'_>, id: &FactId) -> &'static str {
+    match side.container(&id.schema, &id.object) {
+        Some(container) if container.kind == Kind::Domain => "DOMAIN",
+        _ => "TABLE",
+    }
+}
+
+/// The parts of the tables whose row type the column has.
+fn row_type_columns<'a, 's>(
+    side: &'s Side<'a>,
+    id: &FactId,
+) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
+    let tables: Vec<&'a FactId> = side
+        .needs(id)
+        .iter()
+        .copied()
+        .filter(|need| {
+            need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object)
+        })
+        .collect();
+    tables
+        .into_iter()
+        .flat_map(move |table| side.parts(&table.schema, &table.object))
+        .filter(|part| part.kind == Kind::Column)
 }
 
 /// Name spaces of Postgres that more than one kind shares.

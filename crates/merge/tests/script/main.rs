@@ -12,6 +12,7 @@ mod cluster;
 mod database;
 mod family;
 mod pairs;
+mod rows;
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
