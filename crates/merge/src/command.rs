@@ -153,11 +153,18 @@ pub async fn merge(command: &MergeCommand, out: &mut impl Write) -> Result<Outco
         Ok(applied) => applied,
         Err(crate::Error::RowsInTheWay(items)) => {
             if command.json {
-                let body = json!({ "status": "blocked", "needs_migration": items, "diff": plan.diff() });
+                let body =
+                    json!({ "status": "blocked", "needs_migration": items, "diff": plan.diff() });
                 write_json(out, &body)?;
             } else {
                 for item in &items {
-                    writeln!(out, "needs a migration: {} {}: {}", item.kind, item.name(), item.hint)?;
+                    writeln!(
+                        out,
+                        "needs a migration: {} {}: {}",
+                        item.kind,
+                        item.name(),
+                        item.hint
+                    )?;
                 }
                 writeln!(out, "Nothing was applied.")?;
             }
@@ -321,18 +328,37 @@ fn overview(plan: &MergePlan, colour: bool) -> String {
     }
     for rename in &plan.renames {
         let (kind, schema) = (&rename.kind, &rename.schema);
-        let _ = writeln!(text, "renamed: {kind} {schema}.{} to {}", rename.from, rename.to);
+        let _ = writeln!(
+            text,
+            "renamed: {kind} {schema}.{} to {}",
+            rename.from, rename.to
+        );
     }
     for conflict in &plan.conflicts {
-        let line = format!("conflict: {} {}: {}", conflict.kind, conflict.name(), conflict.hint);
+        let line = format!(
+            "conflict: {} {}: {}",
+            conflict.kind,
+            conflict.name(),
+            conflict.hint
+        );
         let _ = writeln!(text, "{}", paint.paint(Paint::RED, &line));
     }
     for item in &plan.needs_migration {
-        let line = format!("needs a migration: {} {}: {}", item.kind, item.name(), item.hint);
+        let line = format!(
+            "needs a migration: {} {}: {}",
+            item.kind,
+            item.name(),
+            item.hint
+        );
         let _ = writeln!(text, "{}", paint.paint(Paint::RED, &line));
     }
     for warning in &plan.warnings {
-        let line = format!("warning: {} {}: {}", warning.kind, warning.name(), warning.text);
+        let line = format!(
+            "warning: {} {}: {}",
+            warning.kind,
+            warning.name(),
+            warning.text
+        );
         let _ = writeln!(text, "{}", paint.paint(Paint::YELLOW, &line));
     }
     for name in &plan.unused_resolutions {
@@ -352,7 +378,10 @@ mod tests {
     #[test]
     fn a_resolution_names_a_conflict_and_a_side() {
         let name = "public.t.a=b".to_owned();
-        assert_eq!(parse_resolution("public.t.a=b=branch"), Ok((name, Choice::Branch)));
+        assert_eq!(
+            parse_resolution("public.t.a=b=branch"),
+            Ok((name, Choice::Branch))
+        );
         assert!(parse_resolution("=parent").is_err());
         assert!(parse_resolution("public.t").is_err());
         assert!(parse_resolution("public.t=theirs").is_err());

@@ -6,7 +6,7 @@
 //! 1. [`three_way`] decides: which of the branch's changes go to the parent, which are there already, which
 //!    conflict. Its result is the catalog that the parent should have.
 //! 2. [`script`] writes the statements that turn one catalog into another, in an order in which they run.
-//! 3. [`apply`] tries the script on a scratch copy, probes the parent's rows, runs it in one transaction and
+//! 3. [`apply`](mod@apply) tries the script on a scratch copy, probes the parent's rows, runs it in one transaction and
 //!    proves the result before it commits.
 
 pub mod apply;
@@ -15,6 +15,7 @@ pub mod command;
 pub mod config;
 pub mod error;
 mod plan;
+mod rebase;
 mod render;
 pub mod report;
 pub mod scratch;

@@ -16,12 +16,12 @@ use crate::{
     apply::migrated,
     catalog::{Catalog, FactId, Hash, Kind},
     config::{self, Migration, Rows, Write},
-    render,
+    rebase, render,
     report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
     scratch::Scratch,
     script::{self, Probe, Script, Statement},
     snapshot,
-    three_way::{self, Action, Resolutions, Sides, three_way},
+    three_way::{self, Action, Resolutions, Sides},
 };
 
 /// Both sides as they were when the branch was made.
@@ -82,14 +82,26 @@ pub async fn plan(
     };
     let from = migrated.as_ref().unwrap_or(&parent_now.catalog);
 
+    let (parent_t0, branch_t0) = rebase::onto_migrations(
+        &bases.parent.catalog,
+        &parent_now.catalog,
+        migrated.as_ref(),
+        &bases.branch.catalog,
+        &branch_now.catalog,
+    );
     let sides = Sides {
-        parent_t0: &bases.parent.catalog,
+        parent_t0: &parent_t0,
         parent: from,
-        branch_t0: &bases.branch.catalog,
+        branch_t0: &branch_t0,
         branch: &branch_now.catalog,
     };
-    let merge = three_way(&sides, resolutions);
-    let script = script::script(from, &merge.target, &merge.renames);
+    let aligned = three_way::align(&sides, resolutions, parent).await?;
+    let merge = three_way::decide(&aligned, resolutions);
+    let script = if merge.renames.is_empty() {
+        script::script(from, &merge.target, &[])
+    } else {
+        script::script_replayed(from, &aligned.parent, &merge.target, &merge.renames)
+    };
 
     let mut plan = MergePlan {
         changes: Vec::new(),
@@ -106,7 +118,11 @@ pub async fn plan(
         writes: Vec::new(),
         parent_hash: parent_now.hash(),
         expected_rows: parent_now.rows.as_ref().map(|_| rows.expected.clone()),
-        ids: merge.changes.iter().map(|change| change.id.clone()).collect(),
+        ids: merge
+            .changes
+            .iter()
+            .map(|change| change.id.clone())
+            .collect(),
         owners: owners(&merge.changes),
         target: merge.target,
         script,
@@ -253,10 +269,18 @@ impl MergePlan {
             return None;
         }
         // A part of something that is added or dropped as a whole.
-        [Kind::Table, Kind::View, Kind::MaterializedView, Kind::Domain]
-            .iter()
-            .find_map(|kind| self.owners.get(&FactId::object(*kind, &id.schema, &id.object)))
-            .copied()
+        [
+            Kind::Table,
+            Kind::View,
+            Kind::MaterializedView,
+            Kind::Domain,
+        ]
+        .iter()
+        .find_map(|kind| {
+            self.owners
+                .get(&FactId::object(*kind, &id.schema, &id.object))
+        })
+        .copied()
     }
 
     fn add_sql(&mut self) {

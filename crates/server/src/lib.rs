@@ -25,7 +25,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use config::Origins;
 
-/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage (by clap).
+/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage (by clap) or a merge that is blocked.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json();

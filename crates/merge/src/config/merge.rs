@@ -225,8 +225,8 @@ impl Merger<'_> {
                 let conflict = RowConflict {
                     hint: format!(
                         "{column_name} is {} on the parent and {} on the branch",
-                        shown(current),
-                        shown(value)
+                        shown(current.as_deref()),
+                        shown(value.as_deref())
                     ),
                     ..conflict(
                         &column_name,
@@ -381,7 +381,7 @@ fn conflict(
 }
 
 /// A value for a hint: short, on one line.
-fn shown(value: &Option<String>) -> String {
+fn shown(value: Option<&str>) -> String {
     match value {
         None => "null".to_owned(),
         Some(text) if text.chars().count() <= 40 && !text.contains('\n') => format!("'{text}'"),

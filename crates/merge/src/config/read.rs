@@ -52,6 +52,8 @@ pub async fn read(conn: &mut PgConnection) -> Result<Option<Rows>, Error> {
     Ok(Some(rows))
 }
 
+/// Values of a row; none is null.
+type Texts = Vec<Option<String>>;
 type Columns = BTreeMap<String, BTreeSet<String>>;
 
 async fn columns(conn: &mut PgConnection) -> Result<Columns, Error> {
@@ -88,7 +90,7 @@ async fn read_table(
         as_texts(&carried),
         table.qualified()
     );
-    let found: Vec<(Vec<Option<String>>, Vec<Option<String>>)> = sqlx::query_as(AssertSqlSafe(sql))
+    let found: Vec<(Texts, Texts)> = sqlx::query_as(AssertSqlSafe(sql))
         .fetch_all(conn)
         .await
         .map_err(Error::while_doing(format!("read {}", table.qualified())))?;

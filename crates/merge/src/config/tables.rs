@@ -49,8 +49,11 @@ const fn plain(
     }
 }
 
-const fn special(table: Table, special: Special) -> Table {
-    Table { special, ..table }
+impl Table {
+    const fn with(mut self, special: Special) -> Self {
+        self.special = special;
+        self
+    }
 }
 
 /// In the order in which they are written. There are no foreign keys among them.
@@ -73,32 +76,28 @@ pub(super) const TABLES: &[Table] = &[
             "disable_signup",
         ],
     ),
-    special(
-        plain(
-            "auth",
-            "oauth_configs",
-            &["provider"],
-            "(provider)",
-            &[
-                "client_id",
-                "native_client_ids",
-                "scopes",
-                "redirect_uri",
-                "use_shared_key",
-            ],
-        ),
-        Special::OwnKeys,
-    ),
-    special(
-        plain(
-            "auth",
-            "custom_oauth_configs",
-            &["key"],
-            "(key)",
-            &["name", "discovery_endpoint", "client_id"],
-        ),
-        Special::SecretRequired,
-    ),
+    plain(
+        "auth",
+        "oauth_configs",
+        &["provider"],
+        "(provider)",
+        &[
+            "client_id",
+            "native_client_ids",
+            "scopes",
+            "redirect_uri",
+            "use_shared_key",
+        ],
+    )
+    .with(Special::OwnKeys),
+    plain(
+        "auth",
+        "custom_oauth_configs",
+        &["key"],
+        "(key)",
+        &["name", "discovery_endpoint", "client_id"],
+    )
+    .with(Special::SecretRequired),
     plain(
         "storage",
         "buckets",
@@ -107,24 +106,22 @@ pub(super) const TABLES: &[Table] = &[
         &["public", "cors_rules", "versioning_status"],
     ),
     plain("storage", "config", &[], "((1))", &["max_file_size_mb"]),
-    special(
-        plain(
-            "email",
-            "config",
-            &[],
-            "((1))",
-            &[
-                "enabled",
-                "host",
-                "port",
-                "username",
-                "sender_email",
-                "sender_name",
-                "min_interval_seconds",
-            ],
-        ),
-        Special::Password,
-    ),
+    plain(
+        "email",
+        "config",
+        &[],
+        "((1))",
+        &[
+            "enabled",
+            "host",
+            "port",
+            "username",
+            "sender_email",
+            "sender_name",
+            "min_interval_seconds",
+        ],
+    )
+    .with(Special::Password),
     plain(
         "email",
         "templates",
@@ -140,25 +137,23 @@ pub(super) const TABLES: &[Table] = &[
         &["description", "webhook_urls", "enabled"],
     ),
     plain("realtime", "config", &[], "((1))", &["retention_days"]),
-    special(
-        plain(
-            "schedules",
-            "jobs",
-            // Names are not unique, and ids survive a restore.
-            &["id"],
-            "(id)",
-            &[
-                "name",
-                "cron_schedule",
-                "function_url",
-                "http_method",
-                "headers",
-                "body",
-                "is_active",
-            ],
-        ),
-        Special::Job,
-    ),
+    plain(
+        "schedules",
+        "jobs",
+        // Names are not unique, and ids survive a restore.
+        &["id"],
+        "(id)",
+        &[
+            "name",
+            "cron_schedule",
+            "function_url",
+            "http_method",
+            "headers",
+            "body",
+            "is_active",
+        ],
+    )
+    .with(Special::Job),
     plain("schedules", "config", &[], "((1))", &["retention_days"]),
     plain(
         "system",
@@ -178,16 +173,14 @@ pub(super) const TABLES: &[Table] = &[
         "(rule_id, COALESCE(affected_object, ''))",
         &["scope", "reason", "note"],
     ),
-    special(
-        plain(
-            "functions",
-            "definitions",
-            &["slug"],
-            "(slug)",
-            &["name", "description", "code", "status"],
-        ),
-        Special::EdgeFunction,
-    ),
+    plain(
+        "functions",
+        "definitions",
+        &["slug"],
+        "(slug)",
+        &["name", "description", "code", "status"],
+    )
+    .with(Special::EdgeFunction),
 ];
 
 impl Table {

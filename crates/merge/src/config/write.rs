@@ -43,7 +43,12 @@ impl Place<'_> {
     /// The whole row. `secret` is the key of the parent's secret that it refers to.
     pub fn insert(&self, secret: Option<&str>) -> Vec<Write> {
         let mut columns: Vec<&str> = self.table.key.to_vec();
-        let mut values: Vec<String> = self.row.key.iter().map(value).collect();
+        let mut values: Vec<String> = self
+            .row
+            .key
+            .iter()
+            .map(|key| value(key.as_deref()))
+            .collect();
         // What the parent's release does not have stays behind.
         let known = self.known_columns();
         let carried: Vec<&str> = self
@@ -57,7 +62,7 @@ impl Place<'_> {
         values.extend(
             carried
                 .iter()
-                .map(|column| value(&self.row.values[*column])),
+                .map(|column| value(self.row.values[*column].as_deref())),
         );
         let mut set: Vec<String> = carried
             .iter()
@@ -90,12 +95,12 @@ impl Place<'_> {
     pub fn update(&self, set: &BTreeMap<String, Option<String>>) -> Vec<Write> {
         let mut assignments: Vec<String> = set
             .iter()
-            .map(|(column, new)| format!("{column} = {}", value(new)))
+            .map(|(column, new)| format!("{column} = {}", value(new.as_deref())))
             .collect();
         if self.table.special == Special::Job && !set.contains_key("is_active") {
             // `disable_job`, which runs before, may have switched it off.
             if let Some(active) = self.row.values.get("is_active") {
-                assignments.push(format!("is_active = {}", value(active)));
+                assignments.push(format!("is_active = {}", value(active.as_deref())));
             }
         }
         assignments.extend(self.stamp());
@@ -135,7 +140,7 @@ impl Place<'_> {
             .iter()
             .zip(&self.row.key)
             .map(|(column, key)| match key {
-                Some(_) => format!("{column} = {}", value(key)),
+                Some(_) => format!("{column} = {}", value(key.as_deref())),
                 None => format!("{column} IS NULL"),
             })
             .collect();
@@ -145,7 +150,7 @@ impl Place<'_> {
     /// A job's entry in `pg_cron` is taken out before the row changes and made anew after it: `enable_job` doubles an
     /// entry that is there, and `disable_job` fails on a `cron_job_id` that names none.
     fn with_schedule(&self, writes: Vec<Write>, headers: bool) -> Vec<Write> {
-        let id = value(&self.row.key[0]);
+        let id = value(self.row.key[0].as_deref());
         let mut all = Vec::new();
         let here = &self.parent.here;
         if here.schedules {
@@ -179,6 +184,6 @@ impl Place<'_> {
 }
 
 /// Postgres takes the type of an untyped literal from the column it goes into.
-fn value(value: &Option<String>) -> String {
-    value.as_deref().map_or_else(|| "NULL".to_owned(), literal)
+fn value(value: Option<&str>) -> String {
+    value.map_or_else(|| "NULL".to_owned(), literal)
 }

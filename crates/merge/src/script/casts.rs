@@ -29,22 +29,33 @@ fn parse(text: &str) -> Type<'_> {
         Some((inner, rest)) if !element.starts_with('"') => {
             let open = element.find('(').unwrap_or(element.len());
             let base = format!("{} {rest}", element[..open].trim_end());
-            let numbers = inner.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+            let numbers = inner
+                .split(',')
+                .filter_map(|n| n.trim().parse().ok())
+                .collect();
             (base.trim_end().to_owned(), numbers)
         }
         _ => (element.to_owned(), Vec::new()),
     };
-    Type { base, modifiers, array: element.len() < text.len(), text }
+    Type {
+        base,
+        modifiers,
+        array: element.len() < text.len(),
+        text,
+    }
 }
 
 /// The type below all domains, with the outermost one's text replaced.
 fn undomained<'t>(side: &'t Side<'_>, type_: &'t str) -> &'t str {
     let mut type_ = type_;
     for _ in 0..16 {
-        let base = side.facts.iter().find_map(|(id, fact)| match &fact.payload {
-            Payload::Domain { base, .. } if quote::object(id) == type_ => Some(base.as_str()),
-            _ => None,
-        });
+        let base = side
+            .facts
+            .iter()
+            .find_map(|(id, fact)| match &fact.payload {
+                Payload::Domain { base, .. } if quote::object(id) == type_ => Some(base.as_str()),
+                _ => None,
+            });
         match base {
             Some(base) => type_ = base,
             None => break,
@@ -73,7 +84,11 @@ pub fn fit(from: &Side<'_>, to: &Side<'_>, column: &str, old: &str, new: &str) -
         };
     }
     if old.array != new.array {
-        return if new.array || !is_string(&new.base) { Fit::Unknown } else { Fit::Always };
+        return if new.array || !is_string(&new.base) {
+            Fit::Unknown
+        } else {
+            Fit::Always
+        };
     }
     fit_elements(column, &old, &new)
 }
@@ -104,7 +119,10 @@ fn fit_elements(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
             "date" | "timestamp without time zone" | "timestamp with time zone",
             "timestamp without time zone" | "timestamp with time zone",
         )
-        | ("time without time zone", "time without time zone" | "time with time zone" | "interval")
+        | (
+            "time without time zone",
+            "time without time zone" | "time with time zone" | "interval",
+        )
         | ("time with time zone", "time with time zone")
         | ("interval", "interval") => {
             if narrows {
@@ -114,18 +132,28 @@ fn fit_elements(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
             }
         }
         // These forget the day or the zone.
-        ("timestamp without time zone" | "timestamp with time zone", "time without time zone")
-        | ("timestamp with time zone", "time with time zone")
-        | ("time with time zone", "time without time zone") => Fit::Unless(format!("{value} IS NOT NULL")),
+        (
+            "timestamp without time zone" | "timestamp with time zone" | "time with time zone",
+            "time without time zone",
+        )
+        | ("timestamp with time zone", "time with time zone") => {
+            Fit::Unless(format!("{value} IS NOT NULL"))
+        }
         ("interval", "time without time zone") => {
             Fit::Unless(format!("{value} <> ({value}::{element})::interval"))
         }
-        ("json", "jsonb") | ("jsonb", "json") | ("cidr", "inet") | ("character", "\"char\"" | "name") => Fit::Always,
+        ("json", "jsonb")
+        | ("jsonb", "json")
+        | ("cidr", "inet")
+        | ("character", "\"char\"" | "name")
+        | ("oid", "bigint") => Fit::Always,
         ("inet", "cidr") => Fit::Unless(format!("{value} <> ({value}::cidr)::inet")),
         ("text" | "character varying", "name") => {
             Fit::Unless(format!("pg_catalog.octet_length({value}) > 63"))
         }
-        ("text" | "character varying", "\"char\"") => Fit::Unless(format!("pg_catalog.octet_length({value}) > 1")),
+        ("text" | "character varying", "\"char\"") => {
+            Fit::Unless(format!("pg_catalog.octet_length({value}) > 1"))
+        }
         ("bit" | "bit varying", "bit") => {
             let length = new.modifiers.first().copied().unwrap_or(1);
             Fit::Unless(format!("pg_catalog.length({value}) <> {length}"))
@@ -134,14 +162,13 @@ fn fit_elements(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
             Some(length) => Fit::Unless(format!("pg_catalog.length({value}) > {length}")),
             None => Fit::Always,
         },
-        ("oid", "bigint") => Fit::Always,
         ("oid", "integer") => Fit::Unless(format!("{value}::bigint > {}", i32::MAX)),
         ("smallint" | "integer" | "bigint", "oid") => {
             Fit::Unless(format!("{value}::bigint NOT BETWEEN 0 AND {}", u32::MAX))
         }
-        ("smallint" | "integer" | "bigint" | "numeric", "money") => {
-            Fit::Unless(format!("{value}::numeric NOT BETWEEN -92233720368547758 AND 92233720368547758 OR pg_catalog.round({value}::numeric, 2) <> {value}::numeric"))
-        }
+        ("smallint" | "integer" | "bigint" | "numeric", "money") => Fit::Unless(format!(
+            "{value}::numeric NOT BETWEEN -92233720368547758 AND 92233720368547758 OR pg_catalog.round({value}::numeric, 2) <> {value}::numeric"
+        )),
         ("money", "numeric") if new.modifiers.is_empty() => Fit::Always,
         _ => Fit::Unknown,
     }
@@ -169,7 +196,8 @@ fn fit_number(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
     let beyond = |limit: i64| Fit::Unless(format!("{value} NOT BETWEEN -{limit} AND {limit}"));
     match (a, b) {
         _ if types::is_integer(a) && types::is_integer(b) => {
-            let ((low, high), (low_before, high_before)) = (types::type_bounds(b), types::type_bounds(a));
+            let ((low, high), (low_before, high_before)) =
+                (types::type_bounds(b), types::type_bounds(a));
             if low <= low_before && high >= high_before {
                 Fit::Always
             } else {
@@ -185,9 +213,14 @@ fn fit_number(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
         (_, "numeric") => match new.modifiers[..] {
             [precision, ..] => {
                 let scale = new.modifiers.get(1).copied().unwrap_or(0);
-                let had = (old.modifiers.first(), old.modifiers.get(1).copied().unwrap_or(0));
+                let had = (
+                    old.modifiers.first(),
+                    old.modifiers.get(1).copied().unwrap_or(0),
+                );
                 if a == "numeric"
-                    && had.0.is_some_and(|&p| p - had.1 <= precision - scale && had.1 <= scale)
+                    && had
+                        .0
+                        .is_some_and(|&p| p - had.1 <= precision - scale && had.1 <= scale)
                 {
                     return Fit::Always;
                 }
@@ -198,7 +231,7 @@ fn fit_number(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
             }
             [] => Fit::Always,
         },
-        ("smallint", _) | ("integer", "double precision") | ("real", "double precision") => Fit::Always,
+        ("smallint", _) | ("integer" | "real", "double precision") => Fit::Always,
         // Beyond these, not every whole number has a floating point value of its own.
         ("bigint", "double precision") => beyond(1 << 53),
         ("integer" | "bigint", "real") => beyond(1 << 24),
@@ -225,7 +258,8 @@ fn is_number(base: &str) -> bool {
 /// Whether ALTER TYPE leaves the rows as they are on disk.
 pub fn keeps_rows(from: &Side<'_>, to: &Side<'_>, old: &str, new: &str) -> bool {
     let (old, new) = (parse(undomained(from, old)), parse(undomained(to, new)));
-    let varying = |t: &Type<'_>| !t.array && matches!(t.base.as_str(), "text" | "character varying");
+    let varying =
+        |t: &Type<'_>| !t.array && matches!(t.base.as_str(), "text" | "character varying");
     if varying(&old) && varying(&new) {
         return match (old.modifiers.first(), new.modifiers.first()) {
             (_, None) => true,
@@ -238,7 +272,10 @@ pub fn keeps_rows(from: &Side<'_>, to: &Side<'_>, old: &str, new: &str) -> bool 
         && old.array == new.array
         && (old.modifiers == new.modifiers
             || old.base == "numeric"
-                && (new.modifiers.is_empty() || old.modifiers.first() <= new.modifiers.first() && scale(&old) == scale(&new) && !old.modifiers.is_empty()))
+                && (new.modifiers.is_empty()
+                    || old.modifiers.first() <= new.modifiers.first()
+                        && scale(&old) == scale(&new)
+                        && !old.modifiers.is_empty()))
 }
 
 /// How a type is stored if nobody says otherwise, for types of variable length.

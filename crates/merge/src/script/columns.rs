@@ -1,5 +1,7 @@
 //! Columns: added, altered in place, dropped and added again where a generation expression changes.
 
+use std::fmt::Write as _;
+
 use super::{
     casts,
     graph::{Rank, Step},
@@ -12,7 +14,12 @@ use crate::catalog::{Column, FactId, Identity, Kind};
 
 impl<'a> Writer<'a, '_> {
     pub(super) fn make_column(&mut self, id: &'a FactId, action: Action) {
-        let Some(new) = self.to.column(id) else {
+        // Without a fact of its own, it is to be as its parent has it.
+        let inherited = self
+            .to
+            .effective_column(&id.schema, &id.object, &id.part)
+            .filter(|c| c.inherited);
+        let Some(new) = self.to.column(id).or(inherited.map(|c| c.column)) else {
             return;
         };
         let Some(table) = self.to.container(&id.schema, &id.object) else {
@@ -36,7 +43,7 @@ impl<'a> Writer<'a, '_> {
                 && inherited
             {
                 // The parent's ADD COLUMN brings it; what differs here is altered.
-                sql.extend(self.alter_column(id, parent, new));
+                sql.extend(self.alter_column(id, &without_identity(parent), new));
                 for parent in self.parents_with_column(id) {
                     self.graph.edge((parent, Step::Make), (id, Step::Make));
                 }
@@ -58,9 +65,29 @@ impl<'a> Writer<'a, '_> {
             .effective_column(&id.schema, &id.object, &id.part)
             .map(|c| c.column);
         if let Some(old) = old {
-            let sql = self.alter_column(id, old, new);
+            let sql = match inherited {
+                Some(_) => self.alter_column(
+                    id,
+                    old,
+                    &Column {
+                        identity: old.identity.clone(),
+                        ..new.clone()
+                    },
+                ),
+                None => self.alter_column(id, old, new),
+            };
             self.step(id, Step::Make, order::COLUMN, sql);
             self.loosen_if_needed(id, old, new);
+            if old.identity.is_some() && new.identity.is_none() {
+                // Early: a sequence that takes over takes its name, too.
+                self.add_loosen(
+                    id,
+                    format!(
+                        "ALTER TABLE {name} ALTER COLUMN {} DROP IDENTITY",
+                        quote::ident(&id.part)
+                    ),
+                );
+            }
         }
     }
 
@@ -110,12 +137,12 @@ impl<'a> Writer<'a, '_> {
         if old.generated.is_some() && new.generated.is_none() {
             before.push(format!("ALTER TABLE {table} {column} DROP EXPRESSION"));
         }
-        if old.identity.is_some() && new.identity.is_none() {
-            before.push(format!("ALTER TABLE {table} {column} DROP IDENTITY"));
-        }
         let early = self.cuts.loosened.contains(id) || self.actions.loosened.contains(id);
         let default_differs = old.default != new.default;
-        if old.default.is_some() && (retypes_here || default_differs || early) && (new.default.is_none() || retypes_here) {
+        if old.default.is_some()
+            && (retypes_here || default_differs || early)
+            && (new.default.is_none() || retypes_here)
+        {
             // The old default may have no cast to the new type.
             actions.push(format!("{column} DROP DEFAULT"));
         }
@@ -125,9 +152,15 @@ impl<'a> Writer<'a, '_> {
                 .as_ref()
                 .map(|c| format!(" COLLATE {}", types::collation_name(c)))
                 .unwrap_or_default();
-            let using = casts::using(self.from, self.to, &quote::ident(&id.part), &old.type_, &new.type_)
-                .map(|using| format!(" USING {using}"))
-                .unwrap_or_default();
+            let using = casts::using(
+                self.from,
+                self.to,
+                &quote::ident(&id.part),
+                &old.type_,
+                &new.type_,
+            )
+            .map(|using| format!(" USING {using}"))
+            .unwrap_or_default();
             actions.push(format!("{column} TYPE {}{collate}{using}", new.type_));
         }
         if let Some(default) = &new.default
@@ -141,21 +174,33 @@ impl<'a> Writer<'a, '_> {
             _ => {}
         }
         // ALTER TYPE puts storage and compression back to the new type's own.
-        let resets = |old: Option<char>, new: Option<char>| if retyped { new.is_some() } else { old != new };
+        let resets =
+            |old: Option<char>, new: Option<char>| if retyped { new.is_some() } else { old != new };
         if resets(old.storage, new.storage) {
-            let storage = new.storage.map_or_else(|| casts::type_storage(&new.type_), storage_name);
+            let storage = new
+                .storage
+                .map_or_else(|| casts::type_storage(&new.type_), storage_name);
             actions.push(format!("{column} SET STORAGE {storage}"));
         }
         if resets(old.compression, new.compression) {
-            actions.push(format!("{column} SET COMPRESSION {}", compression_name(new.compression)));
+            actions.push(format!(
+                "{column} SET COMPRESSION {}",
+                compression_name(new.compression)
+            ));
         }
         if old.statistics != new.statistics {
-            actions.push(format!("{column} SET STATISTICS {}", new.statistics.unwrap_or(-1)));
+            actions.push(format!(
+                "{column} SET STATISTICS {}",
+                new.statistics.unwrap_or(-1)
+            ));
         }
         actions.extend(option_changes(&column, &old.options, &new.options));
         match (&old.identity, &new.identity) {
             (None, Some(identity)) => {
-                after.push(format!("ALTER TABLE {table} {column} ADD {}", identity_sql(identity)));
+                after.push(format!(
+                    "ALTER TABLE {table} {column} ADD {}",
+                    identity_sql(identity)
+                ));
                 if types::is_integer(&new.type_) {
                     let sequence = format!(
                         "pg_catalog.pg_get_serial_sequence({}, {})",
@@ -168,7 +213,10 @@ impl<'a> Writer<'a, '_> {
             (Some(a), Some(b)) if a != b || retypes_here => {
                 let mut set = Vec::new();
                 if a.always != b.always {
-                    set.push(format!("SET GENERATED {}", if b.always { "ALWAYS" } else { "BY DEFAULT" }));
+                    set.push(format!(
+                        "SET GENERATED {}",
+                        if b.always { "ALWAYS" } else { "BY DEFAULT" }
+                    ));
                 }
                 if a.options != b.options {
                     set.extend(
@@ -192,7 +240,9 @@ impl<'a> Writer<'a, '_> {
 
     /// Drops the old default ahead where it holds on to something that goes.
     fn loosen_if_needed(&mut self, id: &'a FactId, old: &Column, new: &Column) {
-        if old.default.is_none() || (old.default == new.default && !self.actions.loosened.contains(id)) {
+        if old.default.is_none()
+            || (old.default == new.default && !self.actions.loosened.contains(id))
+        {
             return;
         }
         let holds = self
@@ -201,14 +251,25 @@ impl<'a> Writer<'a, '_> {
             .iter()
             .any(|need| self.actions.of(need).drops() || need.kind == Kind::Sequence);
         if holds {
-            self.add_loosen(id, format!("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT", quote::object(id), quote::ident(&id.part)));
+            self.add_loosen(
+                id,
+                format!(
+                    "ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT",
+                    quote::object(id),
+                    quote::ident(&id.part)
+                ),
+            );
         }
     }
 
     pub(super) fn add_loosen(&mut self, id: &'a FactId, sql: String) {
         if !self.graph.contains((id, Step::Loosen)) {
             let statement = self.statement(id, sql);
-            self.graph.add((id, Step::Loosen), Rank { phase: 0, order: 2 }, vec![statement]);
+            self.graph.add(
+                (id, Step::Loosen),
+                Rank { phase: 0, order: 2 },
+                vec![statement],
+            );
         }
     }
 
@@ -217,7 +278,10 @@ impl<'a> Writer<'a, '_> {
         let name = quote::object(id);
         let drop = match id.kind {
             Kind::Domain => format!("ALTER DOMAIN {name} DROP DEFAULT"),
-            Kind::Column => format!("ALTER TABLE {name} ALTER COLUMN {} DROP DEFAULT", quote::ident(&id.part)),
+            Kind::Column => format!(
+                "ALTER TABLE {name} ALTER COLUMN {} DROP DEFAULT",
+                quote::ident(&id.part)
+            ),
             _ => return,
         };
         self.add_loosen(id, drop);
@@ -244,6 +308,14 @@ impl<'a> Writer<'a, '_> {
     }
 }
 
+/// A column as children get it.
+pub fn without_identity(column: &Column) -> Column {
+    Column {
+        identity: None,
+        ..column.clone()
+    }
+}
+
 fn set_default(id: &FactId, default: &str) -> String {
     format!(
         "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {default}",
@@ -256,13 +328,13 @@ fn set_default(id: &FactId, default: &str) -> String {
 pub fn column_sql(name: &str, column: &Column, with_default: bool) -> String {
     let mut sql = format!("{} {}", quote::ident(name), column.type_);
     if column.compression.is_some() {
-        sql.push_str(&format!(" COMPRESSION {}", compression_name(column.compression)));
+        let _ = write!(sql, " COMPRESSION {}", compression_name(column.compression));
     }
     if let Some(collation) = &column.collation {
-        sql.push_str(&format!(" COLLATE {}", types::collation_name(collation)));
+        let _ = write!(sql, " COLLATE {}", types::collation_name(collation));
     }
     if let Some(generated) = &column.generated {
-        sql.push_str(&format!(" GENERATED ALWAYS AS ({generated}) STORED"));
+        let _ = write!(sql, " GENERATED ALWAYS AS ({generated}) STORED");
     }
     if let Some(identity) = &column.identity {
         sql.push(' ');
@@ -271,7 +343,7 @@ pub fn column_sql(name: &str, column: &Column, with_default: bool) -> String {
     if let Some(default) = &column.default
         && with_default
     {
-        sql.push_str(&format!(" DEFAULT {default}"));
+        let _ = write!(sql, " DEFAULT {default}");
     }
     if column.not_null {
         sql.push_str(" NOT NULL");
@@ -294,7 +366,11 @@ pub fn column_extras(name: &str, column: &Column) -> Vec<String> {
 }
 
 fn identity_sql(identity: &Identity) -> String {
-    let when = if identity.always { "ALWAYS" } else { "BY DEFAULT" };
+    let when = if identity.always {
+        "ALWAYS"
+    } else {
+        "BY DEFAULT"
+    };
     let options = types::identity_options(&identity.options);
     if options.is_empty() {
         format!("GENERATED {when} AS IDENTITY")

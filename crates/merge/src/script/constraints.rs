@@ -4,16 +4,20 @@ use super::{
     graph::Step,
     quote,
     rebuild::Action,
-    writer::{Writer, order},
+    writer::{Writer, domain_or_table, order},
 };
 use crate::catalog::{FactId, Kind, Payload};
 
 impl<'a> Writer<'a, '_> {
     pub(super) fn make_constraint(&mut self, id: &'a FactId, action: Action) {
         match self.to.payload(id) {
-            Some(Payload::Constraint { kind, definition, .. }) => self.make_one_constraint(id, action, *kind, definition),
+            Some(Payload::Constraint {
+                kind, definition, ..
+            }) => self.make_one_constraint(id, action, *kind, definition),
             Some(Payload::Index { .. }) => self.make_index(id, action),
-            Some(Payload::Statistics { definition, target, .. }) => {
+            Some(Payload::Statistics {
+                definition, target, ..
+            }) => {
                 let mut sql = Vec::new();
                 if action.fresh() {
                     sql.push(definition.clone());
@@ -23,7 +27,10 @@ impl<'a> Writer<'a, '_> {
                     _ => -1,
                 };
                 if old != *target {
-                    sql.push(format!("ALTER STATISTICS {} SET STATISTICS {target}", quote::object(id)));
+                    sql.push(format!(
+                        "ALTER STATISTICS {} SET STATISTICS {target}",
+                        quote::object(id)
+                    ));
                 }
                 self.step(id, Step::Make, order::TRIGGER, sql);
             }
@@ -31,12 +38,23 @@ impl<'a> Writer<'a, '_> {
         }
     }
 
-    fn make_one_constraint(&mut self, id: &'a FactId, action: Action, kind: char, definition: &str) {
-        let what = self.domain_or_table(self.to, id);
+    fn make_one_constraint(
+        &mut self,
+        id: &'a FactId,
+        action: Action,
+        kind: char,
+        definition: &str,
+    ) {
+        let what = domain_or_table(self.to, id);
         let (name, constraint) = (quote::object(id), quote::ident(&id.part));
         // `create_table` and `create_domain` ran before (tables and domains sort before constraints) or will; an
         // alias that they leave takes the place of this step.
-        if self.to.container_of(id).is_some_and(|c| self.actions.of(c).fresh()) && self.is_inline(id) {
+        if self
+            .to
+            .container_of(id)
+            .is_some_and(|c| self.actions.of(c).fresh())
+            && self.is_inline(id)
+        {
             return;
         }
         let sql = if action == Action::Alter {
@@ -58,7 +76,11 @@ impl<'a> Writer<'a, '_> {
     /// Whether the CREATE of its table or domain carries the constraint.
     fn is_inline(&self, id: &FactId) -> bool {
         match self.to.payload(id) {
-            Some(Payload::Constraint { kind, validated: true, .. }) => {
+            Some(Payload::Constraint {
+                kind,
+                validated: true,
+                ..
+            }) => {
                 *kind != 'f'
                     && !self.cuts.separate.contains(id)
                     && !self
@@ -72,16 +94,28 @@ impl<'a> Writer<'a, '_> {
     }
 
     fn make_index(&mut self, id: &'a FactId, action: Action) {
-        let Some(Payload::Index { definition, on, clustered, statistics }) = self.to.payload(id) else {
+        let Some(Payload::Index {
+            definition,
+            on,
+            clustered,
+            statistics,
+        }) = self.to.payload(id)
+        else {
             return;
         };
         let old = match self.from.payload(id) {
-            Some(Payload::Index { clustered, statistics, .. }) if !action.fresh() => Some((*clustered, statistics)),
+            Some(Payload::Index {
+                clustered,
+                statistics,
+                ..
+            }) if !action.fresh() => Some((*clustered, statistics)),
             _ => None,
         };
         let table = self.to.container(&id.schema, on);
         let table_sql = match table {
-            Some(t) if t.kind == Kind::MaterializedView => format!("MATERIALIZED VIEW {}", quote::object(t)),
+            Some(t) if t.kind == Kind::MaterializedView => {
+                format!("MATERIALIZED VIEW {}", quote::object(t))
+            }
             _ => format!("TABLE {}", quote::qualified(&id.schema, on)),
         };
         let mut sql = Vec::new();
@@ -89,7 +123,10 @@ impl<'a> Writer<'a, '_> {
             sql.push(definition.clone());
         }
         match (old.is_some_and(|(clustered, _)| clustered), *clustered) {
-            (false, true) => sql.push(format!("ALTER {table_sql} CLUSTER ON {}", quote::ident(&id.object))),
+            (false, true) => sql.push(format!(
+                "ALTER {table_sql} CLUSTER ON {}",
+                quote::ident(&id.object)
+            )),
             (true, false) => {
                 // Where another index takes over, its CLUSTER ON is enough.
                 let taken = self.to.facts.iter().any(|(other, fact)| {
@@ -102,12 +139,17 @@ impl<'a> Writer<'a, '_> {
             }
             _ => {}
         }
-        let numbers = statistics.keys().chain(old.iter().flat_map(|(_, s)| s.keys()));
+        let numbers = statistics
+            .keys()
+            .chain(old.iter().flat_map(|(_, s)| s.keys()));
         for number in numbers.collect::<std::collections::BTreeSet<_>>() {
             let (was, is) = (old.and_then(|(_, s)| s.get(number)), statistics.get(number));
             if was != is {
                 let target = is.copied().unwrap_or(-1);
-                sql.push(format!("ALTER INDEX {} ALTER COLUMN {number} SET STATISTICS {target}", quote::object(id)));
+                sql.push(format!(
+                    "ALTER INDEX {} ALTER COLUMN {number} SET STATISTICS {target}",
+                    quote::object(id)
+                ));
             }
         }
         let at = match table {

@@ -29,7 +29,13 @@ pub struct Cuts {
 
 impl Cuts {
     /// Takes each of the cycles apart at its weakest place. False if there was nothing (more) to take apart.
-    pub fn cut(&mut self, cycles: &Cycles<'_>, from: &Side<'_>, to: &Side<'_>, actions: &Actions<'_>) -> bool {
+    pub fn cut(
+        &mut self,
+        cycles: &Cycles<'_>,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        actions: &Actions<'_>,
+    ) -> bool {
         let mut cut = false;
         for cycle in cycles {
             let members: HashSet<&FactId> = cycle.iter().map(|(id, _)| *id).collect();
@@ -50,7 +56,9 @@ impl Cuts {
         let mut cut = false;
         for &(table, step) in cycle {
             let making = step == Step::Make;
-            if !(making || step == Step::Drop) || !matches!(table.kind, Kind::Table | Kind::Domain | Kind::Column) {
+            if !(making || step == Step::Drop)
+                || !matches!(table.kind, Kind::Table | Kind::Domain | Kind::Column)
+            {
                 continue;
             }
             let side = if making { to } else { from };
@@ -64,7 +72,9 @@ impl Cuts {
             for part in parts {
                 let in_cycle = side.needs(part).iter().any(|need| {
                     members.contains(need)
-                        && !(need.schema == table.schema && need.object == table.object && need.kind == table.kind)
+                        && !(need.schema == table.schema
+                            && need.object == table.object
+                            && need.kind == table.kind)
                 });
                 if !in_cycle {
                     continue;
@@ -83,10 +93,12 @@ impl Cuts {
                     Some(Payload::Column(_) | Payload::Constraint { .. }) => {
                         part != table && self.explicit.insert(part.clone())
                     }
-                    Some(Payload::Domain { default: Some(_), .. }) if making => {
-                        self.late_defaults.insert(part.clone())
-                    }
-                    Some(Payload::Domain { default: Some(_), .. }) => self.loosened.insert(part.clone()),
+                    Some(Payload::Domain {
+                        default: Some(_), ..
+                    }) if making => self.late_defaults.insert(part.clone()),
+                    Some(Payload::Domain {
+                        default: Some(_), ..
+                    }) => self.loosened.insert(part.clone()),
                     _ => false,
                 };
                 // A column with a default that is itself in the way (of a row type) goes separately in a second round.
@@ -105,11 +117,19 @@ impl Cuts {
     }
 
     /// One view or function in two, or something that is altered in place made anew.
-    fn cut_one(&mut self, cycle: &[Key<'_>], from: &Side<'_>, to: &Side<'_>, actions: &Actions<'_>) -> bool {
+    fn cut_one(
+        &mut self,
+        cycle: &[Key<'_>],
+        from: &Side<'_>,
+        to: &Side<'_>,
+        actions: &Actions<'_>,
+    ) -> bool {
         for &(id, step) in cycle {
             let new = match (step, id.kind) {
                 (Step::Make, Kind::View) if actions.of(id).fresh() => self.stubs.insert(id.clone()),
-                (Step::Drop, Kind::View) if from.find(id).is_some() => self.emptied.insert(id.clone()),
+                (Step::Drop, Kind::View) if from.find(id).is_some() => {
+                    self.emptied.insert(id.clone())
+                }
                 _ => false,
             };
             if new {
@@ -120,7 +140,12 @@ impl Cuts {
             let alters = step == Step::Make && actions.of(id) == Action::Alter;
             let remakable = matches!(
                 id.kind,
-                Kind::View | Kind::Function | Kind::Procedure | Kind::Policy | Kind::Trigger | Kind::Rule
+                Kind::View
+                    | Kind::Function
+                    | Kind::Procedure
+                    | Kind::Policy
+                    | Kind::Trigger
+                    | Kind::Rule
             );
             if alters && remakable && self.rebuild.insert(id.clone()) {
                 return true;

@@ -14,8 +14,17 @@ impl<'a> Writer<'a, '_> {
         match self.to.payload(id) {
             Some(Payload::Schema) => {
                 // Every new database has this one.
-                let unless = if id.object == "public" { "IF NOT EXISTS " } else { "" };
-                self.step(id, Step::Make, order::SCHEMA, vec![format!("CREATE SCHEMA {unless}{name}")]);
+                let unless = if id.object == "public" {
+                    "IF NOT EXISTS "
+                } else {
+                    ""
+                };
+                self.step(
+                    id,
+                    Step::Make,
+                    order::SCHEMA,
+                    vec![format!("CREATE SCHEMA {unless}{name}")],
+                );
             }
             Some(Payload::Extension { schema }) => {
                 let sql = if action == Action::Alter {
@@ -26,7 +35,10 @@ impl<'a> Writer<'a, '_> {
                     match self.to.find(&home) {
                         Some(home) => {
                             self.graph.edge((home, Step::Make), (id, Step::Make));
-                            format!("CREATE EXTENSION IF NOT EXISTS {name} WITH SCHEMA {}", quote::ident(schema))
+                            format!(
+                                "CREATE EXTENSION IF NOT EXISTS {name} WITH SCHEMA {}",
+                                quote::ident(schema)
+                            )
                         }
                         None => format!("CREATE EXTENSION IF NOT EXISTS {name}"),
                     }
@@ -37,11 +49,18 @@ impl<'a> Writer<'a, '_> {
                 let sql = format!("CREATE PUBLICATION {name} {definition}");
                 self.step(id, Step::Make, order::PUBLICATION, vec![sql]);
             }
-            Some(Payload::EventTrigger { event, tags, function, enabled }) => {
+            Some(Payload::EventTrigger {
+                event,
+                tags,
+                function,
+                enabled,
+            }) => {
                 let mut sql = Vec::new();
                 let mut state = 'O';
                 match self.from.payload(id) {
-                    Some(Payload::EventTrigger { enabled, .. }) if action == Action::Alter => state = *enabled,
+                    Some(Payload::EventTrigger { enabled, .. }) if action == Action::Alter => {
+                        state = *enabled;
+                    }
                     _ => {
                         let when = if tags.is_empty() {
                             String::new()
@@ -53,7 +72,10 @@ impl<'a> Writer<'a, '_> {
                     }
                 }
                 if state != *enabled {
-                    sql.push(format!("ALTER EVENT TRIGGER {name} {}", super::views::firing(*enabled)));
+                    sql.push(format!(
+                        "ALTER EVENT TRIGGER {name} {}",
+                        super::views::firing(*enabled)
+                    ));
                 }
                 self.step(id, Step::Make, order::EVENT_TRIGGER, sql);
             }

@@ -5,7 +5,7 @@
 //! 2. `rebuild`: each fact of either side gets an [`Action`](rebuild::Action); what cannot be altered in place is
 //!    dropped and made again with everything that stands on it.
 //! 3. The families of kinds (`tables`, `columns`, `constraints`, `types`, `routines`, `views`, `guards`,
-//!    `privileges`, `globals`) write steps into a graph; `writer` adds what must come before what.
+//!    `inheritance`, `privileges`, `globals`) write steps into a graph; `writer` adds what must come before what.
 //! 4. `graph` sorts. Where steps need each other, `cuts` takes one apart (a default out of its table, a view in two),
 //!    and the writing starts over.
 //! 5. `probes` and `warnings` say what the rows may object to, and what a person should know.
@@ -17,11 +17,12 @@ mod cuts;
 mod globals;
 mod graph;
 mod guards;
+mod inheritance;
 mod privileges;
 mod probes;
 pub(crate) mod quote;
 mod rebuild;
-mod renames;
+pub(crate) mod renames;
 mod routines;
 mod side;
 mod tables;
@@ -31,8 +32,6 @@ mod types;
 mod views;
 mod warnings;
 mod writer;
-
-use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,35 +95,75 @@ pub struct Script {
 /// The statements that turn a database that reads as `from` into one that reads as `to`.
 ///
 /// They run in one transaction, as a superuser, with `search_path = ''`, `check_function_bodies = off` and
-/// `session_replication_role = replica`. `from` may carry the old or (where a caller replayed the renames) the new
-/// names of what `renames` lists; the statements of renames are written either way.
+/// `session_replication_role = replica`.
 ///
 /// Managed schemas are there already and left alone, unless `from` has none of them: then they are made too, which
 /// is how a scratch database is filled.
 pub fn script(from: &Catalog, to: &Catalog, renames: &[Rename]) -> Script {
-    let mut script = Script::default();
-    let from: Cow<'_, Catalog> = if renames.is_empty() {
-        Cow::Borrowed(from)
-    } else {
-        let (renamed, statements) = renames::apply(from, renames);
-        script.statements = statements;
-        Cow::Owned(renamed)
+    if renames.is_empty() {
+        return after_renames(from, to, renames, Vec::new());
+    }
+    let (renamed, statements) = renames::apply(from, renames);
+    after_renames(&renamed, to, renames, statements)
+}
+
+/// As [`script`], where the caller knows how `from` reads after the renames (Postgres's own texts are better than those that
+/// are made here): `replayed`, but for names of labels and attributes.
+pub fn script_replayed(
+    from: &Catalog,
+    replayed: &Catalog,
+    to: &Catalog,
+    renames: &[Rename],
+) -> Script {
+    let (renamed, statements) = renames::apply(from, renames);
+    let mut replayed = replayed.clone();
+    for rename in renames
+        .iter()
+        .filter(|r| matches!(r.kind, Kind::Enum | Kind::Composite))
+    {
+        let type_ = FactId {
+            part: String::new(),
+            ..rename.to.clone()
+        };
+        if let (Some(fact), Some(model)) =
+            (replayed.facts.get_mut(&type_), renamed.facts.get(&type_))
+        {
+            fact.payload = model.payload.clone();
+        }
+    }
+    after_renames(&replayed, to, renames, statements)
+}
+
+fn after_renames(
+    from: &Catalog,
+    to: &Catalog,
+    renames: &[Rename],
+    statements: Vec<Statement>,
+) -> Script {
+    let mut script = Script {
+        statements,
+        ..Script::default()
+    };
+    let moved = inheritance::between(from, to);
+    let (from, to, moves) = match &moved {
+        Some((from, to, moves)) => (from, to, moves),
+        None => (from, to, &inheritance::Moves::default()),
     };
     let managed = |id: &FactId| from.is_managed(id) || to.is_managed(id);
     let managed_there = from.facts.keys().any(managed);
     let skipped = |id: &FactId| managed_there && managed(id);
-    let from = Side::new(&from, &skipped);
+    let from = Side::new(from, &skipped);
     let to = Side::new(to, &skipped);
 
     let mut cuts = Cuts::default();
     loop {
         let actions = rebuild::decide(&from, &to, &cuts);
-        let writer = Writer::write(&from, &to, &actions, &cuts);
+        let writer = Writer::write(&from, &to, &actions, &cuts, moves);
         let sorted = writer.graph.sort();
         let statements = match sorted {
             Ok(statements) => statements,
-            Err((_, cycles)) if cuts.cut(&cycles, &from, &to, &actions) => continue,
-            Err((graph, _)) => graph.force(),
+            Err(stuck) if cuts.cut(&stuck.1, &from, &to, &actions) => continue,
+            Err(stuck) => stuck.0.force(),
         };
         script.statements.extend(statements);
         types::move_labels_ahead(&mut script, &from, &to, renames);

@@ -10,7 +10,7 @@ use super::{
     quote,
     rebuild::Action,
     side::Side,
-    writer::{Writer, is_relation, order},
+    writer::{Writer, domain_or_table, is_relation, named, order},
 };
 use crate::catalog::{FactId, Kind, Payload};
 
@@ -35,7 +35,7 @@ impl<'a> Writer<'a, '_> {
             subjects.entry(subject).or_default();
         }
         // Everything that is not new keeps its grants unless a fact says otherwise; what is new may have got some.
-        for (&id, _) in &self.to.facts {
+        for &id in self.to.facts.keys() {
             if id.of.is_none() && self.actions.of(id).fresh() && acl_kind(id.kind).is_some() {
                 subjects.entry(id.clone()).or_default();
             }
@@ -49,8 +49,16 @@ impl<'a> Writer<'a, '_> {
         let Some(holder) = holder(self.to, subject, new) else {
             return;
         };
+        if subject.kind == Kind::Column && !has_column(self.to, subject) {
+            return;
+        }
         let fresh = self.is_fresh(subject, holder);
-        let of_kind = |ids: &[&'a FactId], kind| ids.iter().copied().filter(move |id| id.kind == kind).collect::<Vec<_>>();
+        let of_kind = |ids: &[&'a FactId], kind| {
+            ids.iter()
+                .copied()
+                .filter(move |id| id.kind == kind)
+                .collect::<Vec<_>>()
+        };
 
         let owner = of_kind(new, Kind::Owner).first().copied();
         if let Some(owner) = owner {
@@ -60,7 +68,11 @@ impl<'a> Writer<'a, '_> {
             if let Some(Payload::Comment { text }) = self.to.payload(comment)
                 && (fresh || self.from.payload(comment) != self.to.payload(comment))
             {
-                let sql = format!("COMMENT ON {} IS {}", self.commented(subject), quote::literal(text));
+                let sql = format!(
+                    "COMMENT ON {} IS {}",
+                    self.commented(subject),
+                    quote::literal(text)
+                );
                 self.step(comment, Step::Make, order::COMMENT, vec![sql]);
                 self.graph.edge((holder, Step::Make), (comment, Step::Make));
             }
@@ -75,7 +87,11 @@ impl<'a> Writer<'a, '_> {
             if fresh {
                 self.grant_new(subject, holder, &of_kind(new, Kind::Grant));
             } else {
-                self.grant_changes(subject, &of_kind(old, Kind::Grant), &of_kind(new, Kind::Grant));
+                self.grant_changes(
+                    subject,
+                    &of_kind(old, Kind::Grant),
+                    &of_kind(new, Kind::Grant),
+                );
             }
         }
     }
@@ -116,18 +132,27 @@ impl<'a> Writer<'a, '_> {
                 .container(&column.schema, &column.object)
                 .is_some_and(|table| self.actions.of(table).fresh());
             let owned_before = match self.from.payload(subject) {
-                Some(Payload::Sequence(old)) => !fresh && old.owned_by.as_ref() == Some(column) && !table_is_new,
+                Some(Payload::Sequence(old)) => {
+                    !fresh && old.owned_by.as_ref() == Some(column) && !table_is_new
+                }
                 _ => false,
             };
             if owned_before || (fresh && table_is_new) {
                 return;
             }
         }
-        let sql = format!("ALTER {} OWNER TO {}", self.named(subject), quote::ident(role));
+        let sql = format!("ALTER {} OWNER TO {}", named(subject), quote::ident(role));
         self.step(owner, Step::Make, order::OWNER, vec![sql]);
         if let Some(subject) = self.to.find(subject) {
+            if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none())
+            {
+                self.graph
+                    .edge((subject, Step::Loosen), (owner, Step::Make));
+                self.graph.edge((subject, Step::Own), (owner, Step::Make));
+            }
             self.graph.edge((subject, Step::Make), (owner, Step::Make));
-            self.graph.edge((subject, Step::Complete), (owner, Step::Make));
+            self.graph
+                .edge((subject, Step::Complete), (owner, Step::Make));
         }
     }
 
@@ -137,16 +162,19 @@ impl<'a> Writer<'a, '_> {
         match subject.kind {
             Kind::Column => format!("COLUMN {object}.{part}"),
             Kind::Constraint => {
-                let domain = match self.domain_or_table(self.to, subject) {
+                let domain = match domain_or_table(self.to, subject) {
                     "DOMAIN" => "DOMAIN ",
                     _ => "",
                 };
                 format!("CONSTRAINT {part} ON {domain}{object}")
             }
             Kind::Trigger | Kind::Policy | Kind::Rule => {
-                format!("{} {part} ON {object}", super::writer::keyword(subject.kind))
+                format!(
+                    "{} {part} ON {object}",
+                    super::writer::keyword(subject.kind)
+                )
             }
-            _ => self.named(subject),
+            _ => named(subject),
         }
     }
 
@@ -169,7 +197,11 @@ impl<'a> Writer<'a, '_> {
                 .iter()
                 .any(|d| d.kind == Kind::Grant && d.of == Some(Kind::Sequence));
             if !named {
-                found.push(FactId::object(Kind::Sequence, &id.schema, &format!("{}_{}_seq", id.object, id.part)));
+                found.push(FactId::object(
+                    Kind::Sequence,
+                    &id.schema,
+                    &format!("{}_{}_seq", id.object, id.part),
+                ));
             }
         }
         found
@@ -202,7 +234,7 @@ impl<'a> Writer<'a, '_> {
         let Some(on) = grant_target(self.to, subject) else {
             return;
         };
-        let owner = self.owner_of(self.to, subject);
+        let owner = owner_of(self.to, subject);
         let by_default = match acl_kind(subject.kind) {
             Some(kind) => self.default_grantees(kind, &subject.schema),
             None => BTreeMap::new(),
@@ -210,12 +242,14 @@ impl<'a> Writer<'a, '_> {
         let built_in = default_of_everyone(subject.kind);
         let wanted: BTreeMap<&str, &Privileges> = grants
             .iter()
-            .filter_map(|id| Some((id.grantee.as_str(), self.granted(self.to, id)?)))
+            .filter_map(|id| Some((id.grantee.as_str(), granted(self.to, id)?)))
             .collect();
 
         let mut revoke: BTreeSet<&str> = BTreeSet::new();
         for (&grantee, given) in &by_default {
-            let within = wanted.get(grantee).is_some_and(|w| given.iter().all(|(p, o)| w.get(p) == Some(o)));
+            let within = wanted
+                .get(grantee)
+                .is_some_and(|w| given.iter().all(|(p, o)| w.get(p) == Some(o)));
             if !within && Some(grantee) != owner {
                 revoke.insert(grantee);
             }
@@ -235,7 +269,8 @@ impl<'a> Writer<'a, '_> {
         for (&grantee, &privileges) in &wanted {
             let built_in_only = grantee == "PUBLIC"
                 && !by_default.contains_key("PUBLIC")
-                && built_in.is_some_and(|p| privileges.len() == 1 && privileges.get(p) == Some(&false));
+                && built_in
+                    .is_some_and(|p| privileges.len() == 1 && privileges.get(p) == Some(&false));
             if built_in_only {
                 continue;
             }
@@ -250,7 +285,12 @@ impl<'a> Writer<'a, '_> {
                 }
             }
         }
-        let roles = |list: Vec<&str>| list.into_iter().map(|r| quote::role(r)).collect::<Vec<_>>().join(", ");
+        let roles = |list: Vec<&str>| {
+            list.into_iter()
+                .map(|r| quote::role(r))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let mut sql = Vec::new();
         if !revoke.is_empty() {
             let list = roles(revoke.into_iter().collect());
@@ -259,7 +299,10 @@ impl<'a> Writer<'a, '_> {
         for ((privileges, option), grantees) in give {
             let option = if option { " WITH GRANT OPTION" } else { "" };
             let list = privileges_sql(&privileges, subject);
-            sql.push(format!("GRANT {list} ON {on} TO {}{option}", roles(grantees)));
+            sql.push(format!(
+                "GRANT {list} ON {on} TO {}{option}",
+                roles(grantees)
+            ));
         }
         if sql.is_empty() {
             return;
@@ -269,7 +312,11 @@ impl<'a> Writer<'a, '_> {
             (None, Some(grant)) => (grant, Step::Make),
             (None, None) => (holder, Step::Grant),
         };
-        let at = if subject.kind == Kind::Column { order::GRANT } else { order::REVOKE };
+        let at = if subject.kind == Kind::Column {
+            order::GRANT
+        } else {
+            order::REVOKE
+        };
         self.step(key.0, key.1, at, sql);
         self.graph.edge((holder, Step::Make), key);
         self.graph.edge((holder, Step::Complete), key);
@@ -279,6 +326,20 @@ impl<'a> Writer<'a, '_> {
     /// Grants follow a change of the owner, which rewrites them, and those on columns those on their table.
     fn after_owner(&mut self, subject: &FactId, key: Key<'a>) {
         let mut above = vec![subject.clone()];
+        if let Some(Payload::Sequence(sequence)) = self.to.payload(subject)
+            && let Some(column) = &sequence.owned_by
+            && let (Some(id), Some(table)) = (
+                self.to.find(subject),
+                self.to.container(&column.schema, &column.object),
+            )
+        {
+            self.graph.edge((id, Step::Own), key);
+            for &extra in self.to.extras(table) {
+                if extra.kind == Kind::Owner {
+                    self.graph.edge((extra, Step::Make), key);
+                }
+            }
+        }
         let holder = self.to.container(&subject.schema, &subject.object);
         if subject.kind == Kind::Column
             && let Some(table) = holder
@@ -289,7 +350,9 @@ impl<'a> Writer<'a, '_> {
         for object in above {
             for side in [self.from, self.to] {
                 for &extra in side.extras(&object) {
-                    if extra.kind == Kind::Owner || (extra.kind == Kind::Grant && object != *subject) {
+                    if extra.kind == Kind::Owner
+                        || (extra.kind == Kind::Grant && object != *subject)
+                    {
                         self.graph.edge((extra, Step::Make), key);
                     }
                 }
@@ -301,19 +364,19 @@ impl<'a> Writer<'a, '_> {
         let Some(on) = grant_target(self.to, subject) else {
             return;
         };
-        let (old_owner, owner) = (self.owner_of(self.from, subject), self.owner_of(self.to, subject));
+        let (old_owner, owner) = (owner_of(self.from, subject), owner_of(self.to, subject));
         let is_column = subject.kind == Kind::Column;
         let ids: BTreeSet<&'a FactId> = old.iter().chain(new).copied().collect();
         for id in ids {
             let grantee = id.grantee.as_str();
-            let mut has = self.granted(self.from, id).cloned();
-            let wants = self.granted(self.to, id);
+            let mut has = granted(self.from, id).cloned();
+            let wants = granted(self.to, id);
             let mut sql = Vec::new();
             let role = quote::role(grantee);
             if Some(grantee) == owner && !is_column {
                 // The owner has everything unless a fact says otherwise.
                 if old_owner != owner {
-                    has = match old_owner.and_then(|o| self.granted_to(self.from, subject, o)) {
+                    has = match old_owner.and_then(|o| granted_to(self.from, subject, o)) {
                         None => None,
                         Some(kept) => {
                             let mut all = has.unwrap_or_default();
@@ -323,7 +386,7 @@ impl<'a> Writer<'a, '_> {
                     };
                 }
                 match (has, wants) {
-                    (_, None) if self.granted(self.from, id).is_some() && old_owner == owner => {
+                    (_, None) if granted(self.from, id).is_some() && old_owner == owner => {
                         sql.push(format!("GRANT ALL ON {on} TO {role}"));
                     }
                     (has, Some(wants)) if has.as_ref() != Some(wants) => {
@@ -343,7 +406,7 @@ impl<'a> Writer<'a, '_> {
                 sql.extend(revokes(&on, &role, &has, wants, subject));
                 let mut missing: Privileges = wants
                     .iter()
-                    .filter(|(p, o)| has.get(*p).is_none_or(|had| *o & !had))
+                    .filter(|(p, o)| has.get(*p).is_none_or(|had| **o && !had))
                     .map(|(p, o)| (p.clone(), *o))
                     .collect();
                 if is_column {
@@ -352,8 +415,19 @@ impl<'a> Writer<'a, '_> {
                 }
                 sql.extend(grants(&on, &role, &missing, subject));
             }
+            if Some(grantee) == old_owner && old_owner != owner && !is_column {
+                // The new owner took over what the old one had: perhaps not everything.
+                let rest = owner.filter(|o| {
+                    granted(self.from, id).is_some() && granted_to(self.to, subject, o).is_none()
+                });
+                sql.extend(rest.map(|o| format!("GRANT ALL ON {on} TO {}", quote::role(o))));
+            }
             if !sql.is_empty() {
-                let at = if is_column { order::GRANT } else { order::REVOKE };
+                let at = if is_column {
+                    order::GRANT
+                } else {
+                    order::REVOKE
+                };
                 self.step(id, Step::Make, at, sql);
                 self.after_owner(subject, (id, Step::Make));
             }
@@ -369,35 +443,13 @@ impl<'a> Writer<'a, '_> {
             ..FactId::about(Kind::Grant, table)
         };
         let empty = Privileges::new();
-        let had = self.granted(self.from, &id).unwrap_or(&empty);
-        let has = self.granted(self.to, &id).unwrap_or(&empty);
+        let had = granted(self.from, &id).unwrap_or(&empty);
+        let has = granted(self.to, &id).unwrap_or(&empty);
         wants
             .iter()
             .filter(|(p, _)| had.get(*p).is_some_and(|o| has.get(*p) != Some(o)))
             .map(|(p, o)| (p.clone(), *o))
             .collect()
-    }
-
-    fn granted(&self, side: &Side<'a>, id: &FactId) -> Option<&'a Privileges> {
-        match side.payload(id)? {
-            Payload::Grant { privileges } => Some(privileges),
-            _ => None,
-        }
-    }
-
-    fn granted_to(&self, side: &Side<'a>, subject: &FactId, role: &str) -> Option<&'a Privileges> {
-        let id = FactId {
-            grantee: role.to_owned(),
-            ..FactId::about(Kind::Grant, subject)
-        };
-        self.granted(side, &id)
-    }
-
-    fn owner_of(&self, side: &Side<'a>, subject: &FactId) -> Option<&'a str> {
-        match side.payload(&FactId::about(Kind::Owner, subject))? {
-            Payload::Owner { role } => Some(role),
-            _ => None,
-        }
     }
 
     pub(super) fn default_privilege(&mut self, id: &'a FactId) {
@@ -425,12 +477,15 @@ impl<'a> Writer<'a, '_> {
         } else {
             format!(" IN SCHEMA {}", quote::ident(&id.schema))
         };
-        let prefix = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {}{place} ", quote::ident(role));
+        let prefix = format!(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {}{place} ",
+            quote::ident(role)
+        );
         let on = kind.to_uppercase();
         let grantee = quote::role(&id.grantee);
         let missing: Privileges = wants
             .iter()
-            .filter(|(p, o)| has.get(*p).is_none_or(|had| **o & !had))
+            .filter(|(p, o)| has.get(*p).is_none_or(|had| **o && !had))
             .map(|(p, o)| (p.clone(), *o))
             .collect();
         let plain = FactId::object(Kind::Table, "", "");
@@ -440,6 +495,40 @@ impl<'a> Writer<'a, '_> {
             .map(|sql| format!("{prefix}{sql}"))
             .collect();
         self.step(id, Step::Make, order::DEFAULT_PRIVILEGE, sql);
+    }
+}
+
+fn granted<'a>(side: &Side<'a>, id: &FactId) -> Option<&'a Privileges> {
+    match side.payload(id)? {
+        Payload::Grant { privileges } => Some(privileges),
+        _ => None,
+    }
+}
+
+fn granted_to<'a>(side: &Side<'a>, subject: &FactId, role: &str) -> Option<&'a Privileges> {
+    let id = FactId {
+        grantee: role.to_owned(),
+        ..FactId::about(Kind::Grant, subject)
+    };
+    granted(side, &id)
+}
+
+/// Who owns the object.
+pub fn owner_of<'a>(side: &Side<'a>, subject: &FactId) -> Option<&'a str> {
+    // An owned sequence has its table's owner, and so has that of an identity column.
+    if subject.kind == Kind::Sequence {
+        let column = match side.payload(subject) {
+            Some(Payload::Sequence(sequence)) => sequence.owned_by.as_ref(),
+            _ => identity_column(side, subject),
+        };
+        if let Some(column) = column {
+            let table = side.container(&column.schema, &column.object)?;
+            return owner_of(side, table);
+        }
+    }
+    match side.payload(&FactId::about(Kind::Owner, subject))? {
+        Payload::Owner { role } => Some(role),
+        _ => None,
     }
 }
 
@@ -454,12 +543,26 @@ fn usual_defaults(role: &str, kind: &str, id: &FactId) -> Privileges {
         ("types", _) => &["USAGE"],
         ("schemas", _) => &["CREATE", "USAGE"],
         ("sequences", _) => &["SELECT", "UPDATE", "USAGE"],
-        _ => &["DELETE", "INSERT", "REFERENCES", "SELECT", "TRIGGER", "TRUNCATE", "UPDATE"],
+        _ => &[
+            "DELETE",
+            "INSERT",
+            "REFERENCES",
+            "SELECT",
+            "TRIGGER",
+            "TRUNCATE",
+            "UPDATE",
+        ],
     };
     all.iter().map(|p| ((*p).to_owned(), false)).collect()
 }
 
-fn revokes(on: &str, role: &str, has: &Privileges, wants: &Privileges, subject: &FactId) -> Vec<String> {
+fn revokes(
+    on: &str,
+    role: &str,
+    has: &Privileges,
+    wants: &Privileges,
+    subject: &FactId,
+) -> Vec<String> {
     let mut sql = Vec::new();
     let gone: Vec<&str> = has
         .keys()
@@ -467,7 +570,10 @@ fn revokes(on: &str, role: &str, has: &Privileges, wants: &Privileges, subject: 
         .map(String::as_str)
         .collect();
     if !gone.is_empty() {
-        sql.push(format!("REVOKE {} ON {on} FROM {role}", privileges_sql(&gone, subject)));
+        sql.push(format!(
+            "REVOKE {} ON {on} FROM {role}",
+            privileges_sql(&gone, subject)
+        ));
     }
     let options: Vec<&str> = has
         .iter()
@@ -475,7 +581,10 @@ fn revokes(on: &str, role: &str, has: &Privileges, wants: &Privileges, subject: 
         .map(|(p, _)| p.as_str())
         .collect();
     if !options.is_empty() {
-        sql.push(format!("REVOKE GRANT OPTION FOR {} ON {on} FROM {role}", privileges_sql(&options, subject)));
+        sql.push(format!(
+            "REVOKE GRANT OPTION FOR {} ON {on} FROM {role}",
+            privileges_sql(&options, subject)
+        ));
     }
     sql
 }
@@ -490,7 +599,10 @@ fn grants(on: &str, role: &str, privileges: &Privileges, subject: &FactId) -> Ve
             .collect();
         if !list.is_empty() {
             let with = if option { " WITH GRANT OPTION" } else { "" };
-            sql.push(format!("GRANT {} ON {on} TO {role}{with}", privileges_sql(&list, subject)));
+            sql.push(format!(
+                "GRANT {} ON {on} TO {role}{with}",
+                privileges_sql(&list, subject)
+            ));
         }
     }
     sql
@@ -500,17 +612,37 @@ fn grants(on: &str, role: &str, privileges: &Privileges, subject: &FactId) -> Ve
 fn privileges_sql(privileges: &[&str], subject: &FactId) -> String {
     if subject.kind == Kind::Column {
         let column = quote::ident(&subject.part);
-        let list: Vec<_> = privileges.iter().map(|p| format!("{p} ({column})")).collect();
+        let list: Vec<_> = privileges
+            .iter()
+            .map(|p| format!("{p} ({column})"))
+            .collect();
         return list.join(", ");
     }
     privileges.join(", ")
+}
+
+/// Whether the table, view or composite type has the column.
+fn has_column(side: &Side<'_>, column: &FactId) -> bool {
+    let payload = side
+        .container(&column.schema, &column.object)
+        .and_then(|container| side.payload(container));
+    match payload {
+        Some(Payload::View { columns, .. } | Payload::MaterializedView { columns, .. }) => {
+            columns.iter().any(|c| c.name == column.part)
+        }
+        Some(Payload::Composite { attributes }) => attributes.iter().any(|a| a.name == column.part),
+        _ => side
+            .effective_column(&column.schema, &column.object, &column.part)
+            .is_some(),
+    }
 }
 
 /// What stands for the subject among the facts: itself, what holds it, or what a grant on it needs.
 fn holder<'a>(side: &Side<'a>, subject: &FactId, extras: &[&'a FactId]) -> Option<&'a FactId> {
     side.find(subject)
         .or_else(|| {
-            (subject.kind == Kind::Column).then(|| side.container(&subject.schema, &subject.object))?
+            (subject.kind == Kind::Column)
+                .then(|| side.container(&subject.schema, &subject.object))?
         })
         .or_else(|| extras.iter().find_map(|id| side.needs(id).first().copied()))
         .or_else(|| {
@@ -520,16 +652,18 @@ fn holder<'a>(side: &Side<'a>, subject: &FactId, extras: &[&'a FactId]) -> Optio
 }
 
 fn identity_column<'a>(side: &Side<'a>, sequence: &FactId) -> Option<&'a FactId> {
-    side.facts.iter().find_map(|(&id, fact)| match &fact.payload {
-        Payload::Column(column)
-            if column.identity.is_some()
-                && id.schema == sequence.schema
-                && format!("{}_{}_seq", id.object, id.part) == sequence.object =>
-        {
-            Some(id)
-        }
-        _ => None,
-    })
+    side.facts
+        .iter()
+        .find_map(|(&id, fact)| match &fact.payload {
+            Payload::Column(column)
+                if column.identity.is_some()
+                    && id.schema == sequence.schema
+                    && format!("{}_{}_seq", id.object, id.part) == sequence.object =>
+            {
+                Some(id)
+            }
+            _ => None,
+        })
 }
 
 /// `TABLE public.users`: what GRANT and REVOKE name; for a column its table.

@@ -18,7 +18,12 @@ struct Prober<'a, 's> {
     probes: Vec<Probe>,
 }
 
-pub fn probes<'a>(from: &Side<'a>, to: &Side<'a>, actions: &Actions<'a>, renames: &[Rename]) -> Vec<Probe> {
+pub fn probes<'a>(
+    from: &Side<'a>,
+    to: &Side<'a>,
+    actions: &Actions<'a>,
+    renames: &[Rename],
+) -> Vec<Probe> {
     let mut prober = Prober {
         from,
         to,
@@ -45,17 +50,29 @@ impl<'a> Prober<'a, '_> {
     fn make(&mut self, id: &'a FactId, action: Action) {
         match self.to.payload(id) {
             Some(Payload::Column(new)) => self.column(id, action, new),
-            Some(Payload::Constraint { kind, definition, validated: true }) => {
-                match self.to.container(&id.schema, &id.object) {
-                    Some(domain) if domain.kind == Kind::Domain => self.domain_check(id, domain, definition),
-                    _ => self.constraint(id, *kind, definition),
+            Some(Payload::Constraint {
+                kind,
+                definition,
+                validated: true,
+            }) => match self.to.container(&id.schema, &id.object) {
+                Some(domain) if domain.kind == Kind::Domain => {
+                    self.domain_check(id, domain, definition);
                 }
-            }
-            Some(Payload::Index { definition, on, .. }) if definition.starts_with("CREATE UNIQUE ") && action.fresh() => {
+                _ => self.constraint(id, *kind, definition),
+            },
+            Some(Payload::Index { definition, on, .. })
+                if definition.starts_with("CREATE UNIQUE ") && action.fresh() =>
+            {
                 self.unique_index(id, definition, on);
             }
             Some(Payload::Domain { not_null: true, .. })
-                if matches!(self.from.payload(id), Some(Payload::Domain { not_null: false, .. })) =>
+                if matches!(
+                    self.from.payload(id),
+                    Some(Payload::Domain {
+                        not_null: false,
+                        ..
+                    })
+                ) =>
             {
                 self.over_domain(id, "hold no value", |column| format!("{column} IS NULL"));
             }
@@ -65,11 +82,19 @@ impl<'a> Prober<'a, '_> {
                     "SELECT count(*) FROM {} WHERE last_value NOT BETWEEN {low} AND {high}",
                     quote::object(&self.old(id))
                 );
-                self.add(id, sql, format!("the value that {id} has reached is not between {low} and {high}"));
+                self.add(
+                    id,
+                    sql,
+                    format!("the value that {id} has reached is not between {low} and {high}"),
+                );
             }
             Some(Payload::Table(_)) if action == Action::Rebuild => {
                 let sql = format!("SELECT count(*) FROM {}", self.old_name(id));
-                self.add(id, sql, format!("{id} would have to be dropped and made again, and has {{rows}} rows"));
+                self.add(
+                    id,
+                    sql,
+                    format!("{id} would have to be dropped and made again, and has {{rows}} rows"),
+                );
             }
             _ => {}
         }
@@ -94,7 +119,11 @@ impl<'a> Prober<'a, '_> {
                     .container(&id.schema, &id.object)
                     .is_some_and(|t| t.kind == Kind::Table);
                 if stays && added_beside(Kind::Column) {
-                    let sql = format!("SELECT count({}) FROM {}", self.old_column(id), self.old_name(id));
+                    let sql = format!(
+                        "SELECT count({}) FROM {}",
+                        self.old_column(id),
+                        self.old_name(id)
+                    );
                     self.add(id, sql, format!("{{rows}} rows have a value in {id}, which is dropped while another column is added"));
                 }
             }
@@ -102,7 +131,13 @@ impl<'a> Prober<'a, '_> {
                 let replaced = self.to.container(&id.schema, &id.object).is_some();
                 if replaced || added_beside(Kind::Table) {
                     let sql = format!("SELECT count(*) FROM {}", self.old_name(id));
-                    self.add(id, sql, format!("{id} has {{rows}} rows and is dropped while something else is added"));
+                    self.add(
+                        id,
+                        sql,
+                        format!(
+                            "{id} has {{rows}} rows and is dropped while something else is added"
+                        ),
+                    );
                 }
             }
             _ => {}
@@ -117,11 +152,17 @@ impl<'a> Prober<'a, '_> {
         if action == Action::Create {
             let (domain_default, domain_not_null) = self.domain_demands(&new.type_);
             let demands = new.not_null || domain_not_null;
-            let has_value =
-                new.default.is_some() || new.identity.is_some() || new.generated.is_some() || domain_default;
+            let has_value = new.default.is_some()
+                || new.identity.is_some()
+                || new.generated.is_some()
+                || domain_default;
             if demands && !has_value {
                 let sql = format!("SELECT count(*) FROM {name}");
-                self.add(id, sql, format!("{{rows}} rows would have no value in the new column {id}"));
+                self.add(
+                    id,
+                    sql,
+                    format!("{{rows}} rows would have no value in the new column {id}"),
+                );
             }
             return;
         }
@@ -132,7 +173,11 @@ impl<'a> Prober<'a, '_> {
         if action == Action::Rebuild {
             if old.column.generated.is_none() {
                 let sql = format!("SELECT count({column}) FROM {name}");
-                self.add(id, sql, format!("{{rows}} rows have a value in {id}, which becomes a generated column"));
+                self.add(
+                    id,
+                    sql,
+                    format!("{{rows}} rows have a value in {id}, which becomes a generated column"),
+                );
             }
             return;
         }
@@ -145,7 +190,14 @@ impl<'a> Prober<'a, '_> {
                 Fit::Always => {}
                 Fit::Unless(condition) => {
                     let sql = format!("SELECT count(*) FROM {name} WHERE {condition}");
-                    self.add(id, sql, format!("{{rows}} rows have a value in {id} that {} cannot hold as it is", new.type_));
+                    self.add(
+                        id,
+                        sql,
+                        format!(
+                            "{{rows}} rows have a value in {id} that {} cannot hold as it is",
+                            new.type_
+                        ),
+                    );
                 }
                 Fit::Unknown => {
                     let sql = format!("SELECT count(*) FROM {name}");
@@ -184,8 +236,15 @@ impl<'a> Prober<'a, '_> {
             }
         }
         if !conditions.is_empty() {
-            let sql = format!("SELECT count(*) FROM {table} WHERE {}", conditions.join(" OR "));
-            self.add(id, sql, format!("{{rows}} rows have a value in {id} that {type_} does not allow"));
+            let sql = format!(
+                "SELECT count(*) FROM {table} WHERE {}",
+                conditions.join(" OR ")
+            );
+            self.add(
+                id,
+                sql,
+                format!("{{rows}} rows have a value in {id} that {type_} does not allow"),
+            );
         }
     }
 
@@ -193,7 +252,9 @@ impl<'a> Prober<'a, '_> {
         self.to
             .facts
             .iter()
-            .find(|(id, _)| id.kind == Kind::Domain && id.of.is_none() && quote::object(id) == base_type(type_))
+            .find(|(id, _)| {
+                id.kind == Kind::Domain && id.of.is_none() && quote::object(id) == base_type(type_)
+            })
             .map(|(&id, _)| id)
     }
 
@@ -203,7 +264,9 @@ impl<'a> Prober<'a, '_> {
             return (false, false);
         }
         match self.domain(type_).and_then(|id| self.to.payload(id)) {
-            Some(Payload::Domain { default, not_null, .. }) => (default.is_some(), *not_null),
+            Some(Payload::Domain {
+                default, not_null, ..
+            }) => (default.is_some(), *not_null),
             _ => (false, false),
         }
     }
@@ -214,8 +277,14 @@ impl<'a> Prober<'a, '_> {
         }
         if let Some((check, _)) = quote::parenthesized(definition) {
             let check = check.to_owned();
-            let id_domain = FactId { kind: Kind::Domain, part: String::new(), ..id.clone() };
-            self.over_domain_as(id, &id_domain, "violate it", |column| format!("NOT ({})", with_value(&check, column)));
+            let id_domain = FactId {
+                kind: Kind::Domain,
+                part: String::new(),
+                ..id.clone()
+            };
+            self.over_domain_as(id, &id_domain, "violate it", |column| {
+                format!("NOT ({})", with_value(&check, column))
+            });
         }
     }
 
@@ -223,7 +292,13 @@ impl<'a> Prober<'a, '_> {
         self.over_domain_as(domain, domain, what, condition);
     }
 
-    fn over_domain_as(&mut self, id: &FactId, domain: &FactId, what: &str, condition: impl Fn(&str) -> String) {
+    fn over_domain_as(
+        &mut self,
+        id: &FactId,
+        domain: &FactId,
+        what: &str,
+        condition: impl Fn(&str) -> String,
+    ) {
         let mut counts = Vec::new();
         for (column_id, column) in self.from.columns_of_type(&domain.schema, &domain.object) {
             let retyped = self
@@ -239,7 +314,11 @@ impl<'a> Prober<'a, '_> {
         }
         if !counts.is_empty() {
             let sql = format!("SELECT {}", counts.join(" + "));
-            self.add(id, sql, format!("{{rows}} values of {} {what}", quote::object(domain)));
+            self.add(
+                id,
+                sql,
+                format!("{{rows}} values of {} {what}", quote::object(domain)),
+            );
         }
     }
 
@@ -258,7 +337,10 @@ impl<'a> Prober<'a, '_> {
                 }
             }
             'p' | 'u' => {
-                let keys: Vec<String> = quote::split_top(inner, ',').into_iter().map(str::to_owned).collect();
+                let keys: Vec<String> = quote::split_top(inner, ',')
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect();
                 let nulls_equal = definition.contains("NULLS NOT DISTINCT");
                 if let Some(source) = self.source(id) {
                     self.duplicates(id, &source, &keys, None, nulls_equal);
@@ -283,7 +365,10 @@ impl<'a> Prober<'a, '_> {
         let Some((inner, rest)) = quote::parenthesized(&definition[at..]) else {
             return;
         };
-        let keys: Option<Vec<String>> = quote::split_top(inner, ',').into_iter().map(key_expression).collect();
+        let keys: Option<Vec<String>> = quote::split_top(inner, ',')
+            .into_iter()
+            .map(key_expression)
+            .collect();
         let predicate = quote::find_top(rest, "WHERE ").map(|at| &rest[at + 6..]);
         let nulls_equal = rest.contains("NULLS NOT DISTINCT");
         if let (Some(keys), Some(source)) = (keys, self.source_of(id, table)) {
@@ -291,17 +376,32 @@ impl<'a> Prober<'a, '_> {
         }
     }
 
-    fn duplicates(&mut self, id: &FactId, source: &str, keys: &[String], predicate: Option<&str>, nulls_equal: bool) {
+    fn duplicates(
+        &mut self,
+        id: &FactId,
+        source: &str,
+        keys: &[String],
+        predicate: Option<&str>,
+        nulls_equal: bool,
+    ) {
         let mut conditions: Vec<String> = predicate.map(|p| format!("({p})")).into_iter().collect();
         if !nulls_equal {
             conditions.extend(keys.iter().map(|key| format!("{key} IS NOT NULL")));
         }
-        let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let filter = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        };
         let numbers: Vec<String> = (1..=keys.len()).map(|n| n.to_string()).collect();
         let sql = format!(
             "SELECT coalesce(sum(same), 0)::bigint FROM (SELECT {}, count(*) AS same FROM {source}{filter} \
              GROUP BY {} HAVING count(*) > 1) duplicates",
-            keys.iter().enumerate().map(|(n, key)| format!("{key} AS k{n}")).collect::<Vec<_>>().join(", "),
+            keys.iter()
+                .enumerate()
+                .map(|(n, key)| format!("{key} AS k{n}"))
+                .collect::<Vec<_>>()
+                .join(", "),
             numbers.join(", ")
         );
         self.add(id, sql, format!("{{rows}} rows are not unique in {id}"));
@@ -347,18 +447,40 @@ impl<'a> Prober<'a, '_> {
         };
         let own = quote::split_top(inner, ',');
         let theirs = quote::split_top(there, ',');
-        let all_set = own.iter().map(|c| format!("o.{c} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
-        let referenced = self.to.needs(id).iter().copied().find(|need| {
-            need.kind == Kind::Table && reference.starts_with(&format!("{}(", quote::object(need)))
-        }).or_else(|| self.to.container_of(id).filter(|t| reference.starts_with(&format!("{}(", quote::object(t)))))
-        .or_else(|| self.referenced_table(reference));
+        let all_set = own
+            .iter()
+            .map(|c| format!("o.{c} IS NOT NULL"))
+            .collect::<Vec<_>>()
+            .join(" AND ");
+        let referenced = self
+            .to
+            .needs(id)
+            .iter()
+            .copied()
+            .find(|need| {
+                need.kind == Kind::Table
+                    && reference.starts_with(&format!("{}(", quote::object(need)))
+            })
+            .or_else(|| {
+                self.to
+                    .container_of(id)
+                    .filter(|t| reference.starts_with(&format!("{}(", quote::object(t))))
+            })
+            .or_else(|| self.referenced_table(reference));
         let missing = match referenced {
             Some(table) if self.existing_table(&table.schema, &table.object).is_some() => {
                 let Some(target) = self.source_of(id, table) else {
                     return;
                 };
-                let same: Vec<_> = own.iter().zip(&theirs).map(|(a, b)| format!("o.{a} = r.{b}")).collect();
-                format!("NOT EXISTS (SELECT FROM (SELECT * FROM {target}) r WHERE {})", same.join(" AND "))
+                let same: Vec<_> = own
+                    .iter()
+                    .zip(&theirs)
+                    .map(|(a, b)| format!("o.{a} = r.{b}"))
+                    .collect();
+                format!(
+                    "NOT EXISTS (SELECT FROM (SELECT * FROM {target}) r WHERE {})",
+                    same.join(" AND ")
+                )
             }
             // A new table has no rows to refer to.
             Some(_) => "true".to_owned(),
@@ -366,11 +488,19 @@ impl<'a> Prober<'a, '_> {
         };
         let mut condition = format!("{all_set} AND {missing}");
         if after.starts_with("MATCH FULL") && own.len() > 1 {
-            let some_set = own.iter().map(|c| format!("o.{c} IS NOT NULL")).collect::<Vec<_>>().join(" OR ");
+            let some_set = own
+                .iter()
+                .map(|c| format!("o.{c} IS NOT NULL"))
+                .collect::<Vec<_>>()
+                .join(" OR ");
             condition = format!("{condition} OR ({some_set}) AND NOT ({all_set})");
         }
         let sql = format!("SELECT count(*) FROM (SELECT * FROM {source}) o WHERE {condition}");
-        self.add(id, sql, format!("{{rows}} rows refer to nothing through {id}"));
+        self.add(
+            id,
+            sql,
+            format!("{{rows}} rows refer to nothing through {id}"),
+        );
     }
 
     fn referenced_table(&self, reference: &str) -> Option<&'a FactId> {
@@ -383,7 +513,9 @@ impl<'a> Prober<'a, '_> {
     fn can_ask(&self, id: &FactId) -> bool {
         self.to.needs(id).iter().all(|need| match need.kind {
             Kind::Table | Kind::Column | Kind::Schema | Kind::Constraint | Kind::Index => true,
-            Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range => self.actions.of(need) == Action::Keep,
+            Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range => {
+                self.actions.of(need) == Action::Keep
+            }
             _ => self.from.find(need).is_some(),
         })
     }
@@ -402,9 +534,27 @@ impl<'a> Prober<'a, '_> {
         for column in self.to.effective_columns(&table.schema, &table.object) {
             let id = FactId::part(Kind::Column, &table.schema, &table.object, &column.id.part);
             let new = quote::ident(&column.id.part).into_owned();
-            if let Some(old) = self.from.effective_column(&table.schema, &table.object, &column.id.part) {
-                let needed = self.to.needs(definition).iter().any(|n| n.kind == Kind::Column && n.part == column.id.part);
-                if needed && matches!(casts::fit(self.from, self.to, "x", &old.column.type_, &column.column.type_), Fit::Unknown) {
+            if let Some(old) =
+                self.from
+                    .effective_column(&table.schema, &table.object, &column.id.part)
+            {
+                let needed = self
+                    .to
+                    .needs(definition)
+                    .iter()
+                    .any(|n| n.kind == Kind::Column && n.part == column.id.part);
+                if needed
+                    && matches!(
+                        casts::fit(
+                            self.from,
+                            self.to,
+                            "x",
+                            &old.column.type_,
+                            &column.column.type_
+                        ),
+                        Fit::Unknown
+                    )
+                {
                     return None;
                 }
                 let old_name = self.old_column(&id);
@@ -420,9 +570,14 @@ impl<'a> Prober<'a, '_> {
             let askable = column.column.generated.is_none()
                 && column.column.identity.is_none()
                 && self.to.needs(column.id).iter().all(|n| {
-                    matches!(n.kind, Kind::Table | Kind::Schema) || self.actions.of(n) == Action::Keep
+                    matches!(n.kind, Kind::Table | Kind::Schema)
+                        || self.actions.of(n) == Action::Keep
                 })
-                && !column.column.default.as_ref().is_some_and(|d| d.contains("nextval("));
+                && !column
+                    .column
+                    .default
+                    .as_ref()
+                    .is_some_and(|d| d.contains("nextval("));
             if !askable {
                 return None;
             }
@@ -432,7 +587,11 @@ impl<'a> Prober<'a, '_> {
         if plain {
             return Some(name);
         }
-        Some(format!("(SELECT {} FROM {name}) AS {}", columns.join(", "), quote::ident(&table.object)))
+        Some(format!(
+            "(SELECT {} FROM {name}) AS {}",
+            columns.join(", "),
+            quote::ident(&table.object)
+        ))
     }
 
     /// The table, if it and its rows are there before and after the script.
@@ -468,11 +627,13 @@ impl<'a> Prober<'a, '_> {
 
 /// A domain's check, asked about a column.
 fn with_value(check: &str, column: &str) -> String {
-    quote::replace_idents(check, |name, _| (name == "VALUE").then(|| column.to_owned()))
+    quote::replace_idents(check, |name, _| {
+        (name == "VALUE").then(|| column.to_owned())
+    })
 }
 
 /// The expression of an index element, without collation, operator class and order.
-fn key_expression(element: &str) -> Option<String> {
+pub fn key_expression(element: &str) -> Option<String> {
     let element = element.trim();
     if element.starts_with('(') {
         let (inner, _) = quote::parenthesized(element)?;
@@ -481,13 +642,11 @@ fn key_expression(element: &str) -> Option<String> {
     let mut rest = element;
     loop {
         let (_, after) = quote::leading_ident(rest)?;
-        match after.strip_prefix('.') {
-            Some(next) => rest = next,
-            None => {
-                rest = after;
-                break;
-            }
-        }
+        let Some(next) = after.strip_prefix('.') else {
+            rest = after;
+            break;
+        };
+        rest = next;
     }
     if rest.starts_with('(') {
         let (_, after) = quote::parenthesized(rest)?;
@@ -513,6 +672,9 @@ mod tests {
 
     #[test]
     fn checks_of_domains_are_asked_about_columns() {
-        assert_eq!(with_value("(VALUE > 0) AND (VALUE <> 'VALUE'::text)", "\"P\""), "(\"P\" > 0) AND (\"P\" <> 'VALUE'::text)");
+        assert_eq!(
+            with_value("(VALUE > 0) AND (VALUE <> 'VALUE'::text)", "\"P\""),
+            "(\"P\" > 0) AND (\"P\" <> 'VALUE'::text)"
+        );
     }
 }

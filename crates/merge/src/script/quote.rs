@@ -102,7 +102,8 @@ pub fn option(option: &str) -> String {
         && KEYWORDS
             .binary_search(&value)
             .map_or(true, |_| matches!(value, "true" | "false"));
-    let plain = plain && !(value.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_err());
+    let plain = plain
+        && !(value.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_err());
     if plain {
         format!("{name}={value}")
     } else {
@@ -112,27 +113,51 @@ pub fn option(option: &str) -> String {
 
 /// All options of a list, as they stand between the parentheses of WITH or SET.
 pub fn options(list: &[String]) -> String {
-    list.iter().map(|o| option(o)).collect::<Vec<_>>().join(", ")
+    list.iter()
+        .map(|o| option(o))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The characters outside of quoted names and string literals.
+fn bare(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut quote = None;
+    text.char_indices().filter(move |&(_, c)| {
+        if quote.is_some() {
+            if quote == Some(c) {
+                quote = None;
+            }
+            return false;
+        }
+        if matches!(c, '\'' | '"') {
+            quote = Some(c);
+        }
+        quote.is_none()
+    })
+}
+
+/// The characters outside of parentheses and brackets, too.
+fn top(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut depth = 0_i32;
+    bare(text).filter(move |&(_, c)| {
+        let outside = depth == 0;
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            _ => {}
+        }
+        outside && depth == 0
+    })
 }
 
 /// Splits at `separator` where it stands outside of parentheses, brackets, quotes and string literals; pieces are trimmed.
 pub fn split_top(text: &str, separator: char) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut start = 0;
-    let mut depth = 0_i32;
-    let mut quote = None;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(q), _) if q == c => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '(' | '[') => depth += 1,
-            (None, ')' | ']') => depth -= 1,
-            (None, _) if c == separator && depth == 0 => {
-                pieces.push(text[start..at].trim());
-                start = at + c.len_utf8();
-            }
-            _ => {}
+    for (at, c) in top(text) {
+        if c == separator {
+            pieces.push(text[start..at].trim());
+            start = at + c.len_utf8();
         }
     }
     let last = text[start..].trim();
@@ -146,20 +171,11 @@ pub fn split_top(text: &str, separator: char) -> Vec<&str> {
 pub fn parenthesized(text: &str) -> Option<(&str, &str)> {
     let open = text.find('(')?;
     let mut depth = 0_i32;
-    let mut quote = None;
-    for (at, c) in text[open..].char_indices() {
-        match (quote, c) {
-            (Some(q), _) if q == c => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '(') => depth += 1,
-            (None, ')') => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some((&text[open + 1..open + at], text[open + at + 1..].trim_start()));
-                }
-            }
-            _ => {}
+    for (at, c) in bare(&text[open..]) {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        if depth == 0 && c == ')' {
+            let end = open + at;
+            return Some((&text[open + 1..end], text[end + 1..].trim_start()));
         }
     }
     None
@@ -167,22 +183,9 @@ pub fn parenthesized(text: &str) -> Option<(&str, &str)> {
 
 /// The first position of `word` outside of parentheses, quotes and string literals.
 pub fn find_top(text: &str, word: &str) -> Option<usize> {
-    let mut depth = 0_i32;
-    let mut quote = None;
-    for (at, c) in text.char_indices() {
-        if depth == 0 && quote.is_none() && text[at..].starts_with(word) {
-            return Some(at);
-        }
-        match (quote, c) {
-            (Some(q), _) if q == c => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '(' | '[') => depth += 1,
-            (None, ')' | ']') => depth -= 1,
-            _ => {}
-        }
-    }
-    None
+    top(text)
+        .map(|(at, _)| at)
+        .find(|&at| text[at..].starts_with(word))
 }
 
 /// The identifier (quoted or not) at the beginning, unquoted, and what follows it.
@@ -210,7 +213,10 @@ pub fn leading_ident(text: &str) -> Option<(String, &str)> {
 
 /// Replaces whole identifiers (never parts of them, nor what stands in string literals) by `replace`'s answer, which
 /// is asked with the name and the one before it and a dot.
-pub fn replace_idents(text: &str, mut replace: impl FnMut(&str, Option<&str>) -> Option<String>) -> String {
+pub fn replace_idents(
+    text: &str,
+    mut replace: impl FnMut(&str, Option<&str>) -> Option<String>,
+) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut before: Option<String> = None;
@@ -294,11 +300,18 @@ mod tests {
 
     #[test]
     fn texts_are_split_outside_of_parentheses_and_quotes() {
-        assert_eq!(split_top("a, f(b, c), 'x,y', \"p,q\"", ','), ["a", "f(b, c)", "'x,y'", "\"p,q\""]);
-        assert!(split_top("", ',').is_empty());
-        assert_eq!(parenthesized("CHECK ((a > ')')) NOT VALID"), Some(("(a > ')')", "NOT VALID")));
         assert_eq!(
-            replace_idents("lower(mail) || 'mail' || mailer", |n, _| (n == "mail").then(|| "email".to_owned())),
+            split_top("a, f(b, c), 'x,y', \"p,q\"", ','),
+            ["a", "f(b, c)", "'x,y'", "\"p,q\""]
+        );
+        assert!(split_top("", ',').is_empty());
+        assert_eq!(
+            parenthesized("CHECK ((a > ')')) NOT VALID"),
+            Some(("(a > ')')", "NOT VALID"))
+        );
+        assert_eq!(
+            replace_idents("lower(mail) || 'mail' || mailer", |n, _| (n == "mail")
+                .then(|| "email".to_owned())),
             "lower(email) || 'mail' || mailer"
         );
     }

@@ -40,21 +40,19 @@ impl Action {
 
 #[derive(Debug, Default)]
 pub struct Actions<'a> {
-    actions: HashMap<&'a FactId, Action>,
+    by_id: HashMap<&'a FactId, Action>,
     /// Columns and domains that stay while their default must go and come back.
     pub loosened: HashSet<&'a FactId>,
-    /// Tables that stay while their parents are made again.
-    pub reattached: HashSet<&'a FactId>,
     pub blocked: Vec<Blocked>,
 }
 
 impl<'a> Actions<'a> {
     pub fn of(&self, id: &FactId) -> Action {
-        self.actions.get(id).copied().unwrap_or(Action::Keep)
+        self.by_id.get(id).copied().unwrap_or(Action::Keep)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a FactId, Action)> {
-        self.actions.iter().map(|(&id, &action)| (id, action))
+        self.by_id.iter().map(|(&id, &action)| (id, action))
     }
 
     /// Whether what holds the fact, or what it tells of, is dropped (and perhaps made again).
@@ -64,7 +62,7 @@ impl<'a> Actions<'a> {
     }
 
     fn block(&mut self, id: &'a FactId, why: String) {
-        self.actions.insert(id, Action::Keep);
+        self.by_id.insert(id, Action::Keep);
         if !self.blocked.iter().any(|b| b.id == *id) {
             self.blocked.push(Blocked {
                 id: id.clone(),
@@ -83,10 +81,10 @@ pub fn decide<'a>(from: &Side<'a>, to: &Side<'a>, cuts: &Cuts) -> Actions<'a> {
             Some(payload) if *payload == fact.payload => Action::Keep,
             Some(_) => Action::Alter,
         };
-        actions.actions.insert(id, action);
+        actions.by_id.insert(id, action);
     }
     for &id in from.facts.keys() {
-        actions.actions.entry(id).or_insert(Action::Drop);
+        actions.by_id.entry(id).or_insert(Action::Drop);
     }
     settle_inherited(from, to, &mut actions);
 
@@ -116,7 +114,10 @@ pub fn decide<'a>(from: &Side<'a>, to: &Side<'a>, cuts: &Cuts) -> Actions<'a> {
             // Views over children's copies of the column know the child only.
             dependents.extend(descendants(from, &id.schema, &id.object).flat_map(|child| {
                 from.dependents(child).iter().copied().filter(|d| {
-                    matches!(d.kind, Kind::View | Kind::MaterializedView | Kind::Rule | Kind::Policy)
+                    matches!(
+                        d.kind,
+                        Kind::View | Kind::MaterializedView | Kind::Rule | Kind::Policy
+                    )
                 })
             }));
         }
@@ -156,12 +157,16 @@ fn settle_inherited<'a>(from: &Side<'a>, to: &Side<'a>, actions: &mut Actions<'a
         // A parent that is new does not bring its column to a child that is there already.
         let same = has.column(id) == Some(there.column);
         actions
-            .actions
+            .by_id
             .insert(id, if same { Action::Keep } else { Action::Alter });
     }
 }
 
-fn descendants<'a>(side: &Side<'a>, schema: &str, object: &str) -> impl Iterator<Item = &'a FactId> {
+fn descendants<'a>(
+    side: &Side<'a>,
+    schema: &str,
+    object: &str,
+) -> impl Iterator<Item = &'a FactId> {
     let mut found: Vec<&'a FactId> = side.children(schema, object).to_vec();
     let mut at = 0;
     while let Some(&child) = found.get(at) {
@@ -194,7 +199,7 @@ fn rebuild<'a>(
         );
         return;
     }
-    actions.actions.insert(id, Action::Rebuild);
+    actions.by_id.insert(id, Action::Rebuild);
     moved.push_back(id);
 }
 
@@ -247,7 +252,8 @@ fn react<'a>(
             false
         }
         Payload::Domain { base, .. } if gone => {
-            let same_base = base_type(base) == quote::object(moved) || moved.kind == Kind::Collation;
+            let same_base =
+                base_type(base) == quote::object(moved) || moved.kind == Kind::Collation;
             if !same_base {
                 actions.loosened.insert(dependent);
             }
@@ -260,7 +266,10 @@ fn react<'a>(
                 .any(|(s, o)| *s == moved.schema && *o == moved.object)
             {
                 if actions.of(moved) == Action::Rebuild {
-                    actions.reattached.insert(dependent);
+                    actions.block(
+                        moved,
+                        format!("{moved} would have to be dropped and made again, but {dependent} is a child of it"),
+                    );
                 }
                 false
             } else {
@@ -276,13 +285,22 @@ fn react<'a>(
         | Payload::Table(_)
         | Payload::DefaultPrivilege { .. } => false,
         // Postgres rebuilds these itself when a column's type changes.
-        Payload::Constraint { .. } | Payload::Index { .. } | Payload::Statistics { .. } => gone,
+        Payload::Constraint { .. }
+        | Payload::Index { .. }
+        | Payload::Statistics { .. }
+        | Payload::Composite { .. }
+        | Payload::Range { .. }
+        | Payload::Aggregate { .. } => gone,
         Payload::Function { atomic, .. } => gone || *atomic,
         Payload::Publication { definition } => gone || definition.contains(" WHERE "),
-        Payload::Composite { .. } | Payload::Range { .. } | Payload::Aggregate { .. } => gone,
         // Writing these anew lets go of what is dropped for good.
-        Payload::View { .. } | Payload::Rule { .. } | Payload::Trigger { .. } | Payload::Policy { .. }
-            if action == Action::Alter && actions.of(moved) == Action::Drop && !is_comment_like(from, to, dependent) =>
+        Payload::View { .. }
+        | Payload::Rule { .. }
+        | Payload::Trigger { .. }
+        | Payload::Policy { .. }
+            if action == Action::Alter
+                && actions.of(moved) == Action::Drop
+                && !is_comment_like(from, to, dependent) =>
         {
             false
         }
@@ -299,7 +317,10 @@ fn is_comment_like(from: &Side<'_>, to: &Side<'_>, id: &FactId) -> bool {
     match (from.payload(id), to.payload(id)) {
         (Some(Payload::View { definition: a, .. }), Some(Payload::View { definition: b, .. }))
         | (Some(Payload::Rule { definition: a, .. }), Some(Payload::Rule { definition: b, .. }))
-        | (Some(Payload::Trigger { definition: a, .. }), Some(Payload::Trigger { definition: b, .. })) => a == b,
+        | (
+            Some(Payload::Trigger { definition: a, .. }),
+            Some(Payload::Trigger { definition: b, .. }),
+        ) => a == b,
         _ => false,
     }
 }
@@ -307,9 +328,16 @@ fn is_comment_like(from: &Side<'_>, to: &Side<'_>, id: &FactId) -> bool {
 /// Whether ALTER or CREATE OR REPLACE turns one into the other.
 fn in_place(from: &Payload, to: &Payload) -> bool {
     match (from, to) {
-        (Payload::Domain { base, collation, .. }, Payload::Domain { base: b, collation: c, .. }) => {
-            base == b && collation == c
-        }
+        (
+            Payload::Domain {
+                base, collation, ..
+            },
+            Payload::Domain {
+                base: b,
+                collation: c,
+                ..
+            },
+        ) => base == b && collation == c,
         (Payload::Composite { attributes: a }, Payload::Composite { attributes: b }) => {
             types::attributes_alterable(a, b)
         }
@@ -319,30 +347,61 @@ fn in_place(from: &Payload, to: &Payload) -> bool {
             b.generated.is_none() || a.generated == b.generated
         }
         (
-            Payload::Constraint { kind: k, definition: a, validated: va },
-            Payload::Constraint { kind: l, definition: b, validated: vb },
+            Payload::Constraint {
+                kind: k,
+                definition: a,
+                validated: va,
+            },
+            Payload::Constraint {
+                kind: l,
+                definition: b,
+                validated: vb,
+            },
         ) => k == l && !va && *vb && a.trim_end_matches("NOT VALID").trim_end() == b,
-        (Payload::Index { definition: a, on, .. }, Payload::Index { definition: b, on: p, .. }) => a == b && on == p,
-        (Payload::View { columns: a, .. }, Payload::View { columns: b, .. }) => views::appends_only(a, b),
         (
-            Payload::MaterializedView { definition: a, columns: c, .. },
-            Payload::MaterializedView { definition: b, columns: d, .. },
+            Payload::Index {
+                definition: a, on, ..
+            },
+            Payload::Index {
+                definition: b,
+                on: p,
+                ..
+            },
+        ) => a == b && on == p,
+        (Payload::View { columns: a, .. }, Payload::View { columns: b, .. }) => {
+            views::appends_only(a, b)
+        }
+        (
+            Payload::MaterializedView {
+                definition: a,
+                columns: c,
+                ..
+            },
+            Payload::MaterializedView {
+                definition: b,
+                columns: d,
+                ..
+            },
         ) => a == b && c == d,
-        (Payload::Statistics { definition: a, .. }, Payload::Statistics { definition: b, .. }) => a == b,
-        (Payload::Trigger { constraint: a, definition: x, .. }, Payload::Trigger { constraint: b, definition: y, .. }) => {
-            x == y || (!a && !b)
+        (Payload::Statistics { definition: a, .. }, Payload::Statistics { definition: b, .. }) => {
+            a == b
         }
         (
-            Payload::Policy { command: a, permissive: p, using: u, check: c, .. },
-            Payload::Policy { command: b, permissive: q, using: v, check: d, .. },
-        ) => {
-            let taken = |from: &Option<String>, to: &Option<String>| from.is_some() && to.is_none();
-            a == b && p == q && !taken(u, v) && !taken(c, d)
+            Payload::Trigger {
+                constraint: a,
+                definition: x,
+                ..
+            },
+            Payload::Trigger {
+                constraint: b,
+                definition: y,
+                ..
+            },
+        ) => x == y || (!a && !b),
+        (Payload::Policy { .. }, Payload::Policy { .. }) => policy_in_place(from, to),
+        (Payload::EventTrigger { .. }, Payload::EventTrigger { .. }) => {
+            without_state(from) == without_state(to)
         }
-        (
-            Payload::EventTrigger { event: a, tags: t, function: f, .. },
-            Payload::EventTrigger { event: b, tags: s, function: g, .. },
-        ) => a == b && t == s && f == g,
         (
             Payload::Collation { .. }
             | Payload::Range { .. }
@@ -354,10 +413,41 @@ fn in_place(from: &Payload, to: &Payload) -> bool {
     }
 }
 
+/// ALTER POLICY changes roles and expressions, but takes no expression away.
+fn policy_in_place(from: &Payload, to: &Payload) -> bool {
+    let parts = |policy: &Payload| match policy {
+        Payload::Policy {
+            command,
+            permissive,
+            using,
+            check,
+            ..
+        } => Some((*command, *permissive, using.is_some(), check.is_some())),
+        _ => None,
+    };
+    match (parts(from), parts(to)) {
+        (Some(old), Some(new)) => {
+            (old.0, old.1) == (new.0, new.1) && old.2 <= new.2 && old.3 <= new.3
+        }
+        _ => false,
+    }
+}
+
+/// An event trigger but for its enabled state.
+fn without_state(trigger: &Payload) -> Payload {
+    let mut trigger = trigger.clone();
+    if let Payload::EventTrigger { enabled, .. } = &mut trigger {
+        *enabled = 'O';
+    }
+    trigger
+}
+
 /// Whether views and the like over it must get out of the way of the ALTER.
 fn moves_dependents(from: &Payload, to: &Payload) -> bool {
     match (from, to) {
-        (Payload::Column(a), Payload::Column(b)) => a.type_ != b.type_ || a.collation != b.collation,
+        (Payload::Column(a), Payload::Column(b)) => {
+            a.type_ != b.type_ || a.collation != b.collation
+        }
         (Payload::Composite { attributes: a }, Payload::Composite { attributes: b }) => {
             a.iter().any(|old| !b.contains(old))
         }
@@ -368,11 +458,14 @@ fn moves_dependents(from: &Payload, to: &Payload) -> bool {
 /// Why the change needs a migration whatever the rows are.
 fn blocks(from: &Side<'_>, to: &Side<'_>, id: &FactId, a: &Payload, b: &Payload) -> Option<String> {
     match (a, b) {
-        (Payload::Enum { labels: old }, Payload::Enum { labels: new }) => types::labels_lost(old, new),
+        (Payload::Enum { labels: old }, Payload::Enum { labels: new }) => {
+            types::labels_lost(old, new)
+        }
         (Payload::Composite { attributes: old }, Payload::Composite { attributes: new }) => {
             let retyped = old.iter().find(|o| {
-                new.iter()
-                    .any(|n| n.name == o.name && (&n.type_, &n.collation) != (&o.type_, &o.collation))
+                new.iter().any(|n| {
+                    n.name == o.name && (&n.type_, &n.collation) != (&o.type_, &o.collation)
+                })
             })?;
             let column = types::column_that_uses(from, id)?;
             Some(format!(

@@ -21,10 +21,9 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
     while !pending.is_empty() {
         let free = (0..pending.len()).find(|&at| {
             depth(&pending[at].from) == depth(&pending[0].from)
-                && !pending
-                    .iter()
-                    .enumerate()
-                    .any(|(other, r)| other != at && same_name(&r.from, &step_to(&pending[at], &pending)))
+                && !pending.iter().enumerate().any(|(other, r)| {
+                    other != at && same_name(&r.from, &step_to(&pending[at], &pending))
+                })
         });
         let at = free.unwrap_or(0);
         let to = step_to(&pending[at], &pending);
@@ -42,16 +41,27 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
                     break id;
                 }
             };
-            let serves = if taken.is_some() { source.clone() } else { pending[at].from.clone() };
-            statements.extend(rename_sql(&catalog, &source, &aside).into_iter().map(|sql| Statement {
-                sql,
-                serves: Some(serves.clone()),
-            }));
+            let serves = if taken.is_some() {
+                source.clone()
+            } else {
+                pending[at].from.clone()
+            };
+            statements.extend(
+                rename_sql(&catalog, &source, &aside)
+                    .into_iter()
+                    .map(|sql| Statement {
+                        sql,
+                        serves: Some(serves.clone()),
+                    }),
+            );
             if taken.is_some() || model[at] {
                 rename_in(&mut catalog, &source, &aside);
             }
             if taken.is_none() {
                 pending[at].from = aside;
+            } else if let Some(other) = pending.iter_mut().find(|r| r.from == source) {
+                // It has a name of its own to go to.
+                other.from = aside;
             }
             continue;
         }
@@ -69,13 +79,21 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
             });
             catalog.facts.insert(
                 home,
-                Fact { payload: Payload::Schema, needs: BTreeSet::new(), place: crate::catalog::Place::default() },
+                Fact {
+                    payload: Payload::Schema,
+                    needs: BTreeSet::new(),
+                    place: crate::catalog::Place::default(),
+                },
             );
         }
-        statements.extend(rename_sql(&catalog, &rename.from, &to).into_iter().map(|sql| Statement {
-            sql,
-            serves: Some(original.clone()),
-        }));
+        statements.extend(
+            rename_sql(&catalog, &rename.from, &to)
+                .into_iter()
+                .map(|sql| Statement {
+                    sql,
+                    serves: Some(original.clone()),
+                }),
+        );
         if in_model {
             rename_in(&mut catalog, &rename.from, &to);
         }
@@ -95,12 +113,21 @@ pub fn old_id(id: &FactId, renames: &[Rename]) -> FactId {
     // The container's rename may be known by the new schema, the part's by the new container.
     for rename in renames {
         if rename.to.part == old.part && same_name(&rename.to, &old) {
-            old = FactId { kind: id.kind, of: id.of, grantee: id.grantee.clone(), ..rename.from.clone() };
+            old = FactId {
+                kind: id.kind,
+                of: id.of,
+                grantee: id.grantee.clone(),
+                ..rename.from.clone()
+            };
             return old;
         }
     }
     for rename in renames {
-        if rename.to.part.is_empty() && rename.kind != Kind::Schema && rename.to.schema == old.schema && rename.to.object == old.object {
+        if rename.to.part.is_empty()
+            && rename.kind != Kind::Schema
+            && rename.to.schema == old.schema
+            && rename.to.object == old.object
+        {
             old.schema.clone_from(&rename.from.schema);
             old.object.clone_from(&rename.from.object);
         }
@@ -139,7 +166,10 @@ fn step_to(rename: &Rename, pending: &[Rename]) -> FactId {
 }
 
 fn same_name(a: &FactId, b: &FactId) -> bool {
-    a.schema == b.schema && a.object == b.object && a.part == b.part && space(a.kind) == space(b.kind)
+    a.schema == b.schema
+        && a.object == b.object
+        && a.part == b.part
+        && space(a.kind) == space(b.kind)
 }
 
 /// Kinds that share their names.
@@ -162,10 +192,15 @@ fn space(kind: Kind) -> u8 {
 fn exists(catalog: &Catalog, id: &FactId) -> bool {
     match (id.kind, id.part.is_empty()) {
         (Kind::Enum | Kind::Composite, false) => {
-            let whole = FactId { part: String::new(), ..id.clone() };
+            let whole = FactId {
+                part: String::new(),
+                ..id.clone()
+            };
             match catalog.facts.get(&whole).map(|f| &f.payload) {
                 Some(Payload::Enum { labels }) => labels.iter().any(|l| l.name == id.part),
-                Some(Payload::Composite { attributes }) => attributes.iter().any(|a| a.name == id.part),
+                Some(Payload::Composite { attributes }) => {
+                    attributes.iter().any(|a| a.name == id.part)
+                }
                 _ => false,
             }
         }
@@ -193,11 +228,17 @@ fn occupant(catalog: &Catalog, from: &FactId, to: &FactId) -> Option<FactId> {
     kinds
         .iter()
         .map(|&kind| FactId { kind, ..to.clone() })
-        .find(|id| id != from && exists(catalog, id) && (id.part.is_empty() || id.kind == from.kind))
+        .find(|id| {
+            id != from && exists(catalog, id) && (id.part.is_empty() || id.kind == from.kind)
+        })
 }
 
 fn own_name(id: &FactId) -> &str {
-    if id.part.is_empty() { quote::split_routine(&id.object).0 } else { &id.part }
+    if id.part.is_empty() {
+        quote::split_routine(&id.object).0
+    } else {
+        &id.part
+    }
 }
 
 fn with_name(id: &FactId, name: &str) -> FactId {
@@ -243,24 +284,45 @@ fn rename_sql(catalog: &Catalog, from: &FactId, to: &FactId) -> Vec<String> {
             format!("ALTER {what} {object} RENAME COLUMN {part} TO {new_part}")
         }
         Kind::Constraint => {
-            let what = if catalog.facts.contains_key(&table(Kind::Domain)) { "DOMAIN" } else { "TABLE" };
+            let what = if catalog.facts.contains_key(&table(Kind::Domain)) {
+                "DOMAIN"
+            } else {
+                "TABLE"
+            };
             format!("ALTER {what} {object} RENAME CONSTRAINT {part} TO {new_part}")
         }
         Kind::Trigger | Kind::Policy | Kind::Rule => {
-            format!("ALTER {} {part} ON {object} RENAME TO {new_part}", writer::keyword(from.kind))
+            format!(
+                "ALTER {} {part} ON {object} RENAME TO {new_part}",
+                writer::keyword(from.kind)
+            )
         }
         _ => {
             let mut sql = Vec::new();
-            let name = |id: &FactId| if space(id.kind) == 1 { quote::routine(id) } else { quote::object(id) };
+            let name = |id: &FactId| {
+                if space(id.kind) == 1 {
+                    quote::routine(id)
+                } else {
+                    quote::object(id)
+                }
+            };
             let word = writer::keyword(from.kind);
             let mut now = from.clone();
             let new_name = own_name(to);
             if own_name(from) != new_name {
-                sql.push(format!("ALTER {word} {} RENAME TO {}", name(&now), quote::ident(new_name)));
+                sql.push(format!(
+                    "ALTER {word} {} RENAME TO {}",
+                    name(&now),
+                    quote::ident(new_name)
+                ));
                 now = with_name(&now, new_name);
             }
             if from.schema != to.schema {
-                sql.push(format!("ALTER {word} {} SET SCHEMA {}", name(&now), quote::ident(&to.schema)));
+                sql.push(format!(
+                    "ALTER {word} {} SET SCHEMA {}",
+                    name(&now),
+                    quote::ident(&to.schema)
+                ));
             }
             return sql;
         }
@@ -274,11 +336,17 @@ fn renamed(id: &FactId, from: &FactId, to: &FactId) -> FactId {
     if from.kind == Kind::Schema {
         if id.schema == from.object {
             id.schema.clone_from(&to.object);
-        } else if id.schema.is_empty() && id.subject_kind() == Kind::Schema && id.object == from.object {
+        } else if id.schema.is_empty()
+            && id.subject_kind() == Kind::Schema
+            && id.object == from.object
+        {
             id.object.clone_from(&to.object);
         }
         if space(id.subject_kind()) == 1 {
-            let (old, new) = (format!("{}.", quote::ident(&from.object)), format!("{}.", quote::ident(&to.object)));
+            let (old, new) = (
+                format!("{}.", quote::ident(&from.object)),
+                format!("{}.", quote::ident(&to.object)),
+            );
             id.object = replace_name(&id.object, &old, &new);
         }
         return id;
@@ -306,7 +374,12 @@ fn holds(container: Kind, part: Kind) -> bool {
             (container, part),
             (
                 Kind::Table | Kind::View | Kind::MaterializedView | Kind::Domain | Kind::Composite,
-                Kind::Column | Kind::Constraint | Kind::Rule | Kind::Trigger | Kind::Policy | Kind::Rls
+                Kind::Column
+                    | Kind::Constraint
+                    | Kind::Rule
+                    | Kind::Trigger
+                    | Kind::Policy
+                    | Kind::Rls
             )
         )
 }
@@ -325,11 +398,23 @@ fn rename_in(catalog: &mut Catalog, from: &FactId, to: &FactId) {
     for (id, mut fact) in facts {
         let concerned = fact.needs.contains(from)
             || (id.schema == from.schema && id.object == from.object)
-            || fact.needs.iter().any(|n| n.schema == from.schema && n.object == from.object);
+            || fact
+                .needs
+                .iter()
+                .any(|n| n.schema == from.schema && n.object == from.object);
         rename_in_payload(&id, &mut fact.payload, from, to, concerned, &schemas);
-        fact.needs = fact.needs.iter().map(|need| renamed(need, from, to)).collect();
-        let subject_is_part = !from.part.is_empty() && matches!(from.kind, Kind::Enum | Kind::Composite);
-        let id = if subject_is_part { id } else { renamed(&id, from, to) };
+        fact.needs = fact
+            .needs
+            .iter()
+            .map(|need| renamed(need, from, to))
+            .collect();
+        let subject_is_part =
+            !from.part.is_empty() && matches!(from.kind, Kind::Enum | Kind::Composite);
+        let id = if subject_is_part {
+            id
+        } else {
+            renamed(&id, from, to)
+        };
         catalog.facts.insert(id, fact);
     }
 }
@@ -359,21 +444,26 @@ fn rename_in_payload(
                 table.replica_index = Some(own_name(to).to_owned());
             }
         }
-        Payload::Index { on, .. } | Payload::Statistics { on, .. } => {
-            if from.part.is_empty() && id.schema == from.schema && *on == from.object {
-                on.clone_from(&to.object);
-            }
+        Payload::Index { on, .. } | Payload::Statistics { on, .. }
+            if from.part.is_empty() && id.schema == from.schema && *on == from.object =>
+        {
+            on.clone_from(&to.object);
         }
-        Payload::Enum { labels } if id.object == from.object && id.schema == from.schema && !from.part.is_empty() => {
+        Payload::Enum { labels }
+            if id.object == from.object && id.schema == from.schema && !from.part.is_empty() =>
+        {
             for label in labels.iter_mut().filter(|l| l.name == from.part) {
                 label.name.clone_from(&to.part);
             }
         }
-        Payload::Composite { attributes } if from.kind == Kind::Composite && !from.part.is_empty() => {
-            if id.object == from.object && id.schema == from.schema {
-                for attribute in attributes.iter_mut().filter(|a| a.name == from.part) {
-                    attribute.name.clone_from(&to.part);
-                }
+        Payload::Composite { attributes }
+            if from.kind == Kind::Composite
+                && !from.part.is_empty()
+                && id.object == from.object
+                && id.schema == from.schema =>
+        {
+            for attribute in attributes.iter_mut().filter(|a| a.name == from.part) {
+                attribute.name.clone_from(&to.part);
             }
         }
         Payload::Extension { schema } if from.kind == Kind::Schema && *schema == from.object => {
@@ -385,7 +475,10 @@ fn rename_in_payload(
     let own = id == from;
     let change: Box<dyn Fn(&str) -> String> = match from.kind {
         Kind::Schema => {
-            let (old, new) = (format!("{}.", quote::ident(&from.object)), format!("{}.", quote::ident(&to.object)));
+            let (old, new) = (
+                format!("{}.", quote::ident(&from.object)),
+                format!("{}.", quote::ident(&to.object)),
+            );
             Box::new(move |text| replace_name(text, &old, &new))
         }
         Kind::Enum if !from.part.is_empty() => {
@@ -400,7 +493,8 @@ fn rename_in_payload(
             let (old, new) = (from.part.clone(), quote::ident(&to.part).into_owned());
             Box::new(move |text| {
                 quote::replace_idents(text, |name, qualifier| {
-                    (name == old && !qualifier.is_some_and(|q| schemas.contains(q))).then(|| new.clone())
+                    (name == old && !qualifier.is_some_and(|q| schemas.contains(q)))
+                        .then(|| new.clone())
                 })
             })
         }
@@ -411,10 +505,15 @@ fn rename_in_payload(
             Box::new(move |text| text.replacen(&old, &new, 1))
         }
         Kind::Function | Kind::Procedure | Kind::Aggregate => {
-            let qualified = |id: &FactId| format!("{}(", quote::qualified(&id.schema, own_name(id)));
+            let qualified =
+                |id: &FactId| format!("{}(", quote::qualified(&id.schema, own_name(id)));
             let (old, new) = (qualified(from), qualified(to));
             // Bodies that are strings are what they are.
-            if concerned || own { Box::new(move |text| replace_name(text, &old, &new)) } else { return }
+            if concerned || own {
+                Box::new(move |text| replace_name(text, &old, &new))
+            } else {
+                return;
+            }
         }
         _ if from.part.is_empty() => {
             let (old, new) = (quote::object(from), quote::object(to));
@@ -456,12 +555,20 @@ fn replace_name(text: &str, old: &str, new: &str) -> String {
 /// All SQL in a payload.
 fn texts(payload: &mut Payload) -> Vec<&mut String> {
     match payload {
-        Payload::Domain { base, default, .. } => std::iter::once(base).chain(default.as_mut()).collect(),
+        Payload::Domain { base, default, .. } => {
+            std::iter::once(base).chain(default.as_mut()).collect()
+        }
         Payload::Composite { attributes } => attributes.iter_mut().map(|a| &mut a.type_).collect(),
         Payload::Range { options } => vec![options],
-        Payload::Function { definition, result, arguments, .. } => {
-            [definition, arguments].into_iter().chain(result.as_mut()).collect()
-        }
+        Payload::Function {
+            definition,
+            result,
+            arguments,
+            ..
+        } => [definition, arguments]
+            .into_iter()
+            .chain(result.as_mut())
+            .collect(),
         Payload::Aggregate { definition }
         | Payload::Constraint { definition, .. }
         | Payload::Index { definition, .. }
@@ -469,18 +576,36 @@ fn texts(payload: &mut Payload) -> Vec<&mut String> {
         | Payload::Statistics { definition, .. }
         | Payload::Trigger { definition, .. }
         | Payload::Publication { definition } => vec![definition],
-        Payload::Table(table) => table.partition_by.as_mut().into_iter().chain(table.bound.as_mut()).collect(),
+        Payload::Table(table) => table
+            .partition_by
+            .as_mut()
+            .into_iter()
+            .chain(table.bound.as_mut())
+            .collect(),
         Payload::Column(column) => std::iter::once(&mut column.type_)
             .chain(column.default.as_mut())
             .chain(column.generated.as_mut())
             .chain(column.collation.as_mut())
             .collect(),
-        Payload::View { definition, columns, .. } | Payload::MaterializedView { definition, columns, .. } => {
-            std::iter::once(definition)
-                .chain(columns.iter_mut().flat_map(|c| std::iter::once(&mut c.type_).chain(c.default.as_mut())))
-                .collect()
+        Payload::View {
+            definition,
+            columns,
+            ..
         }
-        Payload::Policy { using, check, .. } => using.as_mut().into_iter().chain(check.as_mut()).collect(),
+        | Payload::MaterializedView {
+            definition,
+            columns,
+            ..
+        } => std::iter::once(definition)
+            .chain(
+                columns
+                    .iter_mut()
+                    .flat_map(|c| std::iter::once(&mut c.type_).chain(c.default.as_mut())),
+            )
+            .collect(),
+        Payload::Policy { using, check, .. } => {
+            using.as_mut().into_iter().chain(check.as_mut()).collect()
+        }
         Payload::EventTrigger { function, .. } => vec![function],
         _ => Vec::new(),
     }

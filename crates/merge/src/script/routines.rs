@@ -9,11 +9,22 @@ use super::{
 use crate::catalog::{FactId, Payload};
 
 impl<'a> Writer<'a, '_> {
-    pub(super) fn make_routine(&mut self, id: &'a FactId, _action: Action) {
+    pub(super) fn make_routine(&mut self, id: &'a FactId, action: Action) {
         match self.to.payload(id) {
-            Some(Payload::Function { definition, .. }) => {
-                let definition = definition.trim_end().trim_end_matches(';').trim_end().to_owned();
-                if self.cuts.stubs.contains(id)
+            Some(Payload::Function {
+                definition, atomic, ..
+            }) => {
+                let definition = definition
+                    .trim_end()
+                    .trim_end_matches(';')
+                    .trim_end()
+                    .to_owned();
+                // A parsed body that calls the function itself.
+                let name = quote::qualified(&id.schema, quote::split_routine(&id.object).0);
+                let recursive = *atomic
+                    && action.fresh()
+                    && definition.matches(&format!("{name}(")).nth(1).is_some();
+                if (recursive || self.cuts.stubs.contains(id))
                     && let Some(stub) = stub(&definition)
                 {
                     self.step(id, Step::Make, order::ROUTINE, vec![stub]);
@@ -24,7 +35,10 @@ impl<'a> Writer<'a, '_> {
             }
             Some(Payload::Aggregate { definition }) => {
                 let (name, _) = quote::split_routine(&id.object);
-                let sql = format!("CREATE AGGREGATE {} {definition}", quote::qualified(&id.schema, name));
+                let sql = format!(
+                    "CREATE AGGREGATE {} {definition}",
+                    quote::qualified(&id.schema, name)
+                );
                 self.step(id, Step::Make, order::ROUTINE, vec![sql]);
             }
             _ => {}
@@ -45,14 +59,27 @@ fn stub(definition: &str) -> Option<String> {
 /// be given to one that had none), no default taken away.
 pub fn replaceable(from: &Payload, to: &Payload) -> bool {
     let (
-        Payload::Function { result: a, arguments: old, .. },
-        Payload::Function { result: b, arguments: new, .. },
+        Payload::Function {
+            result: a,
+            arguments: old,
+            ..
+        },
+        Payload::Function {
+            result: b,
+            arguments: new,
+            ..
+        },
     ) = (from, to)
     else {
         return false;
     };
     let (old, new) = (quote::split_top(old, ','), quote::split_top(new, ','));
-    a == b && old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| argument_replaceable(old, new))
+    a == b
+        && old.len() == new.len()
+        && old
+            .iter()
+            .zip(&new)
+            .all(|(old, new)| argument_replaceable(old, new))
 }
 
 fn argument_replaceable(old: &str, new: &str) -> bool {
@@ -95,12 +122,18 @@ mod tests {
     #[test]
     fn replace_keeps_names_modes_results_and_defaults() {
         let may = |a: &str, b: &str| replaceable(&function(a, "integer"), &function(b, "integer"));
-        assert!(may("a integer, b text", "a integer, b text DEFAULT ','::text"));
+        assert!(may(
+            "a integer, b text",
+            "a integer, b text DEFAULT ','::text"
+        ));
         assert!(!may("a integer DEFAULT 1", "a integer"));
         assert!(!may("a integer", "b integer"));
         assert!(may("integer", "a integer"));
         assert!(!may("a integer", "integer"));
         assert!(!may("a integer", "a integer, OUT b integer"));
-        assert!(!replaceable(&function("", "integer"), &function("", "text")));
+        assert!(!replaceable(
+            &function("", "integer"),
+            &function("", "text")
+        ));
     }
 }

@@ -96,7 +96,12 @@ impl<'a> Side<'a> {
                 let owner = owned_by.is_some_and(|c| {
                     need.schema == c.schema && need.object == c.object && need.of.is_none()
                 });
-                if !owner && let Some(found) = self.resolve(need) {
+                // A column in a partition's key needs the partition, says Postgres; here that is its parent's column.
+                let below = id.kind == Kind::Column && id.of.is_none() && self.descends(need, id);
+                if !owner
+                    && !below
+                    && let Some(found) = self.resolve(need)
+                {
                     add(found);
                 }
             }
@@ -139,10 +144,20 @@ impl<'a> Side<'a> {
         self.needs = needs;
     }
 
+    /// Whether the table has that of the column among its ancestors.
+    fn descends(&self, table: &FactId, column: &FactId) -> bool {
+        self.table(&table.schema, &table.object).is_some_and(|t| {
+            t.parents.iter().any(|(schema, name)| {
+                (*schema == column.schema && *name == column.object)
+                    || self.descends(&FactId::object(Kind::Table, schema, name), column)
+            })
+        })
+    }
+
     /// The fact, or, where it is a column without a fact of its own (a view's, an inherited one), what holds it.
     fn resolve(&self, id: &FactId) -> Option<&'a FactId> {
         self.find(id).or_else(|| {
-            (!id.part.is_empty()).then(|| ())?;
+            (!id.part.is_empty()).then_some(())?;
             self.containers.get(&(&*id.schema, &*id.object)).copied()
         })
     }
@@ -178,15 +193,15 @@ impl<'a> Side<'a> {
         let on = fact.payload.on()?;
         fact.needs
             .iter()
-            .find(|need| need.object == on && matches!(need.kind, Kind::Table | Kind::MaterializedView))
+            .find(|need| {
+                need.object == on && matches!(need.kind, Kind::Table | Kind::MaterializedView)
+            })
             .and_then(|need| self.find(need))
             .or_else(|| self.container(&id.schema, on))
     }
 
     pub fn parts<'q>(&'q self, schema: &'q str, object: &'q str) -> &'q [&'a FactId] {
-        self.parts
-            .get(&(schema, object))
-            .map_or(&[], Vec::as_slice)
+        self.parts.get(&(schema, object)).map_or(&[], Vec::as_slice)
     }
 
     pub fn extras(&self, subject: &FactId) -> &[&'a FactId] {
@@ -252,7 +267,12 @@ impl<'a> Side<'a> {
     }
 
     /// One column of a table, its own or inherited.
-    pub fn effective_column(&self, schema: &str, object: &str, name: &str) -> Option<Effective<'a>> {
+    pub fn effective_column(
+        &self,
+        schema: &str,
+        object: &str,
+        name: &str,
+    ) -> Option<Effective<'a>> {
         let own = FactId::part(Kind::Column, schema, object, name);
         if let Some(id) = self.find(&own) {
             return Some(Effective {

@@ -1,11 +1,12 @@
 //! Collations, enums, domains, composite and range types, sequences.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use super::{
     Rename, Script, Statement,
     graph::Step,
-    quote,
+    privileges, quote,
     rebuild::Action,
     renames,
     side::{Side, base_type},
@@ -21,14 +22,26 @@ impl<'a> Writer<'a, '_> {
         let old = self.from.payload(id).filter(|_| action == Action::Alter);
         let name = quote::object(id);
         let sql = match (payload, old) {
-            (Payload::Collation { provider, deterministic, options }, _) => {
+            (
+                Payload::Collation {
+                    provider,
+                    deterministic,
+                    options,
+                },
+                _,
+            ) => {
                 vec![create_collation(&name, *provider, *deterministic, options)]
             }
             (Payload::Enum { labels }, None) => {
                 let labels: Vec<_> = labels.iter().map(|l| quote::literal(&l.name)).collect();
-                vec![format!("CREATE TYPE {name} AS ENUM ({})", labels.join(", "))]
+                vec![format!(
+                    "CREATE TYPE {name} AS ENUM ({})",
+                    labels.join(", ")
+                )]
             }
-            (Payload::Enum { labels }, Some(Payload::Enum { labels: old })) => add_values(&name, old, labels),
+            (Payload::Enum { labels }, Some(Payload::Enum { labels: old })) => {
+                add_values(&name, old, labels)
+            }
             (Payload::Domain { .. }, None) => {
                 self.create_domain(id, &name, payload);
                 return;
@@ -61,27 +74,37 @@ impl<'a> Writer<'a, '_> {
     }
 
     fn create_domain(&mut self, id: &'a FactId, name: &str, domain: &Payload) {
-        let Payload::Domain { base, collation, default, not_null } = domain else {
+        let Payload::Domain {
+            base,
+            collation,
+            default,
+            not_null,
+        } = domain
+        else {
             return;
         };
         let mut sql = format!("CREATE DOMAIN {name} AS {base}");
         if let Some(collation) = collation {
-            sql.push_str(&format!(" COLLATE {}", collation_name(collation)));
+            let _ = write!(sql, " COLLATE {}", collation_name(collation));
         }
         let late = self.cuts.late_defaults.contains(id);
         if let Some(default) = default
             && !late
         {
-            sql.push_str(&format!(" DEFAULT {default}"));
+            let _ = write!(sql, " DEFAULT {default}");
         }
         if *not_null {
             sql.push_str(" NOT NULL");
         }
         for &part in self.to.parts(&id.schema, &id.object) {
-            if let Some(Payload::Constraint { definition, validated: true, .. }) = self.to.payload(part)
+            if let Some(Payload::Constraint {
+                definition,
+                validated: true,
+                ..
+            }) = self.to.payload(part)
                 && !self.cuts.separate.contains(part)
             {
-                sql.push_str(&format!(" CONSTRAINT {} {definition}", quote::ident(&part.part)));
+                let _ = write!(sql, " CONSTRAINT {} {definition}", quote::ident(&part.part));
                 self.graph.alias((part, Step::Make), (id, Step::Make));
             }
         }
@@ -94,8 +117,14 @@ impl<'a> Writer<'a, '_> {
 
     fn alter_domain(&mut self, id: &'a FactId, name: &str, old: &Payload, new: &Payload) {
         let (
-            Payload::Domain { default: old_default, not_null: old_not_null, .. },
-            Payload::Domain { default, not_null, .. },
+            Payload::Domain {
+                default: old_default,
+                not_null: old_not_null,
+                ..
+            },
+            Payload::Domain {
+                default, not_null, ..
+            },
         ) = (old, new)
         else {
             return;
@@ -115,7 +144,13 @@ impl<'a> Writer<'a, '_> {
         self.step(id, Step::Make, order::TYPE, sql);
     }
 
-    fn make_sequence(&mut self, id: &'a FactId, name: &str, old: Option<&Sequence>, new: &Sequence) {
+    fn make_sequence(
+        &mut self,
+        id: &'a FactId,
+        name: &str,
+        old: Option<&Sequence>,
+        new: &Sequence,
+    ) {
         let mut sql = Vec::new();
         match old {
             None => {
@@ -125,7 +160,8 @@ impl<'a> Writer<'a, '_> {
             }
             Some(old) => {
                 if old.options != new.options {
-                    let options = all_sequence_options(&new.options, old.options.type_ != new.options.type_);
+                    let options =
+                        all_sequence_options(&new.options, old.options.type_ != new.options.type_);
                     sql.push(format!("ALTER SEQUENCE {name} {}", options.join(" ")));
                 }
                 if old.unlogged != new.unlogged {
@@ -191,8 +227,27 @@ impl<'a> Writer<'a, '_> {
             // Otherwise after whichever of them changes hands.
             let table = self.to.container(&column.schema, &column.object);
             let both_new = action.fresh() && table.is_some_and(|t| self.actions.of(t).fresh());
-            let at = if both_new { order::ATTACH } else { order::OWNED_BY };
-            self.step(id, Step::Own, at, vec![sql]);
+            let at = if both_new {
+                order::ATTACH
+            } else {
+                order::OWNED_BY
+            };
+            let mut statements = Vec::new();
+            let owner = table.and_then(|t| privileges::owner_of(self.to, t));
+            if !both_new
+                && let Some(owner) = owner
+                && (action.fresh() || privileges::owner_of(self.from, id) != Some(owner))
+            {
+                if old.is_some() && owner_drops.is_none() {
+                    statements.push(format!("ALTER SEQUENCE {name} OWNED BY NONE"));
+                }
+                statements.push(format!(
+                    "ALTER SEQUENCE {name} OWNER TO {}",
+                    quote::ident(owner)
+                ));
+            }
+            statements.push(sql);
+            self.step(id, Step::Own, at, statements);
             self.graph.edge((id, Step::Make), (id, Step::Own));
             self.graph.edge((id, Step::Loosen), (id, Step::Own));
             if let Some(owner) = owner_of(self.to, column) {
@@ -284,10 +339,14 @@ pub fn collation_name(collation: &str) -> String {
 /// Why the new list of labels cannot be reached by adding labels.
 pub fn labels_lost(old: &[Label], new: &[Label]) -> Option<String> {
     if let Some(lost) = old.iter().find(|label| !new.contains(label)) {
-        return Some(format!("the label {} is removed, but rows may hold it", quote::literal(&lost.name)));
+        return Some(format!(
+            "the label {} is removed, but rows may hold it",
+            quote::literal(&lost.name)
+        ));
     }
     let kept: Vec<_> = new.iter().filter(|label| old.contains(label)).collect();
-    (!kept.iter().copied().eq(old.iter())).then(|| "labels change their order, which rows are sorted by".to_owned())
+    (!kept.iter().copied().eq(old.iter()))
+        .then(|| "labels change their order, which rows are sorted by".to_owned())
 }
 
 /// Each new label before the first old one that follows it, or last.
@@ -300,12 +359,18 @@ fn add_values(name: &str, old: &[Label], new: &[Label]) -> Vec<String> {
 fn add_value(name: &str, label: &str, before: Option<&str>) -> String {
     let label = quote::literal(label);
     match before {
-        Some(next) => format!("ALTER TYPE {name} ADD VALUE IF NOT EXISTS {label} BEFORE {}", quote::literal(next)),
+        Some(next) => format!(
+            "ALTER TYPE {name} ADD VALUE IF NOT EXISTS {label} BEFORE {}",
+            quote::literal(next)
+        ),
         None => format!("ALTER TYPE {name} ADD VALUE IF NOT EXISTS {label}"),
     }
 }
 
-fn added_labels<'l>(old: &'l [Label], new: &'l [Label]) -> impl Iterator<Item = (&'l str, Option<&'l str>)> {
+fn added_labels<'l>(
+    old: &'l [Label],
+    new: &'l [Label],
+) -> impl Iterator<Item = (&'l str, Option<&'l str>)> {
     new.iter()
         .enumerate()
         .filter(|(_, label)| !old.contains(label))
@@ -319,7 +384,8 @@ fn added_labels<'l>(old: &'l [Label], new: &'l [Label]) -> impl Iterator<Item = 
 /// statements are committed first.
 pub fn move_labels_ahead(script: &mut Script, from: &Side<'_>, to: &Side<'_>, renames: &[Rename]) {
     for (&id, fact) in &to.facts {
-        let (Payload::Enum { labels: new }, Some(Payload::Enum { labels: old })) = (&fact.payload, from.payload(id))
+        let (Payload::Enum { labels: new }, Some(Payload::Enum { labels: old })) =
+            (&fact.payload, from.payload(id))
         else {
             continue;
         };
@@ -329,7 +395,9 @@ pub fn move_labels_ahead(script: &mut Script, from: &Side<'_>, to: &Side<'_>, re
         }
         let name = quote::object(id);
         let adds = |s: &Statement| {
-            s.serves.as_ref() == Some(id) && s.sql.starts_with("ALTER TYPE ") && s.sql.contains(" ADD VALUE ")
+            s.serves.as_ref() == Some(id)
+                && s.sql.starts_with("ALTER TYPE ")
+                && s.sql.contains(" ADD VALUE ")
         };
         let used = script.statements.iter().filter(|s| !adds(s)).any(|s| {
             let of_type = s.sql.contains(&name);
@@ -345,7 +413,10 @@ pub fn move_labels_ahead(script: &mut Script, from: &Side<'_>, to: &Side<'_>, re
         let type_name = quote::object(&renames::old_id(id, renames));
         for (label, before) in added {
             let before = before.map(|label| {
-                let part = FactId { part: label.to_owned(), ..id.clone() };
+                let part = FactId {
+                    part: label.to_owned(),
+                    ..id.clone()
+                };
                 renames::old_id(&part, renames).part
             });
             script.pre_steps.push(Statement {
@@ -359,7 +430,7 @@ pub fn move_labels_ahead(script: &mut Script, from: &Side<'_>, to: &Side<'_>, re
 fn attribute_sql(attribute: &Attribute) -> String {
     let mut sql = format!("{} {}", quote::ident(&attribute.name), attribute.type_);
     if let Some(collation) = &attribute.collation {
-        sql.push_str(&format!(" COLLATE {}", collation_name(collation)));
+        let _ = write!(sql, " COLLATE {}", collation_name(collation));
     }
     sql
 }
@@ -371,7 +442,10 @@ pub fn attributes_alterable(old: &[Attribute], new: &[Attribute]) -> bool {
         .map(|a| a.name.as_str())
         .filter(|name| new.iter().any(|n| n.name == *name))
         .collect();
-    new.iter().map(|a| a.name.as_str()).take(kept.len()).eq(kept.iter().copied())
+    new.iter()
+        .map(|a| a.name.as_str())
+        .take(kept.len())
+        .eq(kept.iter().copied())
 }
 
 fn alter_composite(name: &str, old: &[Attribute], new: &[Attribute]) -> Vec<String> {
@@ -403,7 +477,7 @@ fn alter_composite(name: &str, old: &[Attribute], new: &[Attribute]) -> Vec<Stri
 fn sequence_options(options: &SequenceOptions) -> String {
     let mut sql = String::new();
     if options.type_ != "bigint" {
-        sql.push_str(&format!(" AS {}", options.type_));
+        let _ = write!(sql, " AS {}", options.type_);
     }
     let list = identity_options(options);
     if !list.is_empty() {
@@ -416,7 +490,11 @@ fn sequence_options(options: &SequenceOptions) -> String {
 /// Options of an identity column (its type is the column's) that are not the default.
 pub fn identity_options(options: &SequenceOptions) -> Vec<String> {
     let (minimum, maximum) = default_bounds(options);
-    let start = if options.increment > 0 { options.minimum } else { options.maximum };
+    let start = if options.increment > 0 {
+        options.minimum
+    } else {
+        options.maximum
+    };
     let mut list = Vec::new();
     if options.start != start {
         list.push(format!("START WITH {}", options.start));
@@ -458,7 +536,11 @@ pub fn all_sequence_options(options: &SequenceOptions, with_type: bool) -> Vec<S
 
 fn default_bounds(options: &SequenceOptions) -> (i64, i64) {
     let (low, high) = type_bounds(&options.type_);
-    if options.increment > 0 { (1, high) } else { (low, -1) }
+    if options.increment > 0 {
+        (1, high)
+    } else {
+        (low, -1)
+    }
 }
 
 pub fn type_bounds(type_: &str) -> (i64, i64) {
@@ -473,20 +555,31 @@ pub fn type_bounds(type_: &str) -> (i64, i64) {
 pub fn column_that_uses<'a>(side: &Side<'a>, id: &FactId) -> Option<&'a FactId> {
     if id.kind == Kind::Collation {
         let name = quote::object(id);
-        return side.facts.iter().find_map(|(&column, fact)| match &fact.payload {
-            Payload::Column(c) if c.collation.as_ref().is_some_and(|c| collation_name(c) == name) => Some(column),
-            _ => None,
-        });
+        return side
+            .facts
+            .iter()
+            .find_map(|(&column, fact)| match &fact.payload {
+                Payload::Column(c)
+                    if c.collation
+                        .as_ref()
+                        .is_some_and(|c| collation_name(c) == name) =>
+                {
+                    Some(column)
+                }
+                _ => None,
+            });
     }
     let mut names: HashSet<String> = HashSet::from([quote::object(id)]);
     loop {
         let before = names.len();
         for (&other, fact) in &side.facts {
             let holds = match &fact.payload {
-                Payload::Column(column) if names.contains(base_type(&column.type_)) => return Some(other),
-                Payload::Composite { attributes } => {
-                    attributes.iter().any(|a| names.contains(base_type(&a.type_)))
+                Payload::Column(column) if names.contains(base_type(&column.type_)) => {
+                    return Some(other);
                 }
+                Payload::Composite { attributes } => attributes
+                    .iter()
+                    .any(|a| names.contains(base_type(&a.type_))),
                 Payload::Domain { base, .. } => names.contains(base_type(base)),
                 Payload::Range { options } => names.iter().any(|n| options.contains(n.as_str())),
                 _ => false,
@@ -508,7 +601,10 @@ mod tests {
     fn labels(names: &[&str]) -> Vec<Label> {
         names
             .iter()
-            .map(|name| Label { name: (*name).to_owned(), oid: 0 })
+            .map(|name| Label {
+                name: (*name).to_owned(),
+                oid: 0,
+            })
             .collect()
     }
 

@@ -1,10 +1,10 @@
 //! Views, materialized views and rules.
 
 use super::{
+    columns,
     graph::{Rank, Step},
     quote,
     rebuild::Action,
-    columns,
     writer::{Writer, order},
 };
 use crate::catalog::{FactId, Payload, ViewColumn};
@@ -14,7 +14,11 @@ impl<'a> Writer<'a, '_> {
         let old = self.from.payload(id).filter(|_| action == Action::Alter);
         let name = quote::object(id);
         match self.to.payload(id) {
-            Some(Payload::View { definition, options, columns }) => {
+            Some(Payload::View {
+                definition,
+                options,
+                columns,
+            }) => {
                 let mut sql = Vec::new();
                 let had: &[ViewColumn] = match old {
                     Some(Payload::View { columns, .. }) => columns,
@@ -23,16 +27,31 @@ impl<'a> Writer<'a, '_> {
                 let same = matches!(old, Some(Payload::View { definition: d, options: o, .. }) if d == definition && o == options);
                 let stubbed = self.cuts.stubs.contains(id) && action.fresh();
                 if stubbed {
-                    self.step(id, Step::Make, order::VIEW, vec![stub(&format!("CREATE VIEW {name}"), columns)]);
+                    self.step(
+                        id,
+                        Step::Make,
+                        order::VIEW,
+                        vec![stub(&format!("CREATE VIEW {name}"), columns)],
+                    );
                 }
                 if !same {
-                    let create = if stubbed || old.is_some() { "CREATE OR REPLACE VIEW" } else { "CREATE VIEW" };
+                    let create = if stubbed || old.is_some() {
+                        "CREATE OR REPLACE VIEW"
+                    } else {
+                        "CREATE VIEW"
+                    };
                     sql.push(format!("{create} {name}{} AS\n{definition}", with(options)));
                 }
                 for column in columns {
-                    let old = had.iter().find(|c| c.name == column.name).and_then(|c| c.default.as_ref());
+                    let old = had
+                        .iter()
+                        .find(|c| c.name == column.name)
+                        .and_then(|c| c.default.as_ref());
                     if old != column.default.as_ref() {
-                        let alter = format!("ALTER VIEW {name} ALTER COLUMN {}", quote::ident(&column.name));
+                        let alter = format!(
+                            "ALTER VIEW {name} ALTER COLUMN {}",
+                            quote::ident(&column.name)
+                        );
                         sql.push(match &column.default {
                             Some(default) => format!("{alter} SET DEFAULT {default}"),
                             None => format!("{alter} DROP DEFAULT"),
@@ -42,29 +61,54 @@ impl<'a> Writer<'a, '_> {
                 let step = if stubbed { Step::Complete } else { Step::Make };
                 self.step(id, step, order::VIEW, sql);
             }
-            Some(Payload::MaterializedView { definition, options, .. }) => {
+            Some(Payload::MaterializedView {
+                definition,
+                options,
+                ..
+            }) => {
                 let sql = match old {
                     Some(Payload::MaterializedView { options: old, .. }) => {
-                        columns::option_changes(&format!("ALTER MATERIALIZED VIEW {name}"), old, options)
+                        columns::option_changes(
+                            &format!("ALTER MATERIALIZED VIEW {name}"),
+                            old,
+                            options,
+                        )
                     }
-                    _ => vec![format!("CREATE MATERIALIZED VIEW {name}{} AS\n{definition}", with(options))],
+                    _ => vec![format!(
+                        "CREATE MATERIALIZED VIEW {name}{} AS\n{definition}",
+                        with(options)
+                    )],
                 };
                 self.step(id, Step::Make, order::MATERIALIZED_VIEW, sql);
             }
-            Some(Payload::Rule { definition, enabled }) => {
+            Some(Payload::Rule {
+                definition,
+                enabled,
+            }) => {
                 let mut sql = Vec::new();
                 let mut state = 'O';
                 match old {
-                    Some(Payload::Rule { definition: old, enabled }) => {
+                    Some(Payload::Rule {
+                        definition: old,
+                        enabled,
+                    }) => {
                         state = *enabled;
                         if old != definition {
-                            sql.push(definition.replacen("CREATE RULE", "CREATE OR REPLACE RULE", 1));
+                            sql.push(definition.replacen(
+                                "CREATE RULE",
+                                "CREATE OR REPLACE RULE",
+                                1,
+                            ));
                         }
                     }
                     _ => sql.push(definition.clone()),
                 }
                 if state != *enabled {
-                    sql.push(format!("ALTER TABLE {name} {} RULE {}", firing(*enabled), quote::ident(&id.part)));
+                    sql.push(format!(
+                        "ALTER TABLE {name} {} RULE {}",
+                        firing(*enabled),
+                        quote::ident(&id.part)
+                    ));
                 }
                 self.step(id, Step::Make, order::RULE, sql);
             }
@@ -78,7 +122,11 @@ impl<'a> Writer<'a, '_> {
             let name = quote::object(id);
             let sql = stub(&format!("CREATE OR REPLACE VIEW {name}"), columns);
             let statement = self.statement(id, sql);
-            self.graph.add((id, Step::Loosen), Rank { phase: 0, order: 0 }, vec![statement]);
+            self.graph.add(
+                (id, Step::Loosen),
+                Rank { phase: 0, order: 0 },
+                vec![statement],
+            );
         }
     }
 }

@@ -17,11 +17,16 @@ pub fn warnings<'a>(from: &Side<'a>, to: &Side<'a>, actions: &Actions<'a>) -> Ve
         }
         let text = match action {
             Action::Drop => dropped(from, actions, id),
-            Action::Alter | Action::Rebuild | Action::Create => changed(from, to, actions, id, action),
+            Action::Alter | Action::Rebuild | Action::Create => {
+                changed(from, to, actions, id, action)
+            }
             Action::Keep => None,
         };
         if let Some(text) = text {
-            warnings.push(Warning { id: id.clone(), text });
+            warnings.push(Warning {
+                id: id.clone(),
+                text,
+            });
         }
     }
     warnings
@@ -31,17 +36,29 @@ fn dropped(from: &Side<'_>, actions: &Actions<'_>, id: &FactId) -> Option<String
     match id.kind {
         Kind::Table => Some(format!("drops the table {id} with its rows")),
         Kind::MaterializedView => Some(format!("drops the materialized view {id}")),
-        Kind::Column if from.container_of(id).is_some_and(|t| !actions.of(t).drops()) => {
+        Kind::Column
+            if from
+                .container_of(id)
+                .is_some_and(|t| !actions.of(t).drops()) =>
+        {
             Some(format!("drops the column {id} with its values"))
         }
-        Kind::Sequence => Some(format!("drops the sequence {id} and the value it has reached")),
+        Kind::Sequence => Some(format!(
+            "drops the sequence {id} and the value it has reached"
+        )),
         Kind::Schema => Some(format!("drops the schema {id}")),
         Kind::Extension => Some(format!("drops the extension {id} with all that it brought")),
         _ => None,
     }
 }
 
-fn changed(from: &Side<'_>, to: &Side<'_>, actions: &Actions<'_>, id: &FactId, action: Action) -> Option<String> {
+fn changed(
+    from: &Side<'_>,
+    to: &Side<'_>,
+    actions: &Actions<'_>,
+    id: &FactId,
+    action: Action,
+) -> Option<String> {
     match to.payload(id)? {
         Payload::Column(new) => {
             let table = to.container(&id.schema, &id.object)?;
@@ -81,7 +98,10 @@ fn changed(from: &Side<'_>, to: &Side<'_>, actions: &Actions<'_>, id: &FactId, a
                 .map(ToString::to_string)
                 .collect();
             (!stored.is_empty()).then(|| {
-                format!("{id} changes, but {} keep what the old function computed", stored.join(", "))
+                format!(
+                    "{id} changes, but {} keep what the old function computed",
+                    stored.join(", ")
+                )
             })
         }
         _ => None,
@@ -96,6 +116,9 @@ fn fills_rows(column: &Column) -> bool {
     // Built-in functions that give one value per statement are filled in once.
     column.default.as_ref().is_some_and(|default| {
         default.contains('(')
-            && !matches!(default.as_str(), "now()" | "(now())" | "transaction_timestamp()" | "statement_timestamp()")
+            && !matches!(
+                default.as_str(),
+                "now()" | "(now())" | "transaction_timestamp()" | "statement_timestamp()"
+            )
     })
 }

@@ -4,6 +4,7 @@ use super::{
     Statement,
     cuts::Cuts,
     graph::{Graph, Key, Rank, Step},
+    inheritance::Moves,
     quote,
     rebuild::{Action, Actions},
     side::{Side, base_type},
@@ -15,18 +16,26 @@ pub struct Writer<'a, 's> {
     pub to: &'s Side<'a>,
     pub actions: &'s Actions<'a>,
     pub cuts: &'s Cuts,
+    pub moves: &'s Moves,
     pub graph: Graph<'a>,
     /// Those of the database as it is: they act while the script runs.
     pub default_privileges: Vec<(&'a FactId, &'a Fact)>,
 }
 
 impl<'a, 's> Writer<'a, 's> {
-    pub fn write(from: &'s Side<'a>, to: &'s Side<'a>, actions: &'s Actions<'a>, cuts: &'s Cuts) -> Self {
+    pub fn write(
+        from: &'s Side<'a>,
+        to: &'s Side<'a>,
+        actions: &'s Actions<'a>,
+        cuts: &'s Cuts,
+        moves: &'s Moves,
+    ) -> Self {
         let mut writer = Self {
             from,
             to,
             actions,
             cuts,
+            moves,
             graph: Graph::default(),
             default_privileges: from
                 .facts
@@ -53,7 +62,7 @@ impl<'a, 's> Writer<'a, 's> {
             }
         }
         writer.loosen();
-        writer.reattach();
+        writer.move_tables();
         writer.privileges_and_comments();
         for &(id, action) in &ids {
             writer.order(id, action);
@@ -67,7 +76,12 @@ impl<'a, 's> Writer<'a, 's> {
             Kind::Schema | Kind::Extension | Kind::Publication | Kind::EventTrigger => {
                 self.make_global(id, action);
             }
-            Kind::Collation | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range | Kind::Sequence => {
+            Kind::Collation
+            | Kind::Enum
+            | Kind::Domain
+            | Kind::Composite
+            | Kind::Range
+            | Kind::Sequence => {
                 self.make_type(id, action);
             }
             Kind::Function | Kind::Procedure | Kind::Aggregate => self.make_routine(id, action),
@@ -94,6 +108,7 @@ impl<'a, 's> Writer<'a, 's> {
         }
         if let Some(with) = self.goes_with(id)
             && !self.cuts.explicit.contains(id)
+            && !self.moves.before_detach.contains(id)
         {
             self.graph.alias((id, Step::Drop), (with, Step::Drop));
             return;
@@ -124,7 +139,8 @@ impl<'a, 's> Writer<'a, 's> {
             Payload::Constraint { kind: 'f', .. } => {
                 let container = self.from.container_of(id).filter(goes)?;
                 let elsewhere = self.from.needs(id).iter().any(|need| {
-                    self.actions.of(need).drops() && (need.schema != id.schema || need.object != id.object)
+                    self.actions.of(need).drops()
+                        && (need.schema != id.schema || need.object != id.object)
                 });
                 (!elsewhere).then_some(container)
             }
@@ -138,36 +154,17 @@ impl<'a, 's> Writer<'a, 's> {
         Some(match id.kind {
             Kind::Column => format!("ALTER TABLE {} DROP COLUMN {}", table(), part()),
             Kind::Constraint => {
-                let what = self.domain_or_table(self.from, id);
+                let what = domain_or_table(self.from, id);
                 format!("ALTER {what} {} DROP CONSTRAINT {}", table(), part())
             }
             Kind::Trigger => format!("DROP TRIGGER {} ON {}", part(), table()),
             Kind::Policy => format!("DROP POLICY {} ON {}", part(), table()),
             Kind::Rule => format!("DROP RULE {} ON {}", part(), table()),
-            Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => return None,
-            _ => format!("DROP {}", self.named(id)),
-        })
-    }
-
-    /// `TABLE public.users`, `FUNCTION public.f(integer)`: an object of its own, as ALTER, DROP and COMMENT name it.
-    pub fn named(&self, id: &FactId) -> String {
-        match id.kind {
-            Kind::Function | Kind::Procedure => format!("{} {}", keyword(id.kind), quote::routine(id)),
-            Kind::Aggregate => {
-                let name = quote::routine(id);
-                let name = name.strip_suffix("()").map_or(name.clone(), |n| format!("{n}(*)"));
-                format!("AGGREGATE {name}")
+            Kind::Rls | Kind::Owner | Kind::Grant | Kind::DefaultPrivilege | Kind::Comment => {
+                return None;
             }
-            kind => format!("{} {}", keyword(kind), quote::object(id)),
-        }
-    }
-
-    /// Constraints are of tables or of domains.
-    pub fn domain_or_table(&self, side: &Side<'a>, id: &FactId) -> &'static str {
-        match side.container(&id.schema, &id.object) {
-            Some(container) if container.kind == Kind::Domain => "DOMAIN",
-            _ => "TABLE",
-        }
+            _ => format!("DROP {}", named(id)),
+        })
     }
 
     pub fn statement(&self, id: &FactId, sql: String) -> Statement {
@@ -181,7 +178,8 @@ impl<'a, 's> Writer<'a, 's> {
     /// Adds a step of the making phase with its statements.
     pub fn step(&mut self, id: &'a FactId, step: Step, order: u16, sql: Vec<String>) {
         let statements = sql.into_iter().map(|sql| self.statement(id, sql)).collect();
-        self.graph.add((id, step), Rank { phase: 1, order }, statements);
+        self.graph
+            .add((id, step), Rank { phase: 1, order }, statements);
     }
 
     /// The edges of one fact, from what it needs (merge-engine, "Order").
@@ -192,8 +190,23 @@ impl<'a, 's> Writer<'a, 's> {
         if self.to.find(id).is_some() {
             self.order_makes(id);
         }
-        if self.from.find(id).is_some() {
+        // Owners, grants and comments go with what they tell of, or are altered after it.
+        if id.of.is_none() && self.from.find(id).is_some() {
             self.order_drops(id, action);
+        }
+    }
+
+    /// Columns that are new to a table that stays come in the order that they are to have.
+    fn order_new_columns(&mut self, table: &'a FactId) {
+        let new: Vec<&'a FactId> = self
+            .to
+            .own_columns(&table.schema, &table.object)
+            .into_iter()
+            .map(|(id, _)| id)
+            .filter(|id| self.actions.of(id) == Action::Create)
+            .collect();
+        for (one, next) in new.iter().zip(new.iter().skip(1)) {
+            self.graph.edge((one, Step::Make), (next, Step::Make));
         }
     }
 
@@ -212,11 +225,20 @@ impl<'a, 's> Writer<'a, 's> {
                 !is_code(need.kind)
                     && need.part.is_empty()
                     && (!is_relation(need.kind)
-                        || columns.iter().any(|c| base_type(&c.type_) == quote::object(need)))
+                        || columns
+                            .iter()
+                            .any(|c| base_type(&c.type_) == quote::object(need)))
             }
             Some(Payload::Function { .. }) => {
-                matches!(need.kind, Kind::Schema | Kind::Extension | Kind::Enum | Kind::Domain | Kind::Composite | Kind::Range)
-                    || is_relation(need.kind) && need.part.is_empty()
+                matches!(
+                    need.kind,
+                    Kind::Schema
+                        | Kind::Extension
+                        | Kind::Enum
+                        | Kind::Domain
+                        | Kind::Composite
+                        | Kind::Range
+                ) || is_relation(need.kind) && need.part.is_empty()
             }
             _ => !is_code(need.kind),
         };
@@ -234,6 +256,27 @@ impl<'a, 's> Writer<'a, 's> {
         if split {
             self.graph.edge((id, Step::Make), (id, Step::Complete));
         }
+        // A table whose row type is in use elsewhere cannot be rewritten any more.
+        if id.kind == Kind::Column && self.actions.of(id).fresh() {
+            for &part in row_type_columns(self.to, id) {
+                self.graph.edge((part, Step::Make), (id, Step::Make));
+            }
+        }
+        if id.kind == Kind::Table && id.of.is_none() && !self.actions.of(id).fresh() {
+            self.order_new_columns(id);
+        }
+        // A new child finds its parents' columns complete.
+        if let Some(Payload::Table(table)) = self.to.payload(id)
+            && self.actions.of(id).fresh()
+        {
+            for (schema, parent) in &table.parents {
+                for &part in self.to.parts(schema, parent) {
+                    if part.kind == Kind::Column {
+                        self.graph.edge((part, Step::Make), (id, Step::Make));
+                    }
+                }
+            }
+        }
         // Policies, triggers and rules see all columns of their table.
         if matches!(id.kind, Kind::Policy | Kind::Trigger | Kind::Rule) {
             for &part in self.to.parts(&id.schema, &id.object) {
@@ -245,7 +288,10 @@ impl<'a, 's> Writer<'a, 's> {
         // A primary key goes before the next one comes.
         if let Some(Payload::Constraint { kind: 'p', .. }) = self.to.payload(id) {
             for &other in self.from.parts(&id.schema, &id.object) {
-                if matches!(self.from.payload(other), Some(Payload::Constraint { kind: 'p', .. })) {
+                if matches!(
+                    self.from.payload(other),
+                    Some(Payload::Constraint { kind: 'p', .. })
+                ) {
                     self.graph.edge((other, Step::Drop), (id, Step::Make));
                 }
             }
@@ -258,10 +304,14 @@ impl<'a, 's> Writer<'a, 's> {
         let loosens = self.graph.contains((id, Step::Loosen));
         let attached: Vec<_> = self.from.needs(id).to_vec();
         for need in attached {
+            if loosens && self.cuts.emptied.contains(id) {
+                // Emptied, the view needs nothing any more.
+                self.graph.edge((id, Step::Loosen), (need, Step::Drop));
+                continue;
+            }
             if action.drops() || self.graph.contains((id, Step::Drop)) {
                 self.graph.edge((id, Step::Drop), (need, Step::Drop));
-                self.graph.edge((id, Step::Drop), (need, Step::Loosen));
-                if self.actions.of(need) == Action::Alter && !self.still_leans_on(id, need) {
+                if self.actions.of(need) == Action::Alter {
                     self.graph.edge((id, Step::Drop), (need, Step::Make));
                 }
             } else if loosens {
@@ -273,16 +323,16 @@ impl<'a, 's> Writer<'a, 's> {
                 self.graph.edge((id, Step::Loosen), (need, Step::Drop));
             }
         }
+        if id.kind == Kind::Column && action.drops() {
+            for &part in row_type_columns(self.from, id) {
+                self.graph.edge((id, Step::Drop), (part, Step::Make));
+            }
+        }
         if loosens {
             self.graph.edge((id, Step::Loosen), (id, Step::Drop));
             self.graph.edge((id, Step::Loosen), (id, Step::Make));
             self.graph.edge((id, Step::Make), (id, Step::Complete));
         }
-    }
-
-    /// A loosened view's drop comes after, not before, what it used to need: see [`Cuts::emptied`].
-    fn still_leans_on(&self, id: &FactId, need: &FactId) -> bool {
-        self.cuts.emptied.contains(id) && need.part.is_empty()
     }
 
     /// Drops of defaults that come back later, for columns and domains that are not altered otherwise.
@@ -310,9 +360,13 @@ impl<'a, 's> Writer<'a, 's> {
         let mut droppers: std::collections::HashMap<(Space, String, String), Vec<Key<'a>>> =
             std::collections::HashMap::new();
         for (id, action) in self.actions.iter() {
-            if action.drops() {
+            let gives_up = action == Action::Alter
+                && self.from.column(id).is_some_and(|c| c.identity.is_some())
+                && self.to.column(id).is_some_and(|c| c.identity.is_none());
+            if action.drops() || gives_up {
+                let step = if gives_up { Step::Loosen } else { Step::Drop };
                 for name in names_taken(self.from, id) {
-                    droppers.entry(name).or_default().push((id, Step::Drop));
+                    droppers.entry(name).or_default().push((id, step));
                 }
             }
         }
@@ -331,6 +385,50 @@ impl<'a, 's> Writer<'a, 's> {
     }
 }
 
+/// `TABLE public.users`, `FUNCTION public.f(integer)`: an object of its own, as ALTER, DROP and COMMENT name it.
+pub fn named(id: &FactId) -> String {
+    match id.kind {
+        Kind::Function | Kind::Procedure => {
+            format!("{} {}", keyword(id.kind), quote::routine(id))
+        }
+        Kind::Aggregate => {
+            let name = quote::routine(id);
+            let name = name
+                .strip_suffix("()")
+                .map_or(name.clone(), |n| format!("{n}(*)"));
+            format!("AGGREGATE {name}")
+        }
+        kind => format!("{} {}", keyword(kind), quote::object(id)),
+    }
+}
+
+/// Constraints are of tables or of domains.
+pub fn domain_or_table(side: &Side<'_>, id: &FactId) -> &'static str {
+    match side.container(&id.schema, &id.object) {
+        Some(container) if container.kind == Kind::Domain => "DOMAIN",
+        _ => "TABLE",
+    }
+}
+
+/// The parts of the tables whose row type the column has.
+fn row_type_columns<'a, 's>(
+    side: &'s Side<'a>,
+    id: &FactId,
+) -> impl Iterator<Item = &'s &'a FactId> + use<'a, 's> {
+    let tables: Vec<&'a FactId> = side
+        .needs(id)
+        .iter()
+        .copied()
+        .filter(|need| {
+            need.kind == Kind::Table && (need.schema != id.schema || need.object != id.object)
+        })
+        .collect();
+    tables
+        .into_iter()
+        .flat_map(move |table| side.parts(&table.schema, &table.object))
+        .filter(|part| part.kind == Kind::Column)
+}
+
 /// Name spaces of Postgres that more than one kind shares.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Space {
@@ -343,19 +441,30 @@ fn names_taken(side: &Side<'_>, id: &FactId) -> Vec<(Space, String, String)> {
     let name = |space, name: &str| (space, id.schema.clone(), name.to_owned());
     match id.kind {
         Kind::Table | Kind::View | Kind::MaterializedView | Kind::Composite => {
-            vec![name(Space::Relations, &id.object), name(Space::Types, &id.object)]
+            vec![
+                name(Space::Relations, &id.object),
+                name(Space::Types, &id.object),
+            ]
         }
         Kind::Sequence | Kind::Index => vec![name(Space::Relations, &id.object)],
         Kind::Enum | Kind::Domain | Kind::Range => vec![name(Space::Types, &id.object)],
-        Kind::Function | Kind::Procedure | Kind::Aggregate => vec![name(Space::Routines, &id.object)],
+        Kind::Function | Kind::Procedure | Kind::Aggregate => {
+            vec![name(Space::Routines, &id.object)]
+        }
         // Keys take the name of an index.
         Kind::Constraint => match side.payload(id) {
-            Some(Payload::Constraint { kind: 'p' | 'u' | 'x', .. }) => vec![name(Space::Relations, &id.part)],
+            Some(Payload::Constraint {
+                kind: 'p' | 'u' | 'x',
+                ..
+            }) => vec![name(Space::Relations, &id.part)],
             _ => Vec::new(),
         },
         Kind::Column => match side.column(id) {
             Some(column) if column.identity.is_some() => {
-                vec![name(Space::Relations, &format!("{}_{}_seq", id.object, id.part))]
+                vec![name(
+                    Space::Relations,
+                    &format!("{}_{}_seq", id.object, id.part),
+                )]
             }
             _ => Vec::new(),
         },

@@ -9,6 +9,7 @@ use super::{
     containers::{ancestors, parts},
     edits::{Edits, same, same_fact},
     enums, hints,
+    names::member_renames,
 };
 use crate::catalog::{Catalog, Fact, FactId, Kind, Payload, Place};
 
@@ -265,6 +266,7 @@ impl Decision<'_> {
             if found.is_empty() {
                 return target;
             }
+            let before = self.taken.len();
             for (id, hint) in found {
                 let id = root(self, &id);
                 if self.open.contains_key(&id) {
@@ -293,6 +295,9 @@ impl Decision<'_> {
                         },
                     );
                 }
+            }
+            if self.taken.len() == before {
+                return target; // all of it is known already
             }
         }
     }
@@ -469,10 +474,14 @@ impl Decision<'_> {
             });
         }
         conflicts.sort_by(|one, other| one.id.cmp(&other.id));
+        let mut renames = aligned.renames.clone();
+        renames.extend(member_renames(&aligned.parent, &target, |id| {
+            aligned.parent_name(id)
+        }));
         Merge {
             changes: changes::changes(&self),
             target,
-            renames: aligned.renames.clone(),
+            renames,
             detected: aligned.detected.clone(),
             conflicts,
             blocked: Vec::new(),

@@ -5,6 +5,7 @@
 //! takes or refuses each edit of the branch, [`combine`] looks for edits that are fine alone and not together, and
 //! [`changes`] names what is left as people know it.
 
+mod align;
 mod changes;
 mod combine;
 mod containers;
@@ -18,8 +19,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Catalog, FactId, Hash};
-pub use crate::script::{Blocked, Rename};
+use crate::{
+    catalog::{Catalog, FactId, Hash},
+    script::{Blocked, Rename},
+};
+pub use align::align;
 pub use names::Aligned;
 
 /// What is compared: each side when the branch was made, and now.
@@ -105,7 +109,7 @@ pub struct Merge {
 }
 
 /// Decides by names and texts alone. Where somebody renamed what texts mention, those texts count as edits: bring the sides
-/// together in a scratch database first ([`needs_alignment`]) and call [`decide`].
+/// together in a scratch database first ([`align`]) and call [`decide`].
 pub fn three_way(sides: &Sides<'_>, resolutions: &Resolutions) -> Merge {
     decide(&Aligned::by_name(sides, resolutions), resolutions)
 }

@@ -8,8 +8,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
 };
 
-use super::{Choice, Rename, Resolutions, Sides, containers::container};
-use crate::catalog::{Catalog, Fact, FactId, Kind, Payload, Place};
+use super::{Choice, Resolutions, Sides, containers::container};
+use crate::{
+    catalog::{Catalog, Fact, FactId, Kind, Payload, Place},
+    script::Rename,
+};
 
 /// The four catalogs in one set of names, and what was renamed.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,10 @@ pub struct Aligned<'a> {
     pub t0_names: BTreeMap<FactId, FactId>,
     /// Renames that cannot be: by T0's name, with the reason; semantic or not.
     pub refused: Vec<Refused>,
+    /// For each catalog (parent's T0, parent, branch's T0, branch) what has to be renamed in it to come to the final names.
+    pub(super) steps: [Vec<Rename>; 4],
+    /// For each catalog its names to the final ones, where they differ.
+    pub(super) moves: [BTreeMap<FactId, FactId>; 4],
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +43,12 @@ pub struct Refused {
     pub why: String,
     pub semantic: bool,
 }
+
+/// A label or an attribute that was renamed: its type by T0's name, its old and its new name.
+type RenamedMember = (FactId, String, String);
+
+/// A type's labels or attributes, by number.
+type Members = Vec<(u32, String)>;
 
 /// One side: what each object was called at T0, and what it is called now.
 struct Side<'a> {
@@ -143,56 +156,44 @@ impl<'a> Aligned<'a> {
         let branch = Side::new(sides.branch_t0, sides.branch);
         let parent = Side::new(sides.parent_t0, sides.parent);
         if branch.moved.is_empty() && parent.moved.is_empty() {
-            return Self {
+            let mut aligned = Self {
                 parent_t0: Cow::Borrowed(sides.parent_t0),
                 parent: Cow::Borrowed(sides.parent),
                 branch_t0: Cow::Borrowed(sides.branch_t0),
                 branch: Cow::Borrowed(sides.branch),
                 ..Self::default()
             };
+            aligned.note_members(sides);
+            return aligned;
         }
         let mut refused = Vec::new();
         let wanted = wanted(&branch, &parent, sides, resolutions, &mut refused);
-        let finals = Finals::new(&branch, &parent, &wanted);
+        let finals = Finals::new(&branch, &parent, &wanted, resolutions);
         let branch_now = without_taken_names(sides.branch, &branch, &finals, &mut refused);
-        let renames = wanted
-            .iter()
-            .filter_map(|was| {
-                let from = parent.moved.get(was).unwrap_or(was);
-                let to = finals.of(sides.parent_t0, was);
-                let there = sides.parent.facts.contains_key(from)
-                    && *from != to
-                    && branch.direct.contains_key(was);
-                (there
-                    && parent.direct.get(was).is_none_or(|theirs| {
-                        leaf(theirs) != leaf(&to) || theirs.schema != to.schema
-                    }))
-                .then(|| Rename {
-                    kind: was.kind,
-                    from: from.clone(),
-                    to,
-                })
-            })
+        let moves = [
+            moves(sides.parent_t0, |id| finals.of(sides.parent_t0, id)),
+            moves(sides.parent, |id| finals.now(sides.parent, &parent, id)),
+            moves(sides.branch_t0, |id| finals.of(sides.branch_t0, id)),
+            moves(&branch_now, |id| finals.now(&branch_now, &branch, id)),
+        ];
+        let here = BTreeMap::new();
+        let steps = [
+            finals.steps(sides.parent_t0, &here),
+            finals.steps(sides.parent, &parent.moved),
+            finals.steps(sides.branch_t0, &here),
+            finals.steps(sides.branch, &branch.moved),
+        ];
+        let t0_names = [&moves[0], &moves[2]]
+            .into_iter()
+            .flatten()
+            .map(|(was, is)| (is.clone(), was.clone()))
             .collect();
-        let mut t0_names: BTreeMap<FactId, FactId> = BTreeMap::new();
-        for catalog in [sides.parent_t0, sides.branch_t0] {
-            for id in catalog.facts.keys() {
-                let to = finals.of(catalog, id);
-                if to != *id {
-                    t0_names.insert(to, id.clone());
-                }
-            }
-        }
-        Self {
-            parent_t0: Cow::Owned(rename(sides.parent_t0, |id| finals.of(sides.parent_t0, id))),
-            branch_t0: Cow::Owned(rename(sides.branch_t0, |id| finals.of(sides.branch_t0, id))),
-            parent: Cow::Owned(rename(sides.parent, |id| {
-                finals.now(sides.parent, &parent, id)
-            })),
-            branch: Cow::Owned(rename(&branch_now, |id| {
-                finals.now(&branch_now, &branch, id)
-            })),
-            renames,
+        let mut aligned = Self {
+            parent_t0: Cow::Owned(rename(sides.parent_t0, &moves[0])),
+            parent: Cow::Owned(rename(sides.parent, &moves[1])),
+            branch_t0: Cow::Owned(rename(sides.branch_t0, &moves[2])),
+            branch: Cow::Owned(rename(&branch_now, &moves[3])),
+            renames: steps[1].clone(),
             detected: branch
                 .direct
                 .iter()
@@ -209,7 +210,68 @@ impl<'a> Aligned<'a> {
                 .collect(),
             t0_names,
             refused,
+            steps,
+            moves,
+        };
+        aligned.note_members(sides);
+        aligned
+    }
+
+    /// Renames of labels and attributes. Payloads keep the names that they have (their merge is a matter of [`super::enums`] and of
+    /// the unit); texts follow.
+    fn note_members(&mut self, sides: &Sides<'_>) {
+        let (branch, parent) = (
+            renamed_members(sides.branch_t0, sides.branch),
+            renamed_members(sides.parent_t0, sides.parent),
+        );
+        if branch.is_empty() && parent.is_empty() {
+            return;
         }
+        self.detected
+            .extend(branch.iter().map(|(type_, was, is)| Rename {
+                kind: type_.kind,
+                from: member(type_, was),
+                to: member(type_, is),
+            }));
+        let both: Vec<(&RenamedMember, [usize; 3])> = parent
+            .iter()
+            .map(|renamed| (renamed, [0, 2, 3]))
+            .chain(
+                branch
+                    .iter()
+                    .filter(|(type_, was, _)| {
+                        !parent
+                            .iter()
+                            .any(|(other, theirs, _)| other == type_ && theirs == was)
+                    })
+                    .map(|renamed| (renamed, [0, 2, 1])),
+            )
+            .collect();
+        let catalogs = [sides.parent_t0, sides.parent, sides.branch_t0, sides.branch];
+        for ((type_, was, is), places) in both {
+            let last = self.moves[0].get(type_).unwrap_or(type_).clone();
+            for place in places {
+                let named = self.moves[place]
+                    .iter()
+                    .find(|(_, to)| **to == last)
+                    .map_or_else(|| last.clone(), |(from, _)| from.clone());
+                if has_member(catalogs[place], &named, was) {
+                    self.steps[place].push(Rename {
+                        kind: type_.kind,
+                        from: member(&named, was),
+                        to: member(&last, is),
+                    });
+                }
+            }
+        }
+    }
+
+    /// What the parent calls it now.
+    pub fn parent_name(&self, id: &FactId) -> FactId {
+        self.moves[1]
+            .iter()
+            .find(|(_, to)| *to == id)
+            .map_or_else(|| id.clone(), |(from, _)| from.clone())
     }
 
     /// The name at T0.
@@ -352,22 +414,27 @@ struct Finals<'a> {
 }
 
 impl<'a> Finals<'a> {
-    fn new(branch: &'a Side<'a>, parent: &'a Side<'a>, wanted: &BTreeSet<FactId>) -> Self {
+    fn new(
+        branch: &'a Side<'a>,
+        parent: &'a Side<'a>,
+        wanted: &BTreeSet<FactId>,
+        resolutions: &Resolutions,
+    ) -> Self {
         let leaves = wanted
             .iter()
             .filter_map(|was| {
                 let (ours, theirs) = (branch.direct.get(was), parent.direct.get(was));
-                let is = theirs.or(ours)?;
-                let moved = [theirs, ours]
-                    .into_iter()
-                    .flatten()
+                let (first, second) = match resolutions.get(&was.to_string()) {
+                    Some(Choice::Branch) => (ours, theirs),
+                    _ => (theirs, ours),
+                };
+                let given = || [first, second].into_iter().flatten();
+                let moved = given()
                     .find(|is| is.part.is_empty() && is.schema != was.schema)
                     .map(|is| is.schema.clone());
-                let name = [theirs, ours]
-                    .into_iter()
-                    .flatten()
+                let name = given()
                     .find(|is| leaf(is) != leaf(was))
-                    .unwrap_or(is);
+                    .or_else(|| given().next())?;
                 Some((was.clone(), (leaf(name).to_owned(), moved)))
             })
             .collect();
@@ -376,6 +443,26 @@ impl<'a> Finals<'a> {
             parent,
             leaves,
         }
+    }
+
+    /// What is to be renamed in a catalog in which some things are called otherwise than at T0.
+    fn steps(&self, catalog: &Catalog, moved: &BTreeMap<FactId, FactId>) -> Vec<Rename> {
+        let t0 = self.parent.t0;
+        self.leaves
+            .iter()
+            .filter_map(|(was, (name, schema))| {
+                let from = moved.get(was).unwrap_or(was);
+                let differs = leaf(from) != name
+                    || schema.as_ref().is_some_and(|schema| *schema != from.schema);
+                (differs && catalog.facts.contains_key(from)).then(|| Rename {
+                    kind: was.kind,
+                    from: from.clone(),
+                    to: self.of(t0, was),
+                })
+            })
+            .collect::<BTreeSet<Rename>>()
+            .into_iter()
+            .collect()
     }
 
     fn schema(&self, name: &str) -> String {
@@ -595,8 +682,122 @@ fn without_taken_names(
     left
 }
 
+fn moves(catalog: &Catalog, to: impl Fn(&FactId) -> FactId) -> BTreeMap<FactId, FactId> {
+    catalog
+        .facts
+        .keys()
+        .map(|id| (id, to(id)))
+        .filter(|(id, new)| *id != new)
+        .map(|(id, new)| (id.clone(), new))
+        .collect()
+}
+
+/// Labels of enums and attributes of composite types that were renamed: the type's T0 name, old and new name.
+fn renamed_members(t0: &Catalog, now: &Catalog) -> Vec<RenamedMember> {
+    let mut found = Vec::new();
+    for kind in [Kind::Enum, Kind::Composite] {
+        let types = |catalog: &Catalog| -> Vec<(Place, FactId, Members)> {
+            catalog
+                .facts
+                .range(FactId::object(kind, "", "")..)
+                .take_while(|(id, _)| id.kind == kind)
+                .map(|(id, fact)| (fact.place, id.clone(), members(&fact.payload)))
+                .collect()
+        };
+        let new: HashMap<Place, Members> = types(now)
+            .into_iter()
+            .map(|(place, _, members)| (place, members))
+            .collect();
+        for (place, id, old) in types(t0) {
+            let Some(new) = new.get(&place) else { continue };
+            for (number, was) in old {
+                if let Some((_, is)) = new.iter().find(|(other, _)| *other == number)
+                    && *is != was
+                {
+                    found.push((id.clone(), was, is.clone()));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Labels with their oids, attributes with their numbers.
+fn members(payload: &Payload) -> Members {
+    match payload {
+        Payload::Enum { labels } => labels
+            .iter()
+            .map(|label| (label.oid, label.name.clone()))
+            .collect(),
+        Payload::Composite { attributes } => attributes
+            .iter()
+            .map(|attribute| {
+                (
+                    u32::from(attribute.number.unsigned_abs()),
+                    attribute.name.clone(),
+                )
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn has_member(catalog: &Catalog, type_: &FactId, name: &str) -> bool {
+    catalog.facts.get(type_).is_some_and(|fact| {
+        members(&fact.payload)
+            .iter()
+            .any(|(_, member)| member == name)
+    })
+}
+
+/// A label or an attribute, named like a part of its type.
+fn member(type_: &FactId, name: &str) -> FactId {
+    FactId {
+        part: name.to_owned(),
+        ..type_.clone()
+    }
+}
+
+/// Renames of labels and attributes that lead from one form of a type to another one, where numbers tell that they are the
+/// same.
+pub fn member_renames(
+    from: &Catalog,
+    to: &Catalog,
+    name_before: impl Fn(&FactId) -> FactId,
+) -> Vec<Rename> {
+    let mut found = Vec::new();
+    for kind in [Kind::Enum, Kind::Composite] {
+        for (id, fact) in to
+            .facts
+            .range(FactId::object(kind, "", "")..)
+            .take_while(|(id, _)| id.kind == kind)
+        {
+            let Some(before) = from.facts.get(id) else {
+                continue;
+            };
+            let old = members(&before.payload);
+            for (number, is) in members(&fact.payload)
+                .into_iter()
+                .filter(|(number, _)| *number != 0)
+            {
+                if let Some((_, was)) = old.iter().find(|(other, _)| *other == number)
+                    && *was != is
+                {
+                    found.push(Rename {
+                        kind,
+                        from: member(&name_before(id), was),
+                        to: member(id, &is),
+                    });
+                }
+            }
+        }
+    }
+    found
+}
+
 /// The catalog under other names.
-fn rename(catalog: &Catalog, to: impl Fn(&FactId) -> FactId) -> Catalog {
+pub(super) fn rename(catalog: &Catalog, moves: &BTreeMap<FactId, FactId>) -> Catalog {
+    let to = |id: &FactId| moves.get(id).unwrap_or(id).clone();
     let table = |schema: &str, name: &str| to(&FactId::object(Kind::Table, schema, name));
     let facts = catalog
         .facts

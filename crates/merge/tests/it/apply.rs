@@ -42,7 +42,11 @@ async fn wherever_the_script_fails_the_parent_is_as_before() {
         let mut failing = plan.clone();
         failing.script.statements.insert(at, bomb());
         let error = pair.try_apply(&failing).await.unwrap_err();
-        assert_eq!(error.sqlstate().as_deref(), Some("22012"), "at {at}: {error}");
+        assert_eq!(
+            error.sqlstate().as_deref(),
+            Some("22012"),
+            "at {at}: {error}"
+        );
     }
     assert_eq!(pair.parent.dump().await, before);
     pair.apply(&plan).await;
@@ -65,12 +69,18 @@ async fn what_the_script_did_beyond_the_plan_is_rolled_back() {
     };
     // On both databases: the rehearsal sees that it is not what was merged.
     let both = smuggle("CREATE TABLE public.smuggled (id int)");
-    assert!(matches!(pair.try_apply(&both).await, Err(Error::Unexpected(_))));
+    assert!(matches!(
+        pair.try_apply(&both).await,
+        Err(Error::Unexpected(_))
+    ));
     // On the parent alone: the proof sees it.
     let parent_only = smuggle(
         "DO $$ BEGIN IF (SELECT count(*) FROM public.accounts) > 0 THEN DROP TABLE public.orders; END IF; END $$",
     );
-    assert!(matches!(pair.try_apply(&parent_only).await, Err(Error::Unexpected(_))));
+    assert!(matches!(
+        pair.try_apply(&parent_only).await,
+        Err(Error::Unexpected(_))
+    ));
     assert_eq!(pair.parent.dump().await, before);
 }
 
@@ -79,7 +89,9 @@ async fn a_parent_that_changed_since_the_plan_is_refused() {
     let pair = Pair::quick(BASE).await;
     pair.branch.psql(EDITS).await;
     let plan = pair.plan().await;
-    pair.parent.psql("COMMENT ON TABLE public.accounts IS 'later'").await;
+    pair.parent
+        .psql("COMMENT ON TABLE public.accounts IS 'later'")
+        .await;
     assert!(matches!(pair.try_apply(&plan).await, Err(Error::Stale)));
     let plan = pair.plan().await;
     pair.apply(&plan).await;
@@ -88,18 +100,27 @@ async fn a_parent_that_changed_since_the_plan_is_refused() {
 #[tokio::test]
 async fn rows_that_came_after_the_plan_stop_it() {
     let pair = Pair::quick("CREATE TABLE public.t (a int); INSERT INTO public.t VALUES (1);").await;
-    pair.branch.psql("ALTER TABLE public.t ALTER a SET NOT NULL").await;
+    pair.branch
+        .psql("ALTER TABLE public.t ALTER a SET NOT NULL")
+        .await;
     let plan = pair.plan().await;
     assert!(plan.is_clean());
-    pair.parent.psql("INSERT INTO public.t VALUES (NULL), (NULL)").await;
+    pair.parent
+        .psql("INSERT INTO public.t VALUES (NULL), (NULL)")
+        .await;
     let refused = pair.try_apply(&plan).await;
-    assert!(matches!(&refused, Err(Error::RowsInTheWay(items)) if items[0].rows == Some(2)), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Error::RowsInTheWay(items)) if items[0].rows == Some(2)),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_label_used_at_once_is_committed_first() {
     let pair = Pair::quick(BASE).await;
-    pair.branch.psql("ALTER TYPE public.state ADD VALUE 'running' BEFORE 'done'").await;
+    pair.branch
+        .psql("ALTER TYPE public.state ADD VALUE 'running' BEFORE 'done'")
+        .await;
     pair.branch
         .psql("CREATE TABLE public.jobs (id int, state public.state DEFAULT 'running' CHECK (state <> 'done'))")
         .await;
@@ -121,7 +142,10 @@ async fn existing_event_triggers_do_not_fire() {
     let pair = Pair::quick(&base).await;
     pair.branch.psql("CREATE TABLE public.more (id int)").await;
     pair.merge().await;
-    assert_eq!(pair.parent.psql("SELECT count(*) FROM public.ddl").await, "0");
+    assert_eq!(
+        pair.parent.psql("SELECT count(*) FROM public.ddl").await,
+        "0"
+    );
 }
 
 fn hasty() -> ApplyOptions {
@@ -149,12 +173,19 @@ async fn a_lock_that_is_held_for_a_while_is_waited_out() {
     };
     let merge = async {
         release.await.unwrap();
-        apply(&pair.parent.options(), &plan, &hasty()).await.unwrap()
+        apply(&pair.parent.options(), &plan, &hasty())
+            .await
+            .unwrap()
     };
     let ((), applied) = tokio::join!(holder, merge);
     assert!(applied.attempts > 1);
     assert!(pair.plan().await.is_empty());
-    assert_eq!(pair.parent.psql("SELECT name FROM public.accounts WHERE id = 1").await, "n1!");
+    assert_eq!(
+        pair.parent
+            .psql("SELECT name FROM public.accounts WHERE id = 1")
+            .await,
+        "n1!"
+    );
 }
 
 #[tokio::test]
@@ -172,7 +203,9 @@ async fn a_lock_that_is_never_released_ends_the_merge_with_nothing_done() {
         attempts: 3,
         ..hasty()
     };
-    let error = apply(&pair.parent.options(), &plan, &options).await.unwrap_err();
+    let error = apply(&pair.parent.options(), &plan, &options)
+        .await
+        .unwrap_err();
     assert_eq!(error.sqlstate().as_deref(), Some("55P03"), "{error}");
     drop(holder);
     assert_eq!(pair.parent.dump().await, before);
@@ -195,13 +228,20 @@ async fn writers_lose_nothing_and_wait_no_longer_than_the_lock_timeout() {
             let (mut written, mut longest) = (0_i64, Duration::ZERO);
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let id = 1_000_000 * (writer + 1) + written;
-                let long = if writer == 0 { "SELECT pg_sleep(0.15);" } else { "" };
+                let long = if writer == 0 {
+                    "SELECT pg_sleep(0.15);"
+                } else {
+                    ""
+                };
                 let sql = format!(
                     "BEGIN; INSERT INTO public.accounts (id, name) VALUES ({id}, 'w');
                      SELECT count(*) FROM public.accounts; {long} COMMIT"
                 );
                 let began = Instant::now();
-                sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut session).await.unwrap();
+                sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+                    .execute(&mut session)
+                    .await
+                    .unwrap();
                 longest = longest.max(began.elapsed());
                 written += 1;
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -214,7 +254,9 @@ async fn writers_lose_nothing_and_wait_no_longer_than_the_lock_timeout() {
         lock_timeout: Duration::from_millis(500),
         ..ApplyOptions::default()
     };
-    let applied = apply(&pair.parent.options(), &plan, &options).await.unwrap();
+    let applied = apply(&pair.parent.options(), &plan, &options)
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
 
@@ -224,13 +266,21 @@ async fn writers_lose_nothing_and_wait_no_longer_than_the_lock_timeout() {
         written += rows;
         longest = longest.max(wait);
     }
-    println!("{written} rows, longest wait {longest:?}, attempts {}", applied.attempts);
+    println!(
+        "{written} rows, longest wait {longest:?}, attempts {}",
+        applied.attempts
+    );
     assert_eq!(
-        pair.parent.psql("SELECT count(*) FROM public.accounts").await,
+        pair.parent
+            .psql("SELECT count(*) FROM public.accounts")
+            .await,
         (written + 100).to_string()
     );
     // The wait for the script's lock, and the script itself with its proof.
-    assert!(longest < options.lock_timeout + Duration::from_secs(2), "{longest:?}");
+    assert!(
+        longest < options.lock_timeout + Duration::from_secs(2),
+        "{longest:?}"
+    );
     assert!(pair.plan().await.is_empty());
 }
 
@@ -242,6 +292,9 @@ async fn two_merges_at_once_are_one_after_the_other() {
     assert!(!changes(&plan).is_empty());
     let (one, other) = tokio::join!(pair.try_apply(&plan), pair.try_apply(&plan));
     let stale = |result: &Result<_, Error>| matches!(result, Err(Error::Stale));
-    assert!(one.is_ok() && stale(&other) || stale(&one) && other.is_ok(), "{one:?}, {other:?}");
+    assert!(
+        one.is_ok() && stale(&other) || stale(&one) && other.is_ok(),
+        "{one:?}, {other:?}"
+    );
     assert!(pair.plan().await.is_empty());
 }

@@ -64,13 +64,16 @@ struct Case {
 
 impl Case {
     fn read(name: &str) -> Self {
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name);
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/cases")
+            .join(name);
         let file = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
         Self {
             base: file("base.sql"),
             parent: file("parent.sql"),
             branch: file("branch.sql"),
-            oracle: fs::read_to_string(dir.join("oracle.sql")).unwrap_or_else(|_| file("branch.sql")),
+            oracle: fs::read_to_string(dir.join("oracle.sql"))
+                .unwrap_or_else(|_| file("branch.sql")),
             expect: serde_json::from_str(&file("expect.json")).unwrap(),
         }
     }
@@ -102,7 +105,14 @@ async fn run(name: &str) {
         oracle.database.psql(&case.oracle).await;
     }
     for (copied, branch, parent) in copies {
-        check(&case, &format!("{name}, {copied:?}"), &parent, &branch, &oracle).await;
+        check(
+            &case,
+            &format!("{name}, {copied:?}"),
+            &parent,
+            &branch,
+            &oracle,
+        )
+        .await;
     }
 }
 
@@ -115,9 +125,17 @@ async fn check(case: &Case, name: &str, parent: &Database, branch: &Database, or
     branch.psql(&case.branch).await;
 
     let merge = async || {
-        plan(&parent.options(), &branch.options(), &bases, &Resolutions::new()).await
+        plan(
+            &parent.options(),
+            &branch.options(),
+            &bases,
+            &Resolutions::new(),
+        )
+        .await
     };
-    let plan = merge().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let plan = merge()
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
     let sql = plan.rendered_sql();
 
     let changes: BTreeSet<Change> = plan
@@ -142,13 +160,25 @@ async fn check(case: &Case, name: &str, parent: &Database, branch: &Database, or
 
     let conflicts: BTreeSet<String> = plan.conflicts.iter().map(|c| c.name()).collect();
     let needs: BTreeSet<String> = plan.needs_migration.iter().map(|n| n.name()).collect();
-    let allowed: BTreeSet<String> = case.expect.conflicts.union(&case.expect.needs_migration).cloned().collect();
+    let allowed: BTreeSet<String> = case
+        .expect
+        .conflicts
+        .union(&case.expect.needs_migration)
+        .cloned()
+        .collect();
     let told: BTreeSet<String> = conflicts.union(&needs).cloned().collect();
-    assert!(case.expect.conflicts.is_subset(&conflicts), "{name}: conflicts {conflicts:?}\n{sql}");
+    assert!(
+        case.expect.conflicts.is_subset(&conflicts),
+        "{name}: conflicts {conflicts:?}\n{sql}"
+    );
     assert_eq!(told, allowed, "{name}: conflicts and needs-migration");
     assert_eq!(plan.is_clean(), case.expect.clean, "{name}: clean");
     if case.expect.semantic {
-        assert!(plan.conflicts.iter().all(|c| c.semantic), "{name}: semantic {:?}", plan.conflicts);
+        assert!(
+            plan.conflicts.iter().all(|c| c.semantic),
+            "{name}: semantic {:?}",
+            plan.conflicts
+        );
     }
     let renames: BTreeSet<Rename> = plan
         .renames
@@ -163,10 +193,11 @@ async fn check(case: &Case, name: &str, parent: &Database, branch: &Database, or
     assert_eq!(renames, case.expect.renames, "{name}: renames");
 
     if !case.expect.clean {
-        let before = parent.dump().await;
+        let before = normalise(&parent.dump().await, false);
         let refused = apply(&parent.options(), &plan, &ApplyOptions::default()).await;
         assert!(refused.is_err(), "{name}: applied although blocked");
-        assert_eq!(parent.dump().await, before, "{name}: changed although blocked");
+        let after = normalise(&parent.dump().await, false);
+        assert_eq!(after, before, "{name}: changed although blocked");
         return;
     }
     apply(&parent.options(), &plan, &ApplyOptions::default())
@@ -174,14 +205,21 @@ async fn check(case: &Case, name: &str, parent: &Database, branch: &Database, or
         .unwrap_or_else(|error| panic!("{name}: {error}\n{sql}"));
     compare(case, name, parent, &oracle.database, &sql).await;
 
-    let again = merge().await.unwrap_or_else(|error| panic!("{name}, again: {error}"));
+    let again = merge()
+        .await
+        .unwrap_or_else(|error| panic!("{name}, again: {error}"));
     assert!(
         again.is_clean() && again.changes.is_empty() && again.script.statements.is_empty(),
         "{name}: a second merge plans {}",
         again.rendered_sql()
     );
     for probe in &case.expect.probes {
-        assert_eq!(parent.psql(&probe.sql).await, probe.want, "{name}: {}", probe.sql);
+        assert_eq!(
+            parent.psql(&probe.sql).await,
+            probe.want,
+            "{name}: {}",
+            probe.sql
+        );
     }
 }
 

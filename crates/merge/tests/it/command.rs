@@ -64,7 +64,9 @@ async fn files(pair: &Pair) -> Files {
 async fn a_clean_merge_is_shown_then_done_then_nothing() {
     let pair = Pair::new(BASE).await;
     let files = files(&pair).await;
-    pair.branch.psql("ALTER TABLE public.users ADD COLUMN age int").await;
+    pair.branch
+        .psql("ALTER TABLE public.users ADD COLUMN age int")
+        .await;
     let mut command = files.command(&pair);
 
     let (outcome, text) = run(&command, false).await;
@@ -73,7 +75,12 @@ async fn a_clean_merge_is_shown_then_done_then_nothing() {
     assert!(text.contains("ADD COLUMN age integer;"), "{text}");
     assert!(!text.contains('\u{1b}'));
     command.colour = true;
-    assert!(run(&command, false).await.1.contains("\u{1b}[32m+ column public.users.age\u{1b}[0m"));
+    assert!(
+        run(&command, false)
+            .await
+            .1
+            .contains("\u{1b}[32m+ column public.users.age\u{1b}[0m")
+    );
 
     let (outcome, text) = run(&command, true).await;
     assert_eq!(outcome, Outcome::Clean);
@@ -87,8 +94,12 @@ async fn a_clean_merge_is_shown_then_done_then_nothing() {
 async fn conflicts_are_code_two_until_they_are_resolved() {
     let pair = Pair::new(BASE).await;
     let files = files(&pair).await;
-    pair.parent.psql("ALTER TABLE public.users ALTER mail SET DEFAULT 'a'").await;
-    pair.branch.psql("ALTER TABLE public.users ALTER mail SET DEFAULT 'b'").await;
+    pair.parent
+        .psql("ALTER TABLE public.users ALTER mail SET DEFAULT 'a'")
+        .await;
+    pair.branch
+        .psql("ALTER TABLE public.users ALTER mail SET DEFAULT 'b'")
+        .await;
     let mut command = files.command(&pair);
     command.json = true;
 
@@ -104,19 +115,28 @@ async fn conflicts_are_code_two_until_they_are_resolved() {
     for hash in ["parent_t0_hash", "parent_now_hash", "branch_now_hash"] {
         assert_eq!(conflict[hash].as_str().unwrap().len(), 64, "{hash}");
     }
-    assert!(body["rendered_sql"].as_str().unwrap().starts_with("-- ⚠️ MERGE BLOCKED: 1 object changed on both sides\n"));
+    assert!(
+        body["rendered_sql"]
+            .as_str()
+            .unwrap()
+            .starts_with("-- ⚠️ MERGE BLOCKED: 1 object changed on both sides\n")
+    );
 
     let (outcome, text) = run(&command, true).await;
     assert_eq!(outcome.code(), 2);
     assert!(text.contains("\"blocked\""));
-    let default = "SELECT column_default FROM information_schema.columns WHERE column_name = 'mail'";
+    let default =
+        "SELECT column_default FROM information_schema.columns WHERE column_name = 'mail'";
     assert_eq!(pair.parent.psql(default).await, "'a'::text");
 
     command.resolve = vec![("public.users.mail".to_owned(), Choice::Branch)];
     let (outcome, text) = run(&command, true).await;
     assert_eq!(outcome.code(), 0, "{text}");
     let body: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&body["status"], &body["statements"]), (&"merged".into(), &1.into()));
+    assert_eq!(
+        (&body["status"], &body["statements"]),
+        (&"merged".into(), &1.into())
+    );
     assert_eq!(pair.parent.psql(default).await, "'b'::text");
 }
 
@@ -124,11 +144,18 @@ async fn conflicts_are_code_two_until_they_are_resolved() {
 async fn what_needs_a_migration_is_code_two() {
     let pair = Pair::new(BASE).await;
     let files = files(&pair).await;
-    pair.parent.psql("INSERT INTO public.users VALUES (1, NULL)").await;
-    pair.branch.psql("ALTER TABLE public.users ALTER mail SET NOT NULL").await;
+    pair.parent
+        .psql("INSERT INTO public.users VALUES (1, NULL)")
+        .await;
+    pair.branch
+        .psql("ALTER TABLE public.users ALTER mail SET NOT NULL")
+        .await;
     let (outcome, text) = run(&files.command(&pair), true).await;
     assert_eq!(outcome.code(), 2);
-    assert!(text.contains("needs a migration: column public.users.mail: "), "{text}");
+    assert!(
+        text.contains("needs a migration: column public.users.mail: "),
+        "{text}"
+    );
     assert!(text.ends_with("Nothing was applied.\n"), "{text}");
 }
 
@@ -149,10 +176,17 @@ async fn what_is_no_snapshot_is_an_error_that_names_the_file() {
     let pair = Pair::quick(BASE).await;
     let files = files(&pair).await;
     std::fs::write(files.dir.path().join("parent"), "something").unwrap();
-    let error = diff(&files.command(&pair), &mut Vec::new()).await.unwrap_err();
+    let error = diff(&files.command(&pair), &mut Vec::new())
+        .await
+        .unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("parent: not a snapshot of this release"), "{text}");
+    assert!(
+        text.contains("parent: not a snapshot of this release"),
+        "{text}"
+    );
     std::fs::remove_file(files.dir.path().join("parent")).unwrap();
-    let error = diff(&files.command(&pair), &mut Vec::new()).await.unwrap_err();
+    let error = diff(&files.command(&pair), &mut Vec::new())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("No such file"), "{error}");
 }

@@ -85,7 +85,14 @@ impl Pair {
 pub fn changes(plan: &MergePlan) -> Vec<String> {
     plan.changes
         .iter()
-        .map(|change| format!("{} {} {}", change.action.as_str(), change.kind, change.name()))
+        .map(|change| {
+            format!(
+                "{} {} {}",
+                change.action.as_str(),
+                change.kind,
+                change.name()
+            )
+        })
         .collect()
 }
 

@@ -46,9 +46,11 @@ async fn product() -> Pair {
 #[tokio::test]
 async fn columns_of_one_row_merge_from_both_sides() {
     let pair = product().await;
-    pair.parent.psql("UPDATE auth.config SET password_min_length = 12").await;
+    pair.parent
+        .psql("UPDATE auth.config SET password_min_length = 12")
+        .await;
     pair.branch
-        .psql("UPDATE auth.config SET disable_signup = true, allowed_redirect_urls = '{https://a.example/\"x\"}'")
+        .psql("UPDATE auth.config SET disable_signup = true, allowed_redirect_urls = ARRAY['https://a.example/\"x\"']")
         .await;
     let plan = pair.merge().await;
     assert_eq!(changes(&plan), ["modify config_row auth.config"]);
@@ -72,8 +74,15 @@ async fn one_column_changed_twice_is_a_conflict_of_its_own_and_can_be_resolved()
     let name = "email.templates.request-otp.subject";
     let plan = pair.plan().await;
     assert_eq!(conflicts(&plan), [format!("config_row {name}")]);
-    assert!(plan.conflicts[0].hint.contains("'A' on the parent and 'B' on the branch"));
-    assert!(matches!(pair.try_apply(&plan).await, Err(Error::NotClean { conflicts: 1, .. })));
+    assert!(
+        plan.conflicts[0]
+            .hint
+            .contains("'A' on the parent and 'B' on the branch")
+    );
+    assert!(matches!(
+        pair.try_apply(&plan).await,
+        Err(Error::NotClean { conflicts: 1, .. })
+    ));
 
     let plan = pair.resolve(&[(name, Choice::Parent)]).await;
     assert!(plan.is_clean() && plan.unused_resolutions.is_empty());
@@ -81,7 +90,9 @@ async fn one_column_changed_twice_is_a_conflict_of_its_own_and_can_be_resolved()
     let row = "SELECT subject, body_html FROM email.templates WHERE template_type = 'request-otp'";
     assert_eq!(pair.parent.psql(row).await, "A|b");
 
-    let plan = pair.resolve(&[(name, Choice::Branch), ("public.nothing", Choice::Branch)]).await;
+    let plan = pair
+        .resolve(&[(name, Choice::Branch), ("public.nothing", Choice::Branch)])
+        .await;
     assert_eq!(plan.unused_resolutions, ["public.nothing"]);
     pair.apply(&plan).await;
     assert_eq!(pair.parent.psql(row).await, "B|b");
@@ -90,26 +101,48 @@ async fn one_column_changed_twice_is_a_conflict_of_its_own_and_can_be_resolved()
 #[tokio::test]
 async fn a_dropped_row_stays_on_the_parent_and_is_reported() {
     let pair = product().await;
-    pair.branch.psql("DELETE FROM storage.buckets WHERE name = 'old'").await;
+    pair.branch
+        .psql("DELETE FROM storage.buckets WHERE name = 'old'")
+        .await;
     pair.branch.psql("DELETE FROM functions.definitions").await;
     let plan = pair.merge().await;
     assert_eq!(changes(&plan), [] as [String; 0]);
     let told = warnings(&plan);
-    assert!(told[0].starts_with("config_row storage.buckets.old: dropped on the branch"), "{told:?}");
-    assert!(told[1].starts_with("edge_function functions.hello: dropped on the branch"), "{told:?}");
-    assert!(plan.rendered_sql().contains("-- warning: config_row storage.buckets.old"));
-    assert_eq!(pair.parent.psql("SELECT count(*) FROM storage.buckets").await, "2");
+    assert!(
+        told[0].starts_with("config_row storage.buckets.old: dropped on the branch"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].starts_with("edge_function functions.hello: dropped on the branch"),
+        "{told:?}"
+    );
+    assert!(
+        plan.rendered_sql()
+            .contains("-- warning: config_row storage.buckets.old")
+    );
+    assert_eq!(
+        pair.parent
+            .psql("SELECT count(*) FROM storage.buckets")
+            .await,
+        "2"
+    );
 }
 
 #[tokio::test]
 async fn a_row_that_the_parent_dropped_and_the_branch_changed_is_a_conflict() {
     let pair = product().await;
-    pair.parent.psql("DELETE FROM storage.buckets WHERE name = 'old'").await;
-    pair.branch.psql("UPDATE storage.buckets SET public = true WHERE name = 'old'").await;
+    pair.parent
+        .psql("DELETE FROM storage.buckets WHERE name = 'old'")
+        .await;
+    pair.branch
+        .psql("UPDATE storage.buckets SET public = true WHERE name = 'old'")
+        .await;
     let plan = pair.plan().await;
     assert_eq!(conflicts(&plan), ["config_row storage.buckets.old"]);
     assert_eq!(plan.conflicts[0].parent_now_hash, "");
-    let plan = pair.resolve(&[("storage.buckets.old", Choice::Branch)]).await;
+    let plan = pair
+        .resolve(&[("storage.buckets.old", Choice::Branch)])
+        .await;
     pair.apply(&plan).await;
     let public = "SELECT public FROM storage.buckets WHERE name = 'old'";
     assert_eq!(pair.parent.psql(public).await, "t");
@@ -133,11 +166,20 @@ async fn secrets_stay_behind_and_rows_that_need_one_are_reported() {
     let plan = pair.plan().await;
     assert_eq!(
         changes(&plan),
-        ["add config_row auth.oauth_configs.github", "modify config_row email.config"]
+        [
+            "add config_row auth.oauth_configs.github",
+            "modify config_row email.config"
+        ]
     );
     let told = warnings(&plan).join("\n");
-    assert!(told.contains("auth.oauth_configs.github: sign-in fails until the client secret"), "{told}");
-    assert!(told.contains("auth.custom_oauth_configs.corp: not added"), "{told}");
+    assert!(
+        told.contains("auth.oauth_configs.github: sign-in fails until the client secret"),
+        "{told}"
+    );
+    assert!(
+        told.contains("auth.custom_oauth_configs.corp: not added"),
+        "{told}"
+    );
     assert!(told.contains("CUSTOM_OAUTH_corp_CLIENT_SECRET"), "{told}");
     assert!(told.contains("email.config: SMTP is not used"), "{told}");
     let everything = serde_json::to_string(&plan.diff()).unwrap();
@@ -164,18 +206,30 @@ async fn edge_functions_merge_by_their_slug() {
              INSERT INTO functions.definitions (slug, name, code, status) VALUES ('new', 'New', 'export 3', 'draft')",
         )
         .await;
-    pair.parent.psql("UPDATE functions.definitions SET description = 'says hello'").await;
+    pair.parent
+        .psql("UPDATE functions.definitions SET description = 'says hello'")
+        .await;
     let plan = pair.merge().await;
     assert_eq!(
         changes(&plan),
-        ["modify edge_function functions.hello", "add edge_function functions.new"]
+        [
+            "modify edge_function functions.hello",
+            "add edge_function functions.new"
+        ]
     );
     let hello = "SELECT code, description FROM functions.definitions WHERE slug = 'hello'";
     assert_eq!(pair.parent.psql(hello).await, "export '2'\n|says hello");
 
-    pair.parent.psql("UPDATE functions.definitions SET code = 'p' WHERE slug = 'new'").await;
-    pair.branch.psql("UPDATE functions.definitions SET code = 'b' WHERE slug = 'new'").await;
-    assert_eq!(conflicts(&pair.plan().await), ["edge_function functions.new.code"]);
+    pair.parent
+        .psql("UPDATE functions.definitions SET code = 'p' WHERE slug = 'new'")
+        .await;
+    pair.branch
+        .psql("UPDATE functions.definitions SET code = 'b' WHERE slug = 'new'")
+        .await;
+    assert_eq!(
+        conflicts(&pair.plan().await),
+        ["edge_function functions.new.code"]
+    );
 }
 
 #[tokio::test]
@@ -189,7 +243,9 @@ async fn a_job_is_scheduled_once_with_the_branchs_headers() {
     let parent = Database::empty().await;
     parent.psql(&base).await;
     let branch = parent.dump_copy().await;
-    parent.psql(&format!("SELECT schedules.enable_job('{job}')")).await;
+    parent
+        .psql(&format!("SELECT schedules.enable_job('{job}')"))
+        .await;
     let pair = Pair::of(parent, branch).await;
     pair.branch
         .psql(&format!(
@@ -200,7 +256,11 @@ async fn a_job_is_scheduled_once_with_the_branchs_headers() {
         ))
         .await;
     let plan = pair.merge().await;
-    assert!(!plan.rendered_sql().contains("sealed-"), "{}", plan.rendered_sql());
+    assert!(
+        !plan.rendered_sql().contains("sealed-"),
+        "{}",
+        plan.rendered_sql()
+    );
     assert_eq!(
         pair.parent
             .psql(
@@ -235,12 +295,23 @@ async fn migrations_run_first_and_the_schema_is_planned_after_them() {
         .psql(&migration(
             "2",
             "add-notes",
-            &["CREATE TABLE notes (id int PRIMARY KEY, body text)", "CREATE INDEX notes_body ON notes (body)"],
+            &[
+                "CREATE TABLE notes (id int PRIMARY KEY, body text)",
+                "CREATE INDEX notes_body ON notes (body)",
+            ],
         ))
         .await;
-    pair.branch.psql(&migration("10", "name-it", &["ALTER TABLE notes RENAME body TO content"])).await;
+    pair.branch
+        .psql(&migration(
+            "10",
+            "name-it",
+            &["ALTER TABLE notes RENAME body TO content"],
+        ))
+        .await;
     // Beside the migrations, by hand.
-    pair.branch.psql("ALTER TABLE public.notes ADD COLUMN done boolean").await;
+    pair.branch
+        .psql("ALTER TABLE public.notes ADD COLUMN done boolean")
+        .await;
     let plan = pair.merge().await;
     assert_eq!(
         changes(&plan),
@@ -262,7 +333,10 @@ async fn migrations_run_first_and_the_schema_is_planned_after_them() {
         "id,content,done\nproject_admin\n2|add-notes|2\n10|name-it|1"
     );
     let sql = plan.rendered_sql();
-    assert!(sql.find("[MIGRATION]").unwrap() < sql.find("[DDL]").unwrap(), "{sql}");
+    assert!(
+        sql.find("[MIGRATION]").unwrap() < sql.find("[DDL]").unwrap(),
+        "{sql}"
+    );
 }
 
 #[tokio::test]
@@ -273,18 +347,32 @@ async fn a_migration_makes_room_for_what_rows_did_not_allow() {
          INSERT INTO public.tickets VALUES (1, NULL), (2, 'bo');"
     );
     let pair = Pair::new(&base).await;
-    pair.parent.psql("INSERT INTO public.tickets VALUES (3, NULL)").await;
-    pair.branch.psql("DELETE FROM public.tickets; ALTER TABLE public.tickets ALTER owner SET NOT NULL").await;
+    pair.parent
+        .psql("INSERT INTO public.tickets VALUES (3, NULL)")
+        .await;
+    pair.branch
+        .psql("DELETE FROM public.tickets; ALTER TABLE public.tickets ALTER owner SET NOT NULL")
+        .await;
     let plan = pair.plan().await;
     assert_eq!(plan.needs_migration.len(), 1);
     assert_eq!(plan.needs_migration[0].rows, Some(2));
     assert_eq!(plan.diff().summary.conflicts, 1);
 
     // One that does not do it: nothing is changed.
-    pair.branch.psql(&migration("1", "some", &["UPDATE tickets SET owner = 'x' WHERE id = 1"])).await;
+    pair.branch
+        .psql(&migration(
+            "1",
+            "some",
+            &["UPDATE tickets SET owner = 'x' WHERE id = 1"],
+        ))
+        .await;
     let plan = pair.plan().await;
     assert!(plan.is_clean());
-    assert!(warnings(&plan)[0].contains("the branch's migrations run first"), "{:?}", warnings(&plan));
+    assert!(
+        warnings(&plan)[0].contains("the branch's migrations run first"),
+        "{:?}",
+        warnings(&plan)
+    );
     let refused = pair.try_apply(&plan).await;
     assert!(
         matches!(&refused, Err(Error::RowsInTheWay(items)) if items[0].rows == Some(1)),
@@ -293,20 +381,38 @@ async fn a_migration_makes_room_for_what_rows_did_not_allow() {
     let ledger = "SELECT count(*) FROM system.custom_migrations";
     assert_eq!(pair.parent.psql(ledger).await, "0");
 
-    pair.branch.psql(&migration("2", "rest", &["UPDATE tickets SET owner = 'y' WHERE owner IS NULL"])).await;
+    pair.branch
+        .psql(&migration(
+            "2",
+            "rest",
+            &["UPDATE tickets SET owner = 'y' WHERE owner IS NULL"],
+        ))
+        .await;
     pair.merge().await;
-    assert_eq!(pair.parent.psql("SELECT owner FROM public.tickets ORDER BY id").await, "x\nbo\ny");
+    assert_eq!(
+        pair.parent
+            .psql("SELECT owner FROM public.tickets ORDER BY id")
+            .await,
+        "x\nbo\ny"
+    );
 }
 
 #[tokio::test]
 async fn one_version_with_two_contents_is_a_conflict() {
     let pair = product().await;
-    pair.parent.psql(&migration("7", "parents", &["CREATE TABLE p (id int)"])).await;
-    pair.branch.psql(&migration("007", "branchs", &["CREATE TABLE b (id int)"])).await;
+    pair.parent
+        .psql(&migration("7", "parents", &["CREATE TABLE p (id int)"]))
+        .await;
+    pair.branch
+        .psql(&migration("007", "branchs", &["CREATE TABLE b (id int)"]))
+        .await;
     let plan = pair.plan().await;
     assert_eq!(conflicts(&plan), ["migration system.custom_migrations.007"]);
     let name = "system.custom_migrations.007";
-    assert!(!pair.resolve(&[(name, Choice::Branch)]).await.is_clean(), "the ledger is append only");
+    assert!(
+        !pair.resolve(&[(name, Choice::Branch)]).await.is_clean(),
+        "the ledger is append only"
+    );
     let plan = pair.resolve(&[(name, Choice::Parent)]).await;
     assert_eq!(changes(&plan), ["add table public.b"]);
     pair.apply(&plan).await;
@@ -325,11 +431,20 @@ async fn what_belongs_to_the_product_is_used_and_never_merged() {
              ALTER TABLE storage.objects ADD COLUMN invented int",
         )
         .await;
-    pair.parent.psql("ALTER TABLE auth.users ADD COLUMN newer_release int").await;
+    pair.parent
+        .psql("ALTER TABLE auth.users ADD COLUMN newer_release int")
+        .await;
     let plan = pair.merge().await;
     let mut listed = changes(&plan);
     listed.sort();
-    assert_eq!(listed, ["add policy public.posts.own", "add schema reports", "add table public.posts"]);
+    assert_eq!(
+        listed,
+        [
+            "add policy public.posts.own",
+            "add schema reports",
+            "add table public.posts"
+        ]
+    );
     // The trigger that tells PostgREST was silent; it was told nevertheless.
     let told = pair
         .parent
@@ -351,12 +466,28 @@ async fn a_recorded_merge_is_done_once() {
         ..ApplyOptions::default()
     };
     let before = pair.plan().await;
-    assert!(!is_recorded(&mut pair.parent.connect().await, id).await.unwrap());
-    let applied = apply(&pair.parent.options(), &before, &options).await.unwrap();
+    assert!(
+        !is_recorded(&mut pair.parent.connect().await, id)
+            .await
+            .unwrap()
+    );
+    let applied = apply(&pair.parent.options(), &before, &options)
+        .await
+        .unwrap();
     assert!(!applied.already && applied.statements > 0);
-    assert!(is_recorded(&mut pair.parent.connect().await, id).await.unwrap());
-    assert!(!is_recorded(&mut pair.parent.connect().await, Uuid::new_v4()).await.unwrap());
-    let repeated = apply(&pair.parent.options(), &before, &options).await.unwrap();
+    assert!(
+        is_recorded(&mut pair.parent.connect().await, id)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !is_recorded(&mut pair.parent.connect().await, Uuid::new_v4())
+            .await
+            .unwrap()
+    );
+    let repeated = apply(&pair.parent.options(), &before, &options)
+        .await
+        .unwrap();
     assert!(repeated.already);
     assert!(pair.plan().await.is_empty(), "the record is no change");
 }
@@ -364,7 +495,13 @@ async fn a_recorded_merge_is_done_once() {
 #[tokio::test]
 async fn a_snapshot_survives_its_bytes() {
     let pair = product().await;
-    pair.branch.psql(&migration("1", "x", &["CREATE TYPE mood AS ENUM ('a', 'b')"])).await;
+    pair.branch
+        .psql(&migration(
+            "1",
+            "x",
+            &["CREATE TYPE mood AS ENUM ('a', 'b')"],
+        ))
+        .await;
     let snapshot = snapshot(&mut pair.branch.connect().await).await.unwrap();
     let bytes = snapshot.to_bytes();
     let back = Snapshot::from_bytes(&bytes).unwrap();
@@ -372,6 +509,9 @@ async fn a_snapshot_survives_its_bytes() {
     assert_eq!(back.hash(), snapshot.hash());
     assert_ne!(back.hash(), pair.bases.branch.hash());
     for wrong in [&bytes[..10], &bytes[..bytes.len() / 2], b"{}"] {
-        assert!(matches!(Snapshot::from_bytes(wrong), Err(Error::InvalidSnapshot(_))));
+        assert!(matches!(
+            Snapshot::from_bytes(wrong),
+            Err(Error::InvalidSnapshot(_))
+        ));
     }
 }

@@ -41,3 +41,114 @@ async fn copies_of_all_cases_read_equal() {
         }
     }
 }
+
+const EVERY_KIND: &str = r#"
+    CREATE SCHEMA app;
+    CREATE EXTENSION hstore SCHEMA app;
+    CREATE COLLATION app.c (provider = icu, locale = 'de', deterministic = false);
+    CREATE TYPE app.e AS ENUM ('a', 'b');
+    CREATE DOMAIN app.d AS text CONSTRAINT short CHECK (length(VALUE) < 9);
+    CREATE TYPE app.pair AS (x int, y app.e);
+    CREATE TYPE app.r AS RANGE (subtype = int);
+    CREATE SEQUENCE app.s;
+    CREATE FUNCTION app.f(int, app.e) RETURNS int LANGUAGE sql AS 'SELECT 1';
+    CREATE PROCEDURE app.p() LANGUAGE sql AS 'SELECT 1';
+    CREATE AGGREGATE app.total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
+    CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "odd name" app.pair, n serial, h app.hstore);
+    CREATE INDEX "T ix" ON app.t (n);
+    CREATE VIEW app.v AS SELECT id FROM app.t;
+    CREATE MATERIALIZED VIEW app.m AS SELECT id FROM app.v;
+    CREATE RULE quiet AS ON DELETE TO app.t DO INSTEAD NOTHING;
+    CREATE STATISTICS app.st ON id, n FROM app.t;
+    CREATE FUNCTION app.tg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER tr BEFORE INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.tg();
+    CREATE POLICY pol ON app.t TO anon USING (id > 0);
+    ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO anon;
+    GRANT SELECT (n) ON app.t TO anon;
+    GRANT USAGE ON SEQUENCE app.t_id_seq TO anon;
+    COMMENT ON COLUMN app.pair.x IS 'x';
+    CREATE PUBLICATION pub FOR TABLE app.t (id) WHERE (id > 3);
+    CREATE FUNCTION app.ev() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+    CREATE EVENT TRIGGER et ON ddl_command_end EXECUTE FUNCTION app.ev();
+    CREATE SCHEMA system; CREATE TABLE system.control_plane_merges (id uuid);
+    CREATE TABLE app.parted (a int, b int) PARTITION BY LIST (a);
+    CREATE TABLE app.part PARTITION OF app.parted FOR VALUES IN (1);
+    CREATE INDEX parted_b ON app.parted (b);
+    CREATE CAST (app.e AS int) WITH FUNCTION app.f2(app.e);
+    CREATE OPERATOR app.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = pg_catalog.int4eq);
+"#;
+
+#[tokio::test]
+async fn every_kind_is_read() {
+    let database = Database::empty().await;
+    let sql = EVERY_KIND.replace(
+        "CREATE CAST",
+        "CREATE FUNCTION app.f2(app.e) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE CAST",
+    );
+    database.psql(&sql).await;
+    let catalog = read(&database).await;
+    let names: Vec<String> = catalog
+        .facts
+        .keys()
+        .filter(|id| id.of.is_none() && (id.schema == "app" || id.schema.is_empty()))
+        .map(|id| format!("{} {}", id.kind.as_str(), id.name()))
+        .collect();
+    let wanted = "schema app, schema public, schema system, extension hstore, collation c, enum e, domain d, type pair, range r, \
+        sequence s, sequence t_n_seq, function ev(), function f(integer, app.e), function f2(app.e), function tg(), procedure p(), \
+        aggregate total(integer), table part, table parted, table t, column parted.a, column parted.b, column t.h, column t.id, \
+        column t.n, column t.odd name, constraint d.short, constraint t.t_pkey, index T ix, index parted_b, view v, \
+        materialized_view m, rule t.quiet, statistics st, trigger t.tr, policy t.pol, rls part, rls parted, rls t, \
+        default_privilege postgres:tables:anon, publication pub, event_trigger et";
+    assert_eq!(names.join(", "), wanted);
+    let about: Vec<String> = catalog
+        .facts
+        .keys()
+        .filter(|id| {
+            id.of.is_some() && id.schema == "app" && id.kind != cp_merge::catalog::Kind::Owner
+        })
+        .map(|id| format!("{} {}", id.kind.as_str(), id.name()))
+        .collect();
+    // The view's and the tables' rights of anon come from the default privileges.
+    for name in [
+        "grant t.n:anon",
+        "grant t_id_seq:anon",
+        "grant f(integer, app.e):PUBLIC",
+        "comment pair.x",
+    ] {
+        assert!(about.contains(&name.to_owned()), "{name} in {about:?}");
+    }
+    assert_eq!(
+        catalog.unmodelled,
+        ["cast (app.e AS integer)", "operator app.===(integer,integer)"]
+    );
+    let copy = database.dump_copy().await;
+    assert_eq!(catalog.diff(&read(&copy).await), Vec::new());
+}
+
+#[tokio::test]
+async fn the_session_is_left_as_it_was() {
+    let database = Database::empty().await;
+    let mut session = database.connect().await;
+    for statement in [
+        "SET search_path = app, public",
+        "SET TimeZone = 'Asia/Tokyo'",
+        "BEGIN",
+        "CREATE TABLE public.t ()",
+    ] {
+        sqlx::query(statement).execute(&mut session).await.unwrap();
+    }
+    let inside = catalog::read(&mut session).await.unwrap();
+    assert!(inside.facts.keys().any(|id| id.object == "t"));
+    let settings = async |session: &mut sqlx::PgConnection| -> (String, String) {
+        sqlx::query_as("SELECT current_setting('search_path'), current_setting('timezone')")
+            .fetch_one(session)
+            .await
+            .unwrap()
+    };
+    let before = ("app, public".to_owned(), "Asia/Tokyo".to_owned());
+    assert_eq!(settings(&mut session).await, before);
+    sqlx::query("ROLLBACK").execute(&mut session).await.unwrap();
+    let outside = catalog::read(&mut session).await.unwrap();
+    assert!(outside.facts.keys().all(|id| id.object != "t"));
+    assert_eq!(settings(&mut session).await, before);
+}

@@ -64,11 +64,19 @@ pub async fn read(conn: &mut PgConnection) -> Result<Catalog, Error> {
             &SETTINGS.map(|(name, value)| (name, value.to_owned())),
         )
         .await?;
-        let now = attempt(&mut transaction).await?;
+        let now = attempt(&mut transaction).await;
         transaction
             .rollback()
             .await
             .map_err(Error::while_doing("end the reading of the schema"))?;
+        let now = match now {
+            Ok(now) => now,
+            Err(error) if vanished(&error) => {
+                last = None;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match last {
             Some(last) if last.facts == now.facts => return Ok(now),
             _ => last = Some(now),
@@ -117,6 +125,13 @@ async fn attempt(conn: &mut PgConnection) -> Result<Catalog, Error> {
     dependencies::dependencies(&mut reader).await?;
     unmodelled::unmodelled(&mut reader).await?;
     Ok(reader.finish())
+}
+
+/// `pg_get_*def` fails for what somebody drops while it is read (`cache lookup failed`, an internal error).
+fn vanished(error: &Error) -> bool {
+    error
+        .sqlstate()
+        .is_some_and(|state| state == "XX000" || state.starts_with("42"))
 }
 
 /// Asked with the simple protocol: there, a statement outside of a transaction begins its own, at its own time.
