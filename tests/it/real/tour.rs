@@ -108,6 +108,49 @@ async fn the_tour_of_the_readme_is_the_printed_one() {
     assert_eq!(settings[0][2], "1");
 }
 
+#[tokio::test]
+async fn the_branching_tour_of_the_readme_works_when_pasted() {
+    let dev = Dev::start_with(&[("INSFORGE_LIMITS_CREATE_WAIT", "45s")]).await;
+    let tour = block_of_readme("branch tour");
+    let mut shell = Shell::start(dev.home().path());
+    let mut told = Vec::new();
+    for line in tour.lines().filter(|line| !is_comment(line)) {
+        told.push((line.to_owned(), shell.paste(line).await));
+    }
+    let answer = |part: &str| -> Value {
+        let (_, said) = told
+            .iter()
+            .find(|(line, _)| line.contains(part))
+            .unwrap_or_else(|| panic!("no line with {part}"));
+        serde_json::from_str(said).unwrap_or_else(|e| panic!("{part}: {e}: {said}"))
+    };
+    let diff = answer("dryRun=true");
+    let summary = &diff["summary"];
+    assert_eq!(
+        (&summary["added"], &summary["conflicts"]),
+        (&json!(1), &json!(1)),
+        "{diff}"
+    );
+    assert_eq!(diff["conflicts"][0]["object"], "people.name");
+    assert!(diff["conflicts"][0]["hint"].is_string());
+    assert_eq!(answer("resolutions")["status"], "merged");
+    assert_eq!(answer("select * from coupons")["rows"], json!([]));
+    let row = &answer("insert into people")["rows"][0];
+    assert_eq!(
+        (&row["name"], &row["phone"]),
+        (&json!("nobody"), &Value::Null),
+        "{row}"
+    );
+    assert_eq!(
+        answer("/reset -X POST")["branch"]["branch_state"],
+        "resetting"
+    );
+    assert_eq!(
+        answer("branches $ID/branches")["data"],
+        Value::Array(Vec::new())
+    );
+}
+
 fn is_comment(line: &str) -> bool {
     line.is_empty() || line.starts_with('#')
 }
@@ -122,13 +165,19 @@ fn printed_tour(dev: &Dev) -> String {
 }
 
 fn readme_tour() -> String {
+    block_of_readme("tour")
+}
+
+/// What stands between `<!-- name -->` and `<!-- /name -->`.
+fn block_of_readme(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = std::fs::read_to_string(&path).expect("there is a README.md");
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let block = readme
-        .split_once("<!-- tour -->\n")
-        .and_then(|(_, rest)| rest.split_once("<!-- /tour -->"))
+        .split_once(&begin)
+        .and_then(|(_, rest)| rest.split_once(&end))
         .map(|(block, _)| block)
-        .expect("README.md has its tour between the lines <!-- tour --> and <!-- /tour -->");
+        .unwrap_or_else(|| panic!("README.md has no {name}"));
     let lines: Vec<&str> = block
         .lines()
         .filter(|line| !line.starts_with("```"))
@@ -172,7 +221,7 @@ impl Shell {
             .expect("bash reads");
         let mut said = Vec::new();
         loop {
-            let next = tokio::time::timeout(Duration::from_mins(1), self.lines.next_line());
+            let next = tokio::time::timeout(Duration::from_mins(3), self.lines.next_line());
             let next = next
                 .await
                 .unwrap_or_else(|_| panic!("no end of: {line}"))
