@@ -11,7 +11,6 @@ mod command;
 mod database;
 mod decisions;
 mod dump;
-mod large;
 mod merging;
 mod product;
 mod properties;

@@ -9,7 +9,7 @@ use sqlx::{FromRow, postgres::types::Oid};
 
 use super::reader::{Reader, class};
 use crate::{
-    catalog::{Fact, FactId, Kind, Payload, Place, Needs},
+    catalog::{Fact, FactId, Kind, Needs, Payload, Place},
     error::Error,
 };
 

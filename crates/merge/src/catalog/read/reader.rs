@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use crate::{
-    catalog::{Catalog, Fact, FactId, Kind, Payload, Place, Needs},
+    catalog::{Catalog, Fact, FactId, Kind, Needs, Payload, Place},
     error::Error,
 };
 

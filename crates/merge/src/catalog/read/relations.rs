@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     catalog::{
-        Column, FactId, Identity, Kind, Payload, Place, Sequence, SequenceOptions, Table,
-        ViewColumn, Needs},
+        Column, FactId, Identity, Kind, Needs, Payload, Place, Sequence, SequenceOptions, Table,
+        ViewColumn,
+    },
     error::Error,
 };
 
