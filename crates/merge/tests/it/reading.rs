@@ -119,7 +119,10 @@ async fn every_kind_is_read() {
     }
     assert_eq!(
         catalog.unmodelled,
-        ["cast (app.e AS integer)", "operator app.===(integer,integer)"]
+        [
+            "cast (app.e AS integer)",
+            "operator app.===(integer,integer)"
+        ]
     );
     let copy = database.dump_copy().await;
     assert_eq!(catalog.diff(&read(&copy).await), Vec::new());

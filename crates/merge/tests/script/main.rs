@@ -2,6 +2,13 @@
 //!
 //! Everything happens in transactions that are rolled back, so one database serves any number of targets.
 
+// clippy knows tests by their attribute; all of this is one. Nothing here is built so often that strings matter.
+#![allow(
+    clippy::unwrap_used,
+    clippy::format_collect,
+    clippy::format_push_string
+)]
+
 #[path = "../it/cluster.rs"]
 mod cluster;
 #[expect(
@@ -195,7 +202,7 @@ impl Report {
             Outcome::Ran(wrong) if wrong.is_empty() => self.ran += 1,
             Outcome::Ran(wrong) => {
                 self.failures
-                    .push(format!("{name}\n{}\n{}", wrong.join("\n"), text(&script)))
+                    .push(format!("{name}\n{}\n{}", wrong.join("\n"), text(&script)));
             }
             Outcome::Failed(why) => self.failures.push(format!("{name}\n{why}")),
         }
