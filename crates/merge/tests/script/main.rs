@@ -2,6 +2,8 @@
 //!
 //! Everything happens in transactions that are rolled back, so one database serves any number of targets.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so
+
 #[path = "../it/cluster.rs"]
 mod cluster;
 #[expect(
@@ -195,7 +197,7 @@ impl Report {
             Outcome::Ran(wrong) if wrong.is_empty() => self.ran += 1,
             Outcome::Ran(wrong) => {
                 self.failures
-                    .push(format!("{name}\n{}\n{}", wrong.join("\n"), text(&script)))
+                    .push(format!("{name}\n{}\n{}", wrong.join("\n"), text(&script)));
             }
             Outcome::Failed(why) => self.failures.push(format!("{name}\n{why}")),
         }
