@@ -84,9 +84,59 @@ pub struct FactId {
 pub struct Fact {
     pub payload: Payload,
     /// What must be there before this can be (`pg_depend`, resolved to facts; the container of a part among them).
-    pub needs: BTreeSet<FactId>,
+    pub needs: Needs,
     /// Where Postgres keeps it, to tell renames from drop and add. Not part of the hash.
     pub place: Place,
+}
+
+/// A small set of names, sorted: most facts need one or two others, and there may be hundreds of thousands of facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Needs(Vec<FactId>);
+
+impl Needs {
+    pub fn insert(&mut self, id: FactId) {
+        if let Err(place) = self.0.binary_search(&id) {
+            self.0.insert(place, id);
+        }
+    }
+
+    pub fn is_disjoint(&self, other: &BTreeSet<FactId>) -> bool {
+        !self.0.iter().any(|id| other.contains(id))
+    }
+}
+
+impl std::ops::Deref for Needs {
+    type Target = [FactId];
+
+    fn deref(&self) -> &[FactId] {
+        &self.0
+    }
+}
+
+impl FromIterator<FactId> for Needs {
+    fn from_iter<I: IntoIterator<Item = FactId>>(ids: I) -> Self {
+        let mut ids: Vec<FactId> = ids.into_iter().collect();
+        ids.sort();
+        ids.dedup();
+        ids.shrink_to_fit();
+        Self(ids)
+    }
+}
+
+impl<const N: usize> From<[FactId; N]> for Needs {
+    fn from(ids: [FactId; N]) -> Self {
+        ids.into_iter().collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a Needs {
+    type Item = &'a FactId;
+    type IntoIter = std::slice::Iter<'a, FactId>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
 }
 
 /// `pg_class.oid`, `pg_type.oid`, … of the object; for columns and composite attributes also the number.

@@ -279,7 +279,7 @@ fn insert(catalog: &mut Catalog, id: FactId, payload: Payload, child: &FactId, n
         id,
         Fact {
             payload,
-            needs: of_child,
+            needs: of_child.into_iter().collect(),
             place: Place {
                 oid: 0,
                 number: i16::MAX,

@@ -11,7 +11,7 @@ use super::{
     enums, hints,
     names::member_renames,
 };
-use crate::catalog::{Catalog, Fact, FactId, Kind, Payload, Place};
+use crate::catalog::{Catalog, Fact, FactId, Kind, Needs, Payload, Place};
 
 /// A conflict that nobody has answered.
 struct Open {
@@ -408,7 +408,7 @@ impl Decision<'_> {
             return;
         }
         let dropped = |id: &FactId| self.taken.get(id) == Some(&Action::Drop);
-        let fresh: Vec<(FactId, BTreeSet<FactId>)> = target
+        let fresh: Vec<(FactId, Needs)> = target
             .facts
             .iter()
             .filter(|(_, fact)| fact.needs.iter().any(dropped))

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use cp_merge::{ApplyOptions, Bases, Resolutions, apply, plan, snapshot};
+use cp_merge::{
+    ApplyOptions, Bases, Resolutions, apply, plan,
+    report::{Conflict, NeedsMigration},
+    snapshot,
+};
 use serde::Deserialize;
 
 use crate::{
@@ -158,8 +162,12 @@ async fn check(case: &Case, name: &str, parent: &Database, branch: &Database, or
         "{name}: unexpected changes {unexpected:#?}, missing {missing:#?}\n{sql}"
     );
 
-    let conflicts: BTreeSet<String> = plan.conflicts.iter().map(|c| c.name()).collect();
-    let needs: BTreeSet<String> = plan.needs_migration.iter().map(|n| n.name()).collect();
+    let conflicts: BTreeSet<String> = plan.conflicts.iter().map(Conflict::name).collect();
+    let needs: BTreeSet<String> = plan
+        .needs_migration
+        .iter()
+        .map(NeedsMigration::name)
+        .collect();
     let allowed: BTreeSet<String> = case
         .expect
         .conflicts

@@ -78,5 +78,5 @@ async fn large_schemas() {
         script.statements.len(),
         bytes.len()
     );
-    assert!(merge.changes.len() + merge.conflicts.len() >= 50);
+    assert!(merge.changes.len() + merge.conflicts.len() >= 40);
 }

@@ -81,14 +81,18 @@ fn peak_memory() -> Option<u64> {
 #[tokio::test]
 #[ignore = "for release builds: measures"]
 async fn speed() {
+    let mut slow = Vec::new();
     for (tables, bar) in [(1_000, 2.0), (10_000, 25.0)] {
         let (snapshot, planned) = measure(tables).await;
         println!(
             "{tables} tables: a snapshot {snapshot:.2} s, a plan (both snapshots in it) {planned:.2} s, bar {bar} s, peak {:?} MiB",
             peak_memory()
         );
-        assert!(snapshot + planned < bar, "{tables} tables");
+        if planned > bar {
+            slow.push(tables);
+        }
     }
+    assert!(slow.is_empty(), "over the bar: {slow:?} tables");
     if let Some(peak) = peak_memory() {
         assert!(peak < 1024, "{peak} MiB");
     }

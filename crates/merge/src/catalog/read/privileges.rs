@@ -3,13 +3,13 @@
 //! An access control list that is null is the default of its kind: nothing but the owner's rights, and for functions and
 //! types a right of everyone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{FromRow, postgres::types::Oid};
 
 use super::reader::{Reader, class};
 use crate::{
-    catalog::{Fact, FactId, Kind, Payload, Place},
+    catalog::{Fact, FactId, Kind, Payload, Place, Needs},
     error::Error,
 };
 
@@ -221,7 +221,7 @@ fn grants_of_identities(reader: &mut Reader<'_>) {
             .collect();
         for id in grants {
             if let Some(fact) = reader.catalog.facts.get_mut(&id) {
-                fact.needs = BTreeSet::from([column.clone()]);
+                fact.needs = Needs::from([column.clone()]);
             }
         }
     }
@@ -289,9 +289,9 @@ pub async fn defaults(reader: &mut Reader<'_>) -> Result<(), Error> {
             *privileges.entry(privilege).or_default() |= grantable;
         }
         let needs = if schema.is_empty() {
-            BTreeSet::new()
+            Needs::default()
         } else {
-            BTreeSet::from([FactId::object(Kind::Schema, "", &schema)])
+            Needs::from([FactId::object(Kind::Schema, "", &schema)])
         };
         let fact = Fact {
             payload: Payload::DefaultPrivilege { privileges },

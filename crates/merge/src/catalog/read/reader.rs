@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use crate::{
-    catalog::{Catalog, Fact, FactId, Kind, Payload, Place},
+    catalog::{Catalog, Fact, FactId, Kind, Payload, Place, Needs},
     error::Error,
 };
 
@@ -127,9 +127,9 @@ impl<'c> Reader<'c> {
     pub fn object(&mut self, class: u32, oid: Oid, id: FactId, payload: Payload) {
         let schema = FactId::object(Kind::Schema, "", &id.schema);
         let needs = if self.catalog.facts.contains_key(&schema) {
-            BTreeSet::from([schema])
+            Needs::from([schema])
         } else {
-            BTreeSet::new()
+            Needs::default()
         };
         self.objects.insert((class, oid.0), id.clone());
         self.note(
@@ -152,12 +152,12 @@ impl<'c> Reader<'c> {
                 oid: oid.0,
                 number: 0,
             },
-            BTreeSet::from([holder.clone()]),
+            Needs::from([holder.clone()]),
             payload,
         );
     }
 
-    pub fn note(&mut self, id: FactId, place: Place, needs: BTreeSet<FactId>, payload: Payload) {
+    pub fn note(&mut self, id: FactId, place: Place, needs: Needs, payload: Payload) {
         self.catalog.facts.insert(
             id,
             Fact {

@@ -1,6 +1,6 @@
 //! Tables with their columns, sequences and views.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use sqlx::{FromRow, postgres::types::Oid};
 
@@ -11,8 +11,7 @@ use super::{
 use crate::{
     catalog::{
         Column, FactId, Identity, Kind, Payload, Place, Sequence, SequenceOptions, Table,
-        ViewColumn,
-    },
+        ViewColumn, Needs},
     error::Error,
 };
 
@@ -97,7 +96,7 @@ pub async fn tables(reader: &mut Reader<'_>) -> Result<(), Error> {
                 oid: row.oid.0,
                 number: 0,
             },
-            BTreeSet::from([id]),
+            Needs::from([id]),
             Payload::Rls {
                 enabled: row.rls,
                 forced: row.forced,
@@ -190,7 +189,7 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
         if comes_from_parents {
             inherited.push(id.clone());
         }
-        reader.note(id, place, BTreeSet::from([table]), payload);
+        reader.note(id, place, Needs::from([table]), payload);
     }
     leave_out_inherited(reader, &parents, &inherited);
     Ok(())

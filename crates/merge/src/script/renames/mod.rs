@@ -84,7 +84,7 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
                 home,
                 Fact {
                     payload: Payload::Schema,
-                    needs: BTreeSet::new(),
+                    needs: crate::catalog::Needs::default(),
                     place: crate::catalog::Place::default(),
                 },
             );
