@@ -5,8 +5,6 @@
 
 mod model;
 
-use std::collections::BTreeSet;
-
 use self::model::{rename_in, renamed};
 use super::{Rename, Statement, kinds, quote};
 use crate::catalog::{Catalog, Fact, FactId, Kind, Payload};
