@@ -77,7 +77,7 @@ enum Detail {
     Candidates(Vec<ConnectedProject>),
     Operation(OperationInFlight),
     /// What a merge found.
-    Diff(Value),
+    Diff(Box<Value>),
 }
 
 /// What some refusals add to the headers.
@@ -195,7 +195,7 @@ impl Problem {
     /// 409: nothing was merged; the diff tells why (branching.md, "Errors").
     pub fn merge_conflict(diff: Value) -> Self {
         Self {
-            detail: Some(Detail::Diff(diff)),
+            detail: Some(Detail::Diff(Box::new(diff))),
             ..Self::new(
                 StatusCode::CONFLICT,
                 "branch.merge_conflict",

@@ -120,6 +120,7 @@ async fn the_branching_tour_of_the_readme_works_when_pasted() {
     let answer = |part: &str| -> Value {
         let (_, said) = told
             .iter()
+            .rev()
             .find(|(line, _)| line.contains(part))
             .unwrap_or_else(|| panic!("no line with {part}"));
         serde_json::from_str(said).unwrap_or_else(|e| panic!("{part}: {e}: {said}"))

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{BranchCaller, BranchRef, ControlPlane, Effect, PartnerCaller};
+use cp_domain::{BranchCaller, BranchRef, ControlPlane, Effect, PartnerCaller, Resolutions};
 use cp_model::ProjectId;
 use http::StatusCode;
 
@@ -198,10 +198,10 @@ pub async fn reset_project_branch(
         let reset = control_plane.reset_branch(caller, branch).await?;
         Ok(Effect::Project(reset.project.id))
     };
-    once(&control_plane, &by, key.as_ref(), effect, async |_| {
+    let answered = once(&control_plane, &by, key.as_ref(), effect, async |_| {
         answer(&control_plane, &by, branch, StatusCode::OK).await
-    })
-    .await
+    });
+    Box::pin(answered).await
 }
 
 /// Merge a branch
@@ -245,15 +245,16 @@ pub async fn merge_project_branch(
         let (project, operation) = (id, begun.await?);
         Ok(Effect::Operation { project, operation })
     };
-    once(control_plane, &by, key.as_ref(), effect, async |effect| {
+    let answered = once(control_plane, &by, key.as_ref(), effect, async |effect| {
         let Effect::Operation { project, operation } = effect else {
             return Err(Problem::internal("a merge left no operation"));
         };
         let outcome = control_plane.await_merge(project, operation, PATIENCE);
         Answer::ok(&merged(id, outcome.await?)?)
-    })
-    .await
-    .map_err(Problem::locked_if_in_the_way)
+    });
+    Box::pin(answered)
+        .await
+        .map_err(Problem::locked_if_in_the_way)
 }
 
 /// Compare a branch with its parent
@@ -278,6 +279,6 @@ pub async fn get_project_branch_diff(
 ) -> Result<Response, Problem> {
     let _waiting = state.waits.begin(&by.partner.id, &place);
     let caller = BranchCaller::Partner(&by, None);
-    let diff = compare(&state, caller, of(parent, id), &Default::default()).await?;
+    let diff = compare(&state, caller, of(parent, id), &Resolutions::default()).await?;
     Ok(Json(diff).into_response())
 }

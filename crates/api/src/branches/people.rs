@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{BranchCaller, BranchRef, ControlPlane, UserCaller};
+use cp_domain::{BranchCaller, BranchRef, ControlPlane, Resolutions, UserCaller};
 use cp_model::{ProjectId, Scope};
 use http::StatusCode;
 
@@ -222,6 +222,6 @@ pub async fn get_branch_diff(
     let user = by.user.id;
     let by = caller(&by, Scope::ProjectsRead)?;
     let _waiting = state.waits.begin_for_user(user, &place);
-    let diff = compare(&state, by, own(id), &Default::default()).await?;
+    let diff = compare(&state, by, own(id), &Resolutions::default()).await?;
     Ok(Json(diff).into_response())
 }

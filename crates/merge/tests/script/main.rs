@@ -2,12 +2,7 @@
 //!
 //! Everything happens in transactions that are rolled back, so one database serves any number of targets.
 
-// clippy knows tests by their attribute; all of this is one. Nothing here is built so often that strings matter.
-#![allow(
-    clippy::unwrap_used,
-    clippy::format_collect,
-    clippy::format_push_string
-)]
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so
 
 #[path = "../it/cluster.rs"]
 mod cluster;
