@@ -1,7 +1,7 @@
 //! What ALTER COLUMN TYPE can do by itself: which casts Postgres applies on assignment (`pg_cast.castcontext` `i`
 //! or `a`, and any type to a string), and which values they would not carry over as they are.
 
-use super::{quote, side::Side, types};
+use super::{quote, sequences, side::Side};
 use crate::catalog::Payload;
 
 /// Whether the values of a column survive a change of its type.
@@ -195,17 +195,17 @@ fn fit_number(value: &str, old: &Type<'_>, new: &Type<'_>) -> Fit {
     let (a, b) = (old.base.as_str(), new.base.as_str());
     let beyond = |limit: i64| Fit::Unless(format!("{value} NOT BETWEEN -{limit} AND {limit}"));
     match (a, b) {
-        _ if types::is_integer(a) && types::is_integer(b) => {
+        _ if sequences::is_integer(a) && sequences::is_integer(b) => {
             let ((low, high), (low_before, high_before)) =
-                (types::type_bounds(b), types::type_bounds(a));
+                (sequences::type_bounds(b), sequences::type_bounds(a));
             if low <= low_before && high >= high_before {
                 Fit::Always
             } else {
                 Fit::Unless(format!("{value} NOT BETWEEN {low} AND {high}"))
             }
         }
-        _ if types::is_integer(b) => {
-            let (low, high) = types::type_bounds(b);
+        _ if sequences::is_integer(b) => {
+            let (low, high) = sequences::type_bounds(b);
             Fit::Unless(format!(
                 "NOT ({value}::numeric BETWEEN {low} AND {high} AND {value}::numeric = pg_catalog.trunc({value}::numeric))"
             ))
@@ -252,7 +252,7 @@ fn is_string(base: &str) -> bool {
 }
 
 fn is_number(base: &str) -> bool {
-    types::is_integer(base) || matches!(base, "numeric" | "real" | "double precision")
+    sequences::is_integer(base) || matches!(base, "numeric" | "real" | "double precision")
 }
 
 /// Whether ALTER TYPE leaves the rows as they are on disk.

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use super::{
     casts,
     graph::{Rank, Step},
+    kinds::order,
     quote,
     rebuild::Action,
-    types,
-    writer::{Writer, order},
+    sequences, types,
+    writer::Writer,
 };
 use crate::catalog::{Column, FactId, Identity, Kind};
 
@@ -201,13 +202,13 @@ impl<'a> Writer<'a, '_> {
                     "ALTER TABLE {table} {column} ADD {}",
                     identity_sql(identity)
                 ));
-                if types::is_integer(&new.type_) {
+                if sequences::is_integer(&new.type_) {
                     let sequence = format!(
                         "pg_catalog.pg_get_serial_sequence({}, {})",
                         quote::literal(&table),
                         quote::literal(&id.part)
                     );
-                    after.push(types::past_maximum(&sequence, id, &identity.options));
+                    after.push(sequences::past_maximum(&sequence, id, &identity.options));
                 }
             }
             (Some(a), Some(b)) if a != b || retypes_here => {
@@ -220,7 +221,7 @@ impl<'a> Writer<'a, '_> {
                 }
                 if a.options != b.options {
                     set.extend(
-                        types::all_sequence_options(&b.options, false)
+                        sequences::all_sequence_options(&b.options, false)
                             .into_iter()
                             .map(|option| format!("SET {option}")),
                     );
@@ -371,7 +372,7 @@ fn identity_sql(identity: &Identity) -> String {
     } else {
         "BY DEFAULT"
     };
-    let options = types::identity_options(&identity.options);
+    let options = sequences::identity_options(&identity.options);
     if options.is_empty() {
         format!("GENERATED {when} AS IDENTITY")
     } else {

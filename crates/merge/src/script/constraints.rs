@@ -2,9 +2,10 @@
 
 use super::{
     graph::Step,
+    kinds::order,
     quote,
     rebuild::Action,
-    writer::{Writer, domain_or_table, order},
+    writer::{Writer, domain_or_table},
 };
 use crate::catalog::{FactId, Kind, Payload};
 

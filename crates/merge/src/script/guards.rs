@@ -2,13 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    graph::Step,
-    quote,
-    rebuild::Action,
-    views::firing,
-    writer::{Writer, order},
-};
+use super::{graph::Step, kinds::order, quote, rebuild::Action, views::firing, writer::Writer};
 use crate::catalog::{FactId, Payload};
 
 impl<'a> Writer<'a, '_> {

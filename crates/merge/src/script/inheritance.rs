@@ -8,11 +8,12 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{
     graph::{Rank, Step},
+    kinds::order,
     probes::key_expression,
     quote,
     rebuild::Action,
     side::Side,
-    writer::{Writer, order},
+    writer::Writer,
 };
 use crate::catalog::{Catalog, Column, Fact, FactId, Kind, Payload, Place};
 

@@ -4,8 +4,8 @@
 //! 1. `renames`: what was renamed is renamed first, in the model of `from` as in the script.
 //! 2. `rebuild`: each fact of either side gets an [`Action`](rebuild::Action); what cannot be altered in place is
 //!    dropped and made again with everything that stands on it.
-//! 3. The families of kinds (`tables`, `columns`, `constraints`, `types`, `routines`, `views`, `guards`,
-//!    `inheritance`, `privileges`, `globals`) write steps into a graph; `writer` adds what must come before what.
+//! 3. The families of kinds (`tables`, `columns`, `constraints`, `types`, `sequences`, `routines`, `views`, `guards`,
+//!    `inheritance`, `privileges`, `grants`, `globals`) write steps into a graph; `writer` adds what must come before what.
 //! 4. `graph` sorts. Where steps need each other, `cuts` takes one apart (a default out of its table, a view in two),
 //!    and the writing starts over.
 //! 5. `probes` and `warnings` say what the rows may object to, and what a person should know.
@@ -15,19 +15,20 @@ mod columns;
 mod constraints;
 mod cuts;
 mod globals;
+mod grants;
 mod graph;
 mod guards;
 mod inheritance;
+mod kinds;
 mod privileges;
 mod probes;
 pub(crate) mod quote;
 mod rebuild;
 pub(crate) mod renames;
 mod routines;
+mod sequences;
 mod side;
 mod tables;
-#[cfg(test)]
-mod tests;
 mod types;
 mod views;
 mod warnings;

@@ -1,11 +1,6 @@
 //! Functions, procedures, aggregates.
 
-use super::{
-    graph::Step,
-    quote,
-    rebuild::Action,
-    writer::{Writer, order},
-};
+use super::{graph::Step, kinds::order, quote, rebuild::Action, writer::Writer};
 use crate::catalog::{FactId, Payload};
 
 impl<'a> Writer<'a, '_> {

@@ -2,13 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    columns,
-    graph::Step,
-    quote,
-    rebuild::Action,
-    writer::{Writer, order},
-};
+use super::{columns, graph::Step, kinds::order, quote, rebuild::Action, writer::Writer};
 use crate::catalog::{FactId, Kind, Payload, Table};
 
 impl<'a> Writer<'a, '_> {

@@ -3,9 +3,10 @@
 use super::{
     columns,
     graph::{Rank, Step},
+    kinds::order,
     quote,
     rebuild::Action,
-    writer::{Writer, order},
+    writer::Writer,
 };
 use crate::catalog::{FactId, Payload, ViewColumn};
 

@@ -1,6 +1,6 @@
 //! What becomes of rows: they survive, or a probe counts those that would not.
 
-use std::time::Instant;
+use std::{fmt::Write as _, time::Instant};
 
 use cp_merge::{
     catalog::{FactId, Kind},
@@ -22,11 +22,10 @@ async fn apply(from: &State, to: &State, renames: &[Rename]) -> Script {
             .unwrap();
     }
     session.close().await.unwrap();
-    let body = script
-        .statements
-        .iter()
-        .map(|s| format!("{};\n", s.sql))
-        .collect::<String>();
+    let mut body = String::new();
+    for statement in &script.statements {
+        let _ = writeln!(body, "{};", statement.sql);
+    }
     from.database
         .psql(&format!(
             "BEGIN; SET LOCAL search_path = ''; SET LOCAL check_function_bodies = off; \
@@ -250,12 +249,13 @@ async fn a_renamed_column_is_one_statement() {
 async fn a_thousand_tables_from_nothing() {
     let mut ddl = String::new();
     for n in 0..1000 {
-        ddl.push_str(&format!(
+        let _ = write!(
+            ddl,
             "CREATE TABLE public.t{n} (id bigserial PRIMARY KEY, a text NOT NULL DEFAULT 'x', b int CHECK (b > 0), c jsonb, d timestamptz DEFAULT now(), e uuid, parent bigint REFERENCES public.t{}); \
              CREATE INDEX t{n}_a ON public.t{n} (a); COMMENT ON COLUMN public.t{n}.a IS 'a'; GRANT SELECT, INSERT ON public.t{n} TO anon, authenticated; ALTER TABLE public.t{n} ENABLE ROW LEVEL SECURITY; \
-             CREATE POLICY p ON public.t{n} USING (a = current_user); CREATE VIEW public.v{n} AS SELECT id, a FROM public.t{n};\n",
+             CREATE POLICY p ON public.t{n} USING (a = current_user); CREATE VIEW public.v{n} AS SELECT id, a FROM public.t{n}; ",
             if n == 0 { 0 } else { n - 1 }
-        ));
+        );
     }
     let to = State::new("thousand", &[&ddl]).await;
     let nothing = State::new("nothing", &[]).await;
