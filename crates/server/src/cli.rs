@@ -86,19 +86,22 @@ pub enum Command {
 #[derive(Subcommand)]
 pub enum MergeCommand {
     /// Writes down what a database looks like: take one of the parent when the branch is made (T0).
-    Snapshot {
-        /// The database's URL: postgres://user:password@host:5432/database
-        #[arg(value_name = "ADDRESS")]
-        address: Address,
-        /// The file to write.
-        #[arg(long, value_name = "FILE")]
-        output: PathBuf,
-    },
+    Snapshot(Box<SnapshotOptions>),
     /// Shows what a merge would do: SQL, conflicts, what needs a migration. Changes nothing. Exits with 2
     /// when something stands in the way.
-    Diff(MergeOptions),
+    Diff(Box<MergeOptions>),
     /// Merges, in one transaction, if nothing stands in the way; else exits with 2 and changes nothing.
-    Apply(MergeOptions),
+    Apply(Box<MergeOptions>),
+}
+
+#[derive(Args)]
+pub struct SnapshotOptions {
+    /// The database's URL: postgres://user:password@host:5432/database
+    #[arg(value_name = "ADDRESS")]
+    pub address: Address,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 #[derive(Args)]
@@ -699,11 +702,8 @@ impl Cli {
             | Command::Serve(_)
             | Command::Work(_)
             | Command::Migrate
-            | Command::Merge(MergeCommand::Snapshot { .. }) => return false,
-            Command::Merge(
-                MergeCommand::Diff(MergeOptions { output, .. })
-                | MergeCommand::Apply(MergeOptions { output, .. }),
-            ) => output,
+            | Command::Merge(MergeCommand::Snapshot(_)) => return false,
+            Command::Merge(MergeCommand::Diff(merge) | MergeCommand::Apply(merge)) => &merge.output,
             Command::Doctor(DoctorOptions { output, .. })
             | Command::Partner(
                 P::List(output)

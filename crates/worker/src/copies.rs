@@ -231,6 +231,7 @@ fn incomplete() -> StepError {
 }
 
 /// The texts name hosts of ours, and tenants read the failure.
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
 pub(crate) fn copied(error: cp_dump::Error) -> StepError {
     tracing::warn!(%error, "a database was not copied");
     let failure = Failure::new(
@@ -244,6 +245,7 @@ pub(crate) fn copied(error: cp_dump::Error) -> StepError {
     })
 }
 
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
 pub(crate) fn stored(error: ObjectError) -> StepError {
     tracing::warn!(%error, "a copy was not stored or read");
     let failure = Failure::new(
@@ -256,6 +258,7 @@ pub(crate) fn stored(error: ObjectError) -> StepError {
     })
 }
 
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
 pub(crate) fn compared(error: cp_merge::Error) -> StepError {
     tracing::warn!(%error, "a database could not be compared or merged");
     let failure = Failure::new(

@@ -143,7 +143,7 @@ pub(crate) async fn compare_branches(worker: Worker, shutdown: CancellationToken
             Ok(()) = asked.changed() => {}
         }
         // What is cut off by the shutdown is taken over by another worker.
-        let round = worker.compare_all();
+        let round = Box::pin(worker.compare_all());
         match shutdown.run_until_cancelled(round).await {
             None => return,
             Some(result) => log_failure("compare_branches", result),

@@ -177,8 +177,7 @@ fn block_of_readme(name: &str) -> String {
     let block = readme
         .split_once(&begin)
         .and_then(|(_, rest)| rest.split_once(&end))
-        .map(|(block, _)| block)
-        .unwrap_or_else(|| panic!("README.md has no {name}"));
+        .map_or_else(|| panic!("README.md has no {name}"), |(block, _)| block);
     let lines: Vec<&str> = block
         .lines()
         .filter(|line| !line.starts_with("```"))

@@ -29,6 +29,7 @@ fn optional_millis<S: Serializer>(
 
 /// A branch: a project of its own, with a parent.
 #[derive(Serialize, ToSchema)]
+#[allow(clippy::struct_field_names, reason = "the contract's names")]
 pub struct Branch {
     /// Also its id as a project.
     #[schema(value_type = Uuid)]

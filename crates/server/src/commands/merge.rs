@@ -10,11 +10,15 @@ use crate::cli::{MergeCommand, MergeOptions};
 pub async fn run(asked: MergeCommand) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout();
     let outcome = match asked {
-        MergeCommand::Snapshot { address, output } => {
-            command::take_snapshot(&SnapshotCommand { address, output }, &mut out).await?
+        MergeCommand::Snapshot(options) => {
+            let command = SnapshotCommand {
+                address: options.address,
+                output: options.output,
+            };
+            command::take_snapshot(&command, &mut out).await?
         }
-        MergeCommand::Diff(options) => command::diff(&merge(options), &mut out).await?,
-        MergeCommand::Apply(options) => command::merge(&merge(options), &mut out).await?,
+        MergeCommand::Diff(options) => command::diff(&merge(*options), &mut out).await?,
+        MergeCommand::Apply(options) => command::merge(&merge(*options), &mut out).await?,
     };
     Ok(ExitCode::from(outcome.code()))
 }
