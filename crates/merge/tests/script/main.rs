@@ -2,16 +2,12 @@
 //!
 //! Everything happens in transactions that are rolled back, so one database serves any number of targets.
 
-<<<<<<< HEAD
-#![allow(clippy::unwrap_used)] // a test that cannot go on says so
-=======
 // clippy knows tests by their attribute; all of this is one. Nothing here is built so often that strings matter.
 #![allow(
     clippy::unwrap_used,
     clippy::format_collect,
     clippy::format_push_string
 )]
->>>>>>> core
 
 #[path = "../it/cluster.rs"]
 mod cluster;
