@@ -43,6 +43,30 @@ impl Error {
         move |source| Self::Database { doing, source }
     }
 
+    /// Whether trying again as it is cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Unsettled { .. } | Self::Stale => false,
+            Self::InvalidSnapshot(_)
+            | Self::NotClean { .. }
+            | Self::RowsInTheWay(_)
+            | Self::Unexpected(_) => true,
+            Self::Database { source, .. } => match source {
+                // Locks and deadlocks, what a shutdown ends, no room (PostgreSQL manual, appendix A).
+                sqlx::Error::Database(error) => {
+                    let code = error.code().unwrap_or_default();
+                    let passes = ["08", "40", "53", "55P03", "57P", "58"];
+                    !passes.iter().any(|class| code.starts_with(class))
+                }
+                sqlx::Error::Io(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::WorkerCrashed => false,
+                _ => true,
+            },
+        }
+    }
+
     /// The SQLSTATE, where the database gave one.
     pub fn sqlstate(&self) -> Option<String> {
         match self {
