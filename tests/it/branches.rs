@@ -27,6 +27,7 @@ impl World {
     async fn start() -> Self {
         let app = App::start_with(AppOptions {
             worker: false,
+            create_wait: Duration::from_millis(50),
             ..AppOptions::default()
         })
         .await;

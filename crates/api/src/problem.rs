@@ -208,11 +208,8 @@ impl Problem {
     /// On a call whose 409 means a merge conflict and nothing else, what stands in the way for now is 423
     /// (branching.md, "Errors").
     pub fn locked_if_in_the_way(mut self) -> Self {
-        if self.code == "operation_in_progress" || self.code.starts_with("branch.") {
-            let is_conflict = self.code == "branch.merge_conflict";
-            if self.status == StatusCode::CONFLICT && !is_conflict {
-                self.status = StatusCode::LOCKED;
-            }
+        if self.status == StatusCode::CONFLICT && self.code != "branch.merge_conflict" {
+            self.status = StatusCode::LOCKED;
         }
         self
     }
@@ -276,7 +273,10 @@ impl Problem {
         !self.status.is_server_error()
             && self.status != StatusCode::UNAUTHORIZED
             && self.status != StatusCode::TOO_MANY_REQUESTS
-            && !matches!(self.code, "request_in_progress" | "idempotency_key_reused")
+            && !matches!(
+                self.code,
+                "request_in_progress" | "idempotency_key_reused" | "merge_running"
+            )
     }
 
     /// The body, in the form of the interface that was called.

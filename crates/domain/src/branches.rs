@@ -416,7 +416,9 @@ impl ControlPlane {
             return Ok(false);
         };
         let (to, is_settled) = match (kind, end) {
-            (OperationKind::CreateBranch | OperationKind::ResetBranch, BranchEnd::Succeeded) => {
+            // One that turned back serves with another release than was asked for; its database is new.
+            (OperationKind::CreateBranch, BranchEnd::Succeeded)
+            | (OperationKind::ResetBranch, BranchEnd::Succeeded | BranchEnd::TurnedBack) => {
                 (BranchState::Ready, false)
             }
             (OperationKind::MergeBranch, BranchEnd::Succeeded) => (BranchState::Merged, true),

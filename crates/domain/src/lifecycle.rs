@@ -160,8 +160,10 @@ impl ControlPlane {
                     status: project.status,
                 });
             }
-            if let (OperationKind::Restore, Some(user)) = (kind, project.user_id) {
-                // A paused project gave its place away; it needs one again.
+            if let (OperationKind::Restore, Some(user), None) =
+                (kind, project.user_id, project.parent_id)
+            {
+                // A paused project gave its place away; it needs one again. Branches take none.
                 let organization = project.organization_id;
                 let plan = accounts::lock_organization(&mut tx, organization).await?;
                 self.check_plan(&mut tx, by, user, organization, plan)

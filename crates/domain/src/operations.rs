@@ -14,8 +14,8 @@ use cp_model::{
 };
 use cp_storage::operations::QueueDepth;
 use cp_storage::{
-    PgConnection, StorageError, Transaction, machine_runs, machines, operations, project_secrets,
-    projects, wakeups,
+    PgConnection, StorageError, Transaction, branches, machine_runs, machines, operations,
+    project_secrets, projects, wakeups,
 };
 use serde_json::{Value, json};
 
@@ -412,8 +412,20 @@ impl ControlPlane {
             .is_some_and(|e| e.code == MACHINE_LOST);
         let machine = machines::find_project_machine(&mut tx, project.id).await?;
         let came_back = lost && machine.is_some_and(|m| m.state != MachineState::Lost);
+        // A branch whose reset did not end has nothing that could serve.
+        let half_reset = branches::find_branch(&mut tx, project.id)
+            .await?
+            .is_some_and(|branch| !branch.serves);
         // A project that was never active has no data to lose.
         let data_lost = lost && !came_back && operation.kind != OperationKind::Provision;
+        let rebuilds = data_lost || (operation.kind == OperationKind::Rebuild && !came_back);
+        if rebuilds && project.parent_id.is_some() {
+            // An empty backend would be no branch, and its base would no longer fit it.
+            return Err(DomainError::Conflict(format!(
+                "project {} is a branch, and its machine is gone with its disk; delete the branch and make another one",
+                project.id
+            )));
+        }
         // What was cancelled stays so; another one of its kind is begun.
         let begins_anew = data_lost
             || came_back
@@ -430,6 +442,7 @@ impl ControlPlane {
             let kind = match operation.kind {
                 _ if data_lost => OperationKind::Rebuild,
                 OperationKind::Provision => OperationKind::Provision,
+                _ if came_back && half_reset => OperationKind::ResetBranch,
                 // The machine was only out of sight.
                 _ if came_back => OperationKind::Restore,
                 kind => kind,

@@ -72,6 +72,8 @@ impl Database {
                 // The copy of a large database takes longer than any user's setting allows a statement.
                 ("statement_timeout", "0"),
                 ("idle_in_transaction_session_timeout", "0"),
+                // A lock that a user holds for ever must not hold us as long.
+                ("lock_timeout", "60000"),
                 ("lc_messages", "C"),
             ])
             .disable_statement_logging();

@@ -20,6 +20,7 @@ use crate::{
     report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
     scratch::Scratch,
     script::{self, Probe, Script, Statement},
+    session::run,
     snapshot,
     three_way::{self, Action, Resolutions, Sides},
 };
@@ -308,6 +309,13 @@ impl MergePlan {
             return Ok(Vec::new());
         }
         let mut session = connect(parent).await?;
+        // Only looks, and not for ever: it is the parent's own database, and nothing is merged yet.
+        run(
+            &mut session,
+            "SET default_transaction_read_only = on; SET search_path = ''; SET row_security = off; \
+             SET lock_timeout = '10s'; SET statement_timeout = '60s'",
+        )
+        .await?;
         let mut answers = Vec::new();
         for probe in &self.script.probes {
             match ask(&mut session, probe).await {

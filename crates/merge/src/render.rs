@@ -38,9 +38,9 @@ pub(crate) fn sql(plan: &MergePlan) -> String {
         );
         text.push_str("SET LOCAL search_path = public;\nSET LOCAL ROLE project_admin;\n");
         for statement in &migration.statements {
-            let _ = writeln!(text, "{statement};");
+            let _ = writeln!(text, "{statement}\n;");
         }
-        text.push_str("RESET ROLE;\nSET CONSTRAINTS ALL IMMEDIATE;\n");
+        text.push_str("SET CONSTRAINTS ALL IMMEDIATE;\nRESET ROLE;\n");
     }
     if !plan.script.statements.is_empty() {
         for setting in script_settings() {

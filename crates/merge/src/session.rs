@@ -100,19 +100,48 @@ pub(crate) async fn run_migrations(
     run(
         conn,
         "SET LOCAL session_replication_role = origin; SET LOCAL check_function_bodies = on; \
-         SET LOCAL search_path = public; SET LOCAL ROLE project_admin",
+         SET LOCAL search_path = public",
     )
     .await?;
     for migration in migrations {
         for statement in &migration.statements {
-            run(conn, statement).await.map_err(|error| match error {
-                Error::Database { doing, source } => Error::Database {
-                    doing: format!("migration {}: {doing}", migration.version),
+            as_project_admin(conn, statement)
+                .await
+                .map_err(|source| Error::Database {
+                    doing: format!(
+                        "migration {}: run `{}`",
+                        migration.version,
+                        shortened(statement)
+                    ),
                     source,
-                },
-                other => other,
-            })?;
+                })?;
         }
     }
-    run(conn, "RESET ROLE; SET CONSTRAINTS ALL IMMEDIATE").await
+    // As the product has it: what was deferred fires with the rights of who wrote it.
+    let failed = Error::while_doing("check what the migrations deferred");
+    as_project_admin(conn, "SET CONSTRAINTS ALL IMMEDIATE")
+        .await
+        .map_err(failed)?;
+    run(conn, "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text)").await
+}
+
+/// Runs what a tenant wrote, with no more than `project_admin`'s rights and inside the transaction that there is. In a
+/// function that is `SECURITY DEFINER` Postgres refuses `SET ROLE`, `RESET ROLE` and whatever begins or ends transactions,
+/// at any depth, which a session under `SET ROLE` does not. It is made anew for each statement, since its owner may
+/// replace it.
+async fn as_project_admin(conn: &mut PgConnection, statement: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(
+        "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text); \
+         CREATE FUNCTION pg_temp.insforge_run(statement text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER \
+             AS $insforge$ BEGIN EXECUTE statement; END $insforge$; \
+         ALTER FUNCTION pg_temp.insforge_run(text) OWNER TO project_admin",
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query("SELECT pg_temp.insforge_run($1::text)")
+        .persistent(false)
+        .bind(statement)
+        .execute(conn)
+        .await?;
+    Ok(())
 }

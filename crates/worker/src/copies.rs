@@ -57,10 +57,16 @@ impl Worker {
     /// The database of the branch's parent, which must be active.
     pub(crate) async fn database_of_parent(&self, branch: &Branch) -> Result<Database, StepError> {
         let (parent, machine) = self.control_plane().load_parent(branch).await?;
-        if parent.status != ProjectStatus::Active {
-            return Err(StepError::Failed(Outcome::Fail(parent_away(parent.status))));
+        let away = parent_away(parent.status);
+        match parent.status {
+            ProjectStatus::Active => self.database_of(&parent, machine.as_ref()).await,
+            // It comes back, or its status says soon that it does not.
+            ProjectStatus::Restarting
+            | ProjectStatus::Restoring
+            | ProjectStatus::Upgrading
+            | ProjectStatus::Pausing => Err(StepError::Failed(Outcome::Hold(away))),
+            _ => Err(StepError::Failed(Outcome::Fail(away))),
         }
-        self.database_of(&parent, machine.as_ref()).await
     }
 
     pub(crate) fn objects(&self) -> Result<&SharedObjects, StepError> {
@@ -123,9 +129,12 @@ pub(crate) async fn copy_parent(
     };
     let mut exported = Exported::open(&parent).await.map_err(copied)?;
     let roles = exported.roles().await.map_err(copied)?;
-    let snapshot = cp_merge::snapshot(exported.connection())
-        .await
-        .map_err(compared)?;
+    let snapshot = cp_merge::snapshot(exported.connection()).await;
+    // Somebody may be changing the schema at this moment, which looks like a damaged one.
+    let snapshot = snapshot.map_err(|error| match compared(error) {
+        StepError::Failed(Outcome::Fail(failure)) => StepError::Failed(Outcome::Retry(failure)),
+        other => other,
+    })?;
     let name = exported.name().to_owned();
     let meter = Meter::new();
     let archive = dump(&parent, &programs, contents, Some(&name), meter.clone())
@@ -136,7 +145,10 @@ pub(crate) async fn copy_parent(
         dump = put(cx, archive) => dump?,
         () = watched => return Err(incomplete()),
     };
-    exported.close().await.map_err(copied)?;
+    // It lay idle all the while, and something between us may have cut it; pg_dump has its own.
+    if let Err(error) = exported.close().await {
+        tracing::debug!(%error, "the snapshot's session had ended");
+    }
     let parent = put(cx, once(snapshot.to_bytes())).await?;
     Ok(BranchCopies {
         dump: Some(dump),
@@ -260,7 +272,13 @@ pub(crate) fn stored(error: ObjectError) -> StepError {
 
 #[allow(clippy::needless_pass_by_value)] // for `map_err`
 pub(crate) fn compared(error: cp_merge::Error) -> StepError {
-    tracing::warn!(%error, "a database could not be compared or merged");
+    // Its text quotes statements, and those what people wrote.
+    let (sqlstate, permanent) = (error.sqlstate(), error.is_permanent());
+    tracing::warn!(
+        ?sqlstate,
+        permanent,
+        "a database could not be compared or merged"
+    );
     let failure = Failure::new(
         "compare_failed",
         "the databases could not be compared; operators see the reason in the log",

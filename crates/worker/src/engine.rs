@@ -189,7 +189,7 @@ impl Worker {
             Outcome::Fail(failure) if lease.kind != OperationKind::Delete => {
                 tracing::warn!(
                     code = failure.code,
-                    message = failure.message,
+                    message = loggable(lease.kind, &failure),
                     "operation failed"
                 );
                 control_plane.fail_operation(lease, &failure).await?;
@@ -200,7 +200,7 @@ impl Worker {
                 if attempt >= operation.max_attempts {
                     tracing::warn!(
                         code = failure.code,
-                        message = failure.message,
+                        message = loggable(lease.kind, &failure),
                         attempt,
                         "operation gave up"
                     );
@@ -234,6 +234,14 @@ impl Worker {
         #[allow(clippy::cast_precision_loss)] // milliseconds of minutes
         metrics::histogram!("operation_duration_seconds", "kind" => kind, "outcome" => outcome)
             .record(seconds as f64 / 1000.0);
+    }
+}
+
+/// Why a merge failed may quote what people wrote; that is for them, not for our log.
+fn loggable(kind: OperationKind, failure: &Failure) -> &str {
+    match kind {
+        OperationKind::MergeBranch => "",
+        _ => &failure.message,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cp_domain::{Comparison, MERGE_CONFLICT, Resolutions};
 use cp_merge::{ApplyOptions, Bases, Choice, Error, MergePlan, Record};
-use cp_model::{Branch, Failure, MergeSide};
+use cp_model::{Branch, BranchState, Failure, MergeSide, ProjectStatus};
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
@@ -26,7 +26,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
 const ATTEMPTS: u32 = 10;
 
-/// How long a worker may take for a dry run before another one takes it over, and how many may.
+/// How long a worker may take for a dry run before another one takes it over, and how many workers may die of it.
 const COMPARISON_LEASE: Duration = Duration::from_mins(5);
 const COMPARISON_ATTEMPTS: i32 = 3;
 
@@ -72,9 +72,10 @@ async fn merge(cx: &StepContext<'_>) -> StepResult {
             Ok(Outcome::Done)
         }
         // The parent was changed since: what is planned next fits it.
-        Err(error @ Error::Stale) => {
-            tracing::info!(%error, "planning the merge again");
-            Ok(Outcome::Wait(Duration::from_millis(100)))
+        Err(Error::Stale) => {
+            tracing::info!("the parent changed; planning the merge again");
+            let text = "the parent kept changing while the merge was made";
+            Ok(Outcome::Retry(Failure::new("parent_changed", text)))
         }
         Err(error) => Err(not_applied(error)),
     }
@@ -85,8 +86,9 @@ fn not_applied(error: Error) -> StepError {
     if !error.is_permanent() {
         return compared(error);
     }
-    tracing::warn!(%error, "a merge was not applied");
-    let text = format!("nothing was changed: {error}");
+    // Its text quotes statements, and those what people wrote.
+    tracing::warn!(sqlstate = ?error.sqlstate(), "a merge was not applied");
+    let text = format!("the merge was not applied: {error}");
     StepError::Failed(Outcome::Fail(Failure::new("merge_failed", text)))
 }
 
@@ -125,6 +127,18 @@ impl Worker {
 
     async fn compare(&self, comparison: &Comparison) -> Result<serde_json::Value, StepError> {
         let branch = self.control_plane().load_branch(comparison.branch).await?;
+        let is_made = !matches!(
+            branch.state,
+            BranchState::Creating | BranchState::Resetting | BranchState::Deleted
+        );
+        if !is_made || branch.project.status != ProjectStatus::Active {
+            let text = format!(
+                "the branch is {} and its backend {}; it must be made, and active, to be compared",
+                branch.state, branch.project.status
+            );
+            let failure = Failure::new("branch.not_ready", text);
+            return Err(StepError::Failed(Outcome::Fail(failure)));
+        }
         let plan = self.plan(&branch, &comparison.resolutions).await?;
         Ok(serde_json::json!(plan.diff()))
     }
@@ -155,7 +169,17 @@ impl Worker {
     async fn compare_all(&self) -> cp_domain::DomainResult<()> {
         let control_plane = self.control_plane();
         while let Some(comparison) = control_plane.take_comparison(COMPARISON_LEASE).await? {
-            let compared = tokio::time::timeout(COMPARISON_LEASE, self.compare(&comparison)).await;
+            let is_deadly = comparison.attempts > COMPARISON_ATTEMPTS;
+            let compared = async {
+                if is_deadly {
+                    let text =
+                        "the databases cannot be compared; operators see the reason in the log";
+                    let failure = Failure::new("compare_failed", text);
+                    return Err(StepError::Failed(Outcome::Fail(failure)));
+                }
+                self.compare(&comparison).await
+            };
+            let compared = tokio::time::timeout(COMPARISON_LEASE, compared).await;
             let failure = match compared {
                 Ok(Ok(diff)) => {
                     control_plane
@@ -163,16 +187,11 @@ impl Worker {
                         .await?;
                     continue;
                 }
-                Ok(Err(StepError::Failed(Outcome::Fail(failure)))) => failure,
-                Ok(Err(StepError::Failed(Outcome::Retry(failure))))
-                    if comparison.attempts >= COMPARISON_ATTEMPTS =>
-                {
-                    failure
-                }
-                Ok(Err(_)) => {
-                    // Its lease ends, and somebody tries again.
-                    continue;
-                }
+                // Somebody waits for the answer, and can ask again.
+                Ok(Err(StepError::Failed(
+                    Outcome::Fail(failure) | Outcome::Retry(failure) | Outcome::Hold(failure),
+                ))) => failure,
+                Ok(Err(_)) => Failure::new("compare_failed", "the databases were not compared"),
                 Err(_) => Failure::new("compare_timeout", "the comparison did not end in time"),
             };
             control_plane

@@ -71,10 +71,14 @@ fn merged(branch: ProjectId, outcome: MergeOutcome) -> Result<MergeResponse, Pro
             diff,
         }),
         MergeOutcome::Conflict(diff) => Err(Problem::merge_conflict(diff)),
-        MergeOutcome::Failed(failure) => Err(refused(failure).locked_if_in_the_way()),
+        // It has ended, whatever it was: to be tried again it must be asked for again.
+        MergeOutcome::Failed(failure) => Err(match failure.code.as_str() {
+            "branch.parent_not_branchable" => refused(failure).locked_if_in_the_way(),
+            _ => not_merged(failure.message),
+        }),
         MergeOutcome::Running(operation) => Err(Problem::new(
             StatusCode::LOCKED,
-            "operation_in_progress",
+            "merge_running",
             format!(
                 "The merge ({operation}) takes longer than this call may wait, and goes on. The branch is merged when its state says so."
             ),
@@ -91,14 +95,19 @@ fn refused(failure: Failure) -> Problem {
             "branch.parent_not_branchable",
             message,
         ),
+        "branch.not_ready" => Problem::new(StatusCode::CONFLICT, "branch.not_ready", message),
         "database_unreachable" | "database_unavailable" | "store_failed" => {
             tracing::warn!(code, message, "a branch was not compared");
             DomainError::Unavailable.into()
         }
-        _ => Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "branch.merge_failed",
-            message,
-        ),
+        _ => not_merged(message),
     }
+}
+
+fn not_merged(message: String) -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "branch.merge_failed",
+        message,
+    )
 }

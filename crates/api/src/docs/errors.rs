@@ -160,16 +160,16 @@ refusal_group!(
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
     415 => "The body is not `application/json` (`unsupported_media_type`)",
     422 => "Nothing was merged: a statement was refused, or the databases cannot be compared (`branch.merge_failed`)",
-    423 => "Not now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`, `operation_in_progress`)",
+    423 => "Not now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`, `operation_in_progress`, `merge_running`), or the idempotency key does not fit",
 );
 refusal_group!(
     /// The same, for partners.
     PartnerMergeErrors: PARTNERSHIP,
-    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. Or the idempotency key does not fit (`idempotency_key_reused`, `request_in_progress`)",
+    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. On this call 409 means nothing else",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
     415 => "The body is not `application/json` (`unsupported_media_type`)",
     422 => "Nothing was merged: a statement was refused, or the databases cannot be compared (`branch.merge_failed`)",
-    423 => "Not now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`, `operation_in_progress`)",
+    423 => "Not now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`, `operation_in_progress`, `merge_running`), or the idempotency key does not fit",
 );
 refusal_group!(
     RateLimitError: PLATFORM,

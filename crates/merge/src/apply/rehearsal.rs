@@ -70,6 +70,10 @@ pub(super) async fn rehearse(
     let (touched, after, left_out) = with_scratch(parent, async |scratch| {
         scratch.load(&plan.parent.catalog).await?;
         let before = scratch.read().await?;
+        // As on the parent: they are committed before all else.
+        for statement in &plan.script.pre_steps {
+            scratch.run(&statement.sql).await?;
+        }
         if !plan.migrations.is_empty() {
             migrate(scratch, &plan.migrations).await?;
         }
@@ -84,9 +88,6 @@ pub(super) async fn rehearse(
 }
 
 async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error> {
-    for statement in &plan.script.pre_steps {
-        scratch.run(&statement.sql).await?;
-    }
     let left_out = scratch.left_out().clone();
     let cannot_run = |id: &FactId| {
         left_out.contains(id)

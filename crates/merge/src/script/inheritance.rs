@@ -345,7 +345,7 @@ fn copied(payload: &Payload, id: &FactId, child: &FactId) -> Option<Payload> {
             } else {
                 ""
             };
-            let using = &definition[definition.find(" USING ")?..];
+            let using = &definition[quote::find_top(definition, " USING ")?..];
             Some(Payload::Index {
                 definition: format!(
                     "CREATE {unique}INDEX {} ON {}{using}",
@@ -391,9 +391,7 @@ fn chosen_name(payload: &Payload, id: &FactId, child: &FactId) -> String {
             if *kind == 'x' { "excl" } else { "key" },
         ),
         Payload::Index { definition, .. } => (
-            definition
-                .find(" USING ")
-                .map_or("", |at| &definition[at..]),
+            quote::find_top(definition, " USING ").map_or("", |at| &definition[at..]),
             "idx",
         ),
         _ => return id.object.clone(),

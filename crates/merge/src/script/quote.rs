@@ -72,11 +72,25 @@ pub fn role(name: &str) -> Cow<'_, str> {
 }
 
 /// Name and input types of a function's [`FactId`]: `f(integer, public.mood)` is `("f", "integer, public.mood")`.
+///
+/// The name is raw and may hold anything, brackets and quotes too; the types are quoted, and none nests brackets. So it
+/// is split from the right, at the last bracket that no quotes enclose: what is printed raw is Postgres's own text.
 pub fn split_routine(object: &str) -> (&str, &str) {
-    match object.split_once('(') {
-        Some((name, arguments)) => (name, arguments.strip_suffix(')').unwrap_or(arguments)),
-        None => (object, ""),
+    let mut quoted = false;
+    for (at, c) in object.char_indices().rev() {
+        match c {
+            '"' => quoted = !quoted,
+            '(' if !quoted => {
+                let arguments = &object[at + 1..];
+                return (
+                    &object[..at],
+                    arguments.strip_suffix(')').unwrap_or(arguments),
+                );
+            }
+            _ => {}
+        }
     }
+    (object, "")
 }
 
 /// `schema.f(integer, public.mood)`, the way ALTER, DROP, GRANT and COMMENT want it.
@@ -169,7 +183,7 @@ pub fn split_top(text: &str, separator: char) -> Vec<&str> {
 
 /// What stands in the parentheses that open at the first `(` of the text, and what follows them.
 pub fn parenthesized(text: &str) -> Option<(&str, &str)> {
-    let open = text.find('(')?;
+    let (open, _) = bare(text).find(|&(_, c)| c == '(')?;
     let mut depth = 0_i32;
     for (at, c) in bare(&text[open..]) {
         depth += i32::from(c == '(') - i32::from(c == ')');

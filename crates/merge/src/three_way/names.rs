@@ -11,7 +11,7 @@ use std::{
 use super::{Choice, Resolutions, Sides, containers::container};
 use crate::{
     catalog::{Catalog, Fact, FactId, Kind, Payload, Place},
-    script::Rename,
+    script::{Rename, quote},
 };
 
 /// The four catalogs in one set of names, and what was renamed.
@@ -131,12 +131,9 @@ fn leaf(id: &FactId) -> &str {
     }
 }
 
-/// `f(integer)` into `f` and `(integer)`. A name may have brackets too, types may not nest them but for `numeric(10,2)[]`,
-/// which function arguments never carry.
+/// `f(integer)` into `f` and `(integer)`.
 fn types_of(object: &str) -> (&str, &str) {
-    object
-        .rfind('(')
-        .map_or((object, ""), |at| object.split_at(at))
+    object.split_at(quote::split_routine(object).0.len())
 }
 
 fn goes_with_table(catalog: &Catalog, id: &FactId) -> bool {

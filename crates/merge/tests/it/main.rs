@@ -11,6 +11,7 @@ mod command;
 mod database;
 mod decisions;
 mod dump;
+mod hostile;
 mod merging;
 mod product;
 mod properties;

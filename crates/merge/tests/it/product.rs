@@ -39,7 +39,7 @@ const SCHEDULES: &str = "
         RETURN found;
     END $$;";
 
-async fn product() -> Pair {
+pub async fn product() -> Pair {
     Pair::new(PRODUCT).await
 }
 

@@ -48,7 +48,7 @@ impl<'a> Prober<'a, '_> {
         if !self.can_ask(id) {
             return;
         }
-        let Some(at) = definition.find(" USING ") else {
+        let Some(at) = quote::find_top(definition, " USING ") else {
             return;
         };
         let Some((inner, rest)) = quote::parenthesized(&definition[at..]) else {

@@ -111,8 +111,9 @@ impl<'a> Prober<'a, '_> {
             self.actions.iter().any(|(other, action)| {
                 action == Action::Create
                     && other.kind == kind
-                    && other.schema == id.schema
-                    && (kind != Kind::Column || other.object == id.object)
+                    // A table may have been moved to another schema.
+                    && (kind != Kind::Column
+                        || (other.schema == id.schema && other.object == id.object))
                     && self.to.column(other).is_none_or(|c| c.generated.is_none())
             })
         };
