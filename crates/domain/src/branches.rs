@@ -491,31 +491,45 @@ impl ControlPlane {
         let expired = branches::list_expired(&mut conn, now, 100).await?;
         let ending = branches::list_to_warn(&mut conn, now + WARNING, 100).await?;
         drop(conn);
+        // Each by itself: one that cannot be done does not hold up the others.
         for branch in ending.iter().filter(|b| b.expires_at > Some(now)) {
-            let mut tx = self.db().begin().await?;
-            if branches::mark_warned(&mut tx, branch.project.id, now).await? {
-                self.warn_of_expiry(&mut tx, branch).await?;
-                commit(tx).await?;
+            if let Err(error) = self.warn_of_expiry(branch).await {
+                tracing::warn!(branch = %branch.project.id, %error, "nobody was told that a branch expires");
             }
         }
+        let mut deleted = 0;
         for branch in &expired {
-            let mut tx = self.db().begin().await?;
-            let project = lock(&mut tx, branch.project.id).await?;
-            if project.status.is_live() {
-                self.begin_delete(&mut tx, &project, "system", "-").await?;
-                let target = project.id.to_string();
-                let (action, target) = ("branch.expired", ("project", target.as_str()));
-                let details = json!({ "expires_at": branch.expires_at });
-                self.audit_service(&mut tx, "system", action, target, Some(&project), details)
-                    .await?;
-                commit(tx).await?;
+            match self.expire(branch).await {
+                Ok(()) => deleted += 1,
+                Err(error) => {
+                    tracing::warn!(branch = %branch.project.id, %error, "an expired branch was not deleted");
+                }
             }
         }
-        Ok(expired.len())
+        Ok(deleted)
     }
 
-    async fn warn_of_expiry(&self, conn: &mut PgConnection, branch: &Branch) -> DomainResult<()> {
+    async fn expire(&self, branch: &Branch) -> DomainResult<()> {
+        let mut tx = self.db().begin().await?;
+        let project = lock(&mut tx, branch.project.id).await?;
+        if !project.status.is_live() {
+            return Ok(());
+        }
+        self.begin_delete(&mut tx, &project, "system", "-").await?;
+        let target = project.id.to_string();
+        let (action, target) = ("branch.expired", ("project", target.as_str()));
+        let details = json!({ "expires_at": branch.expires_at });
+        self.audit_service(&mut tx, "system", action, target, Some(&project), details)
+            .await?;
+        commit(tx).await
+    }
+
+    async fn warn_of_expiry(&self, branch: &Branch) -> DomainResult<()> {
         let project = &branch.project;
+        let mut tx = self.db().begin().await?;
+        if !branches::mark_warned(&mut tx, project.id, self.now()).await? {
+            return Ok(());
+        }
         if let Some(partner) = &project.partner_id {
             let data = json!({
                 "project_id": project.id,
@@ -524,15 +538,15 @@ impl ControlPlane {
                 "expires_at": branch.expires_at,
                 "occurred_at": self.now(),
             });
-            self.queue_event(conn, partner, WebhookEventType::BranchExpiring, &data)
+            self.queue_event(&mut tx, partner, WebhookEventType::BranchExpiring, &data)
                 .await?;
         }
         let target = project.id.to_string();
         let (action, target) = ("branch.expiry_warned", ("project", target.as_str()));
         let details = json!({ "expires_at": branch.expires_at });
-        Ok(self
-            .audit_service(conn, "system", action, target, Some(project), details)
-            .await?)
+        self.audit_service(&mut tx, "system", action, target, Some(project), details)
+            .await?;
+        commit(tx).await
     }
 
     /// For workers: the branch whose project this is.

@@ -204,10 +204,13 @@ impl Worker {
         tasks.spawn(jobs::rotate_keys(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::keep_house(self.clone(), shutdown.clone()));
         tasks.spawn(jobs::send_mails(self.clone(), shutdown.clone()));
-        tasks.spawn(merge_branch::compare_branches(
-            self.clone(),
-            shutdown.clone(),
-        ));
+        // One that a tenant's locks hold up must not hold up the others'.
+        for _ in 0..self.config().copies {
+            tasks.spawn(merge_branch::compare_branches(
+                self.clone(),
+                shutdown.clone(),
+            ));
+        }
         tasks.spawn(usage::collect(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::deliver(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::check_limits(self.clone(), shutdown.clone()));
