@@ -67,7 +67,7 @@ impl Error {
         }
     }
 
-    /// The SQLSTATE, where the database gave one.
+    /// The SQLSTATE, where the database gave one: what a log may have of an error, whose text quotes statements.
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             Self::Database {

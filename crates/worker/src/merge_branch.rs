@@ -29,6 +29,8 @@ const ATTEMPTS: u32 = 10;
 /// How long a worker may take for a dry run before another one takes it over, and how many workers may die of it.
 const COMPARISON_LEASE: Duration = Duration::from_mins(5);
 const COMPARISON_ATTEMPTS: i32 = 3;
+/// Each is told of when it is asked for; this is for what was not heard, and for what a dead worker left.
+const SWEEP: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
     match Step::parse(cx.step) {
@@ -147,7 +149,7 @@ impl Worker {
 /// Makes dry runs as they are asked for.
 pub(crate) async fn compare_branches(worker: Worker, shutdown: CancellationToken) {
     let mut asked = worker.control_plane().subscribe_comparisons();
-    let mut sweep = Ticks::every(worker.config().sweep_every, shutdown.clone());
+    let mut sweep = Ticks::every(SWEEP, shutdown.clone());
     loop {
         tokio::select! {
             biased;

@@ -131,7 +131,7 @@ async fn apply_in(
                 });
             }
             Err(error) if is_about_locks(&error) && attempts < options.attempts => {
-                tracing::info!(attempts, %error, "a merge met locks and is tried again");
+                tracing::info!(attempts, sqlstate = ?error.sqlstate(), "a merge met locks and is tried again");
                 tokio::time::sleep(backoff(attempts)).await;
                 attempts += 1;
             }

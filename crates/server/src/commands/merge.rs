@@ -3,23 +3,25 @@
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
-use cp_merge::command::{self, MergeCommand as Merge, SnapshotCommand};
+use cp_merge::command::{self, CommandError, MergeCommand as Merge, SnapshotCommand};
 
 use crate::cli::{MergeCommand, MergeOptions};
 
 pub async fn run(asked: MergeCommand) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout();
-    let outcome = match asked {
+    let done = match asked {
         MergeCommand::Snapshot(options) => {
             let command = SnapshotCommand {
                 address: options.address,
                 output: options.output,
             };
-            command::take_snapshot(&command, &mut out).await?
+            command::take_snapshot(&command, &mut out).await
         }
-        MergeCommand::Diff(options) => command::diff(&merge(*options), &mut out).await?,
-        MergeCommand::Apply(options) => command::merge(&merge(*options), &mut out).await?,
+        MergeCommand::Diff(options) => command::diff(&merge(*options), &mut out).await,
+        MergeCommand::Apply(options) => command::merge(&merge(*options), &mut out).await,
     };
+    // Its text tells its cause already.
+    let outcome = done.map_err(|error: CommandError| anyhow::anyhow!("{error}"))?;
     Ok(ExitCode::from(outcome.code()))
 }
 
