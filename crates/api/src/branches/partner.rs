@@ -12,8 +12,8 @@ use super::{PATIENCE, compare, merged};
 use crate::ApiState;
 use crate::body::{IgnoredBody, JsonBody};
 use crate::docs::errors::{
-    BadRequestError, ConflictError, InputErrors, NotFoundError, PartnerErrors, PartnerMergeErrors,
-    TooLargeError,
+    BadRequestError, ConflictError, InputErrors, NotFoundError, PartnerCompareErrors,
+    PartnerErrors, PartnerMergeErrors, TooLargeError,
 };
 use crate::idempotency::{Answer, IdempotencyKey, IdempotencyParam, once};
 use crate::params::{
@@ -268,7 +268,7 @@ pub async fn merge_project_branch(
     params(PartnerParam, ProjectParam, BranchParam),
     responses(
         (status = 200, description = "What a merge would do", body = DiffResult),
-        BadRequestError, NotFoundError, PartnerErrors,
+        BadRequestError, NotFoundError, PartnerCompareErrors, PartnerErrors,
     )
 )]
 pub async fn get_project_branch_diff(

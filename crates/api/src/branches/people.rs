@@ -12,7 +12,9 @@ use super::{PATIENCE, compare, merged};
 use crate::ApiState;
 use crate::bearer::Bearer;
 use crate::body::{IgnoredBody, JsonBody};
-use crate::docs::errors::{BearerErrors, BranchChangeErrors, BranchErrors, MergeErrors};
+use crate::docs::errors::{
+    BearerErrors, BranchChangeErrors, BranchErrors, CompareErrors, MergeErrors,
+};
 use crate::params::{BranchParam, BranchPath, ProjectParam, ProjectPath, QueryText};
 use crate::places::Place;
 use crate::problem::Problem;
@@ -117,7 +119,7 @@ pub async fn get_branch(
     params(BranchParam),
     responses(
         (status = 204, description = "The branch is deleted"),
-        BearerErrors, BranchErrors,
+        BearerErrors, BranchErrors, BranchChangeErrors,
     )
 )]
 pub async fn delete_branch(
@@ -210,7 +212,7 @@ pub async fn merge_branch(
     params(BranchParam),
     responses(
         (status = 200, description = "What a merge would do", body = DiffResult),
-        BearerErrors, BranchErrors,
+        BearerErrors, BranchErrors, CompareErrors,
     )
 )]
 pub async fn get_branch_diff(

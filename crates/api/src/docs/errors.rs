@@ -154,6 +154,18 @@ refusal_group!(
     415 => "The body is not `application/json` (`unsupported_media_type`)",
 );
 refusal_group!(
+    /// What a comparison can answer besides.
+    CompareErrors: PLATFORM,
+    409 => "The branch or its parent cannot be compared now (`branch.not_ready`, `branch.parent_not_branchable`)",
+    422 => "The databases cannot be compared (`branch.merge_failed`)",
+);
+refusal_group!(
+    /// The same, for partners.
+    PartnerCompareErrors: PARTNERSHIP,
+    409 => "The branch or its parent cannot be compared now (`branch.not_ready`, `branch.parent_not_branchable`)",
+    422 => "The databases cannot be compared (`branch.merge_failed`)",
+);
+refusal_group!(
     /// What a merge can answer besides.
     MergeErrors: PLATFORM,
     409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. On this call 409 means nothing else",
