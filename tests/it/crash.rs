@@ -199,8 +199,9 @@ impl World {
             OperationKind::Provision => {}
             OperationKind::CreateBranch
             | OperationKind::ResetBranch
-            | OperationKind::MergeBranch => {
-                unreachable!("branches need databases; the machines of `sim` have none")
+            | OperationKind::MergeBranch
+            | OperationKind::RebaseBranch => {
+                unreachable!("branches need databases; see `real::branch_crashes`")
             }
         }
         project
@@ -288,7 +289,7 @@ impl World {
 }
 
 /// A hook that tells when the operation is at the site for the first time, and stays there.
-fn stop_at(
+pub fn stop_at(
     operation: OperationId,
     step: &'static str,
     point: CrashPoint,

@@ -64,7 +64,7 @@ impl Form {
 pub struct Problem {
     pub status: StatusCode,
     pub code: &'static str,
-    message: Cow<'static, str>,
+    pub message: Cow<'static, str>,
     detail: Option<Detail>,
     advice: Option<Advice>,
     challenge: Challenge,

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cp_model::{
-    Branch, BranchCopies, BranchMode, BranchState, Failure, FieldError, MachineId, OperationId,
-    OperationKind, Project, ProjectId, ProjectStatus, WebhookEventType, field,
+    Branch, BranchCopies, BranchMode, BranchState, Failure, FieldError, MachineId, MergeDirection,
+    OperationId, OperationKind, Project, ProjectId, ProjectStatus, WebhookEventType, field,
 };
 use cp_storage::branches::NewBranch;
 use cp_storage::projects::NewProject;
-use cp_storage::{PgConnection, accounts, branches, machines, operations, projects};
+use cp_storage::{
+    PgConnection, accounts, branch_comparisons, branches, machines, operations, projects,
+};
 use cp_tokens::secret::app_key;
 use serde_json::{Value, json};
 
@@ -102,8 +104,10 @@ impl Default for BranchLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BranchEnd {
     Succeeded,
-    /// Its project is as it was before.
+    /// Its project serves, though not with all that was asked for.
     TurnedBack,
+    /// It is as it was before.
+    PutBack,
     Failed,
 }
 
@@ -211,14 +215,19 @@ impl ControlPlane {
         find(&mut conn, id).await
     }
 
-    /// Begins to bring the branch's changes to its parent. Gives the operation to wait for.
+    /// Begins to bring the branch's changes to its parent, or the parent's to the branch. Gives the
+    /// operation to wait for.
     pub async fn begin_merge(
         &self,
         by: BranchCaller<'_>,
         branch: BranchRef,
+        direction: MergeDirection,
         resolutions: &Resolutions,
     ) -> DomainResult<OperationId> {
-        let kind = OperationKind::MergeBranch;
+        let kind = match direction {
+            MergeDirection::Merge => OperationKind::MergeBranch,
+            MergeDirection::Rebase => OperationKind::RebaseBranch,
+        };
         let data = json!({ "resolutions": resolutions });
         let (_, operation) = self.begin_branch_work(by, branch, kind, data).await?;
         Ok(operation)
@@ -238,7 +247,7 @@ impl ControlPlane {
         }
         let seen = self.find_own_branch(&mut tx, by, branch).await?;
         let id = seen.project.id;
-        if kind == OperationKind::MergeBranch {
+        if kind != OperationKind::ResetBranch {
             let parent = lock(&mut tx, seen.parent_id).await?;
             check_branchable(&parent)?;
         }
@@ -253,6 +262,7 @@ impl ControlPlane {
         }
         let (state, action) = match kind {
             OperationKind::MergeBranch => (BranchState::Merging, "branch.merge_begun"),
+            OperationKind::RebaseBranch => (BranchState::Merging, "branch.rebase_begun"),
             _ => (BranchState::Resetting, "branch.reset_begun"),
         };
         held(branches::mark_state(&mut tx, id, branch.state, state, now).await?)?;
@@ -421,14 +431,22 @@ impl ControlPlane {
             | (OperationKind::ResetBranch, BranchEnd::Succeeded | BranchEnd::TurnedBack) => {
                 (BranchState::Ready, false)
             }
-            (OperationKind::MergeBranch, BranchEnd::Succeeded) => (BranchState::Merged, true),
+            (OperationKind::MergeBranch, BranchEnd::Succeeded) => {
+                held(branches::set_merged_at(conn, project.id, now).await?)?;
+                (BranchState::Merged, true)
+            }
             (OperationKind::CreateBranch, _) => {
                 self.begin_delete(conn, project, "system", "-").await?;
                 return Ok(true);
             }
-            (OperationKind::ResetBranch | OperationKind::MergeBranch, _) => {
+            (
+                OperationKind::ResetBranch
+                | OperationKind::MergeBranch
+                | OperationKind::RebaseBranch,
+                _,
+            ) => {
                 let previous = branches::find_previous_state(conn, project.id).await?;
-                let is_settled = kind == OperationKind::MergeBranch;
+                let is_settled = kind != OperationKind::ResetBranch;
                 (previous.unwrap_or(BranchState::Ready), is_settled)
             }
             _ => return Ok(false),
@@ -471,6 +489,7 @@ impl ControlPlane {
             {
                 let to = BranchState::Deleted;
                 held(branches::mark_state(conn, project.id, branch.state, to, self.now()).await?)?;
+                branch_comparisons::delete_of_branch(conn, project.id).await?;
             }
             return Ok(());
         }
@@ -633,6 +652,9 @@ pub type Resolutions = BTreeMap<String, cp_model::MergeSide>;
 
 /// The failure code of a merge that has conflicts.
 pub const MERGE_CONFLICT: &str = "branch.merge_conflict";
+
+/// The failure code of a reset after which the branch is what it was before.
+pub const RESET_FAILED: &str = "branch.reset_failed";
 
 /// Why a branch's work cannot go on while its parent is as it is.
 pub fn parent_away(status: ProjectStatus) -> Failure {

@@ -38,8 +38,8 @@ use cp_tokens::sealing::Sealer;
 
 pub use authorize::Authorization;
 pub use branches::{
-    BranchCaller, BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, Resolutions,
-    parent_away,
+    BranchCaller, BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT,
+    RESET_FAILED, Resolutions, parent_away,
 };
 pub use context::{
     Caller, Credential, IdempotentRequest, PartnerCaller, Profile, UserCaller, fingerprint,

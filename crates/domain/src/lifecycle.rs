@@ -299,6 +299,7 @@ const fn past_tense(kind: OperationKind) -> &'static str {
         OperationKind::CreateBranch => "branched",
         OperationKind::ResetBranch => "reset",
         OperationKind::MergeBranch => "merged",
+        OperationKind::RebaseBranch => "rebased",
     }
 }
 
@@ -314,5 +315,6 @@ const fn audit_action(kind: OperationKind) -> &'static str {
         OperationKind::CreateBranch => "branch.created",
         OperationKind::ResetBranch => "branch.reset",
         OperationKind::MergeBranch => "branch.merged",
+        OperationKind::RebaseBranch => "branch.rebased",
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use cp_model::{ComparisonId, Failure, OperationId, OperationState, ProjectId};
+use cp_model::{ComparisonId, Failure, MergeDirection, OperationId, OperationState, ProjectId};
 use cp_storage::notifications::Topic;
 use cp_storage::{branch_comparisons, operations};
 use serde_json::{Value, json};
@@ -16,6 +16,9 @@ use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// Comparisons are kept this long, for whoever looks at what was merged.
 pub(crate) const COMPARISONS_KEPT: TimeDelta = TimeDelta::days(30);
+
+/// Whoever asked for one waits at most that long.
+const COMPARISONS_WANTED: TimeDelta = TimeDelta::minutes(5);
 
 /// What a merge came to.
 #[derive(Debug)]
@@ -35,16 +38,18 @@ pub enum MergeOutcome {
 pub struct Comparison {
     pub id: ComparisonId,
     pub branch: ProjectId,
+    pub direction: MergeDirection,
     pub resolutions: Resolutions,
     pub attempts: i32,
 }
 
 impl ControlPlane {
-    /// What a merge would do now. Changes nothing; waits up to `at_most` for a worker.
+    /// What a merge would do now, or a rebase. Changes nothing; waits up to `at_most` for a worker.
     pub async fn compare_branch(
         &self,
         by: BranchCaller<'_>,
         branch: BranchRef,
+        direction: MergeDirection,
         resolutions: &Resolutions,
         at_most: Duration,
     ) -> DomainResult<Result<Value, Failure>> {
@@ -59,6 +64,7 @@ impl ControlPlane {
             &mut tx,
             id,
             branch.project.id,
+            direction,
             &resolutions,
             self.now(),
         )
@@ -71,7 +77,7 @@ impl ControlPlane {
             let mut conn = self.db().acquire().await?;
             let result = branch_comparisons::find_result(&mut conn, id)
                 .await?
-                .ok_or(DomainError::Unavailable)?;
+                .ok_or(DomainError::NotFound(Thing::Branch))?;
             match (result.diff, result.failure) {
                 (Some(diff), _) => return Ok(Ok(diff)),
                 (None, Some(failure)) => return Ok(Err(failure)),
@@ -81,15 +87,16 @@ impl ControlPlane {
         }
     }
 
-    /// Merges the branch; waits up to `at_most` for the end.
+    /// Merges or rebases the branch; waits up to `at_most` for the end.
     pub async fn merge_branch(
         &self,
         by: BranchCaller<'_>,
         branch: BranchRef,
+        direction: MergeDirection,
         resolutions: &Resolutions,
         at_most: Duration,
     ) -> DomainResult<MergeOutcome> {
-        let operation = self.begin_merge(by, branch, resolutions).await?;
+        let operation = self.begin_merge(by, branch, direction, resolutions).await?;
         self.await_merge(branch.branch, operation, at_most).await
     }
 
@@ -135,12 +142,14 @@ impl ControlPlane {
     /// For workers: the oldest dry run that nobody works on, for `lease`.
     pub async fn take_comparison(&self, lease: Duration) -> DomainResult<Option<Comparison>> {
         let mut conn = self.db().acquire().await?;
-        let taken = branch_comparisons::take(&mut conn, lease.as_secs_f64()).await?;
+        let since = self.now() - COMPARISONS_WANTED;
+        let taken = branch_comparisons::take(&mut conn, lease.as_secs_f64(), since).await?;
         taken
             .map(|taken| {
                 Ok(Comparison {
                     id: taken.id,
                     branch: taken.project,
+                    direction: taken.direction,
                     resolutions: serde_json::from_value(taken.resolutions)
                         .map_err(DomainError::internal)?,
                     attempts: taken.attempts,

@@ -19,7 +19,7 @@ use cp_storage::{
 };
 use serde_json::{Value, json};
 
-use crate::branches::BranchEnd;
+use crate::branches::{BranchEnd, RESET_FAILED};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// The failure code of a machine that is gone with its disk.
@@ -129,6 +129,13 @@ impl ControlPlane {
         held(operations::set_progress(&mut conn, id, generation, &progress).await?)
     }
 
+    /// Keeps what the step in hand needs if it is run again.
+    pub async fn keep_data(&self, lease: &Lease, data: &Value) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        let (id, generation) = (lease.operation, lease.generation);
+        held(operations::set_data(&mut conn, id, generation, data).await?)
+    }
+
     /// Sleeps until `until` or until the operation is woken, whichever is sooner.
     pub async fn suspend_operation(
         &self,
@@ -190,6 +197,7 @@ impl ControlPlane {
         let project = lock(&mut tx, lease.project).await?;
         let branch_end = match turned_back {
             None => BranchEnd::Succeeded,
+            Some(failure) if failure.code == RESET_FAILED => BranchEnd::PutBack,
             Some(_) => BranchEnd::TurnedBack,
         };
         if !self

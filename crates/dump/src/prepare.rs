@@ -1,12 +1,13 @@
 //! The server and the database before a restore (contract, 5.10).
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use uuid::Uuid;
 
 use crate::{
     database::{Database, quote_identifier, quote_literal},
     error::Error,
     mark::{self, Mark},
-    roles,
+    old, roles,
 };
 
 /// What the release's first-start script leaves in a database that no server has migrated. The triggers would add
@@ -45,7 +46,7 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
     let mut server = database.maintenance().connect().await?;
     let exists = exists(&mut server, &database.name).await?;
     if !exists || mark::find(&mut server, &database.name).await?.is_some() {
-        recreate_on(&mut server, database).await?;
+        recreate_on(&mut server, database, None).await?;
         return Ok(true);
     }
 
@@ -67,17 +68,22 @@ pub(crate) async fn new_machine(database: &Database) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Drops the database with all that is in it, whoever is connected, and makes it anew. Whether there was one, now or before
-/// an earlier attempt that came no further than dropping it: what ended with it is still ended.
-pub(crate) async fn recreate(database: &Database) -> Result<bool, Error> {
+/// Drops the database with all that is in it, whoever is connected, and makes it anew; with `keep` the first one of that id
+/// is kept instead (see [`old`]). Whether there was one, now or before an earlier attempt that came no further than
+/// that: what ended with it is still ended.
+pub(crate) async fn recreate(database: &Database, keep: Option<Uuid>) -> Result<bool, Error> {
     let mut server = database.maintenance().connect().await?;
-    recreate_on(&mut server, database).await?;
+    recreate_on(&mut server, database, keep).await?;
     Ok(true)
 }
 
 /// The new database is made aside and takes the name last, so that what it has of the old one is not lost with a crash
 /// between: the settings `ALTER DATABASE … SET` that a first-start script made are nowhere else.
-async fn recreate_on(server: &mut PgConnection, database: &Database) -> Result<(), Error> {
+async fn recreate_on(
+    server: &mut PgConnection,
+    database: &Database,
+    keep: Option<Uuid>,
+) -> Result<(), Error> {
     roles::make_the_releases(server).await?;
     let aside: String = sqlx::query_scalar("SELECT 'control_plane_' || md5($1)")
         .bind(&database.name)
@@ -90,13 +96,13 @@ async fn recreate_on(server: &mut PgConnection, database: &Database) -> Result<(
         make_aside(server, database, &aside).await?;
     }
     if exists {
-        mark::set(server, &database.name, Mark::Incomplete).await?;
-        clear_the_way(server, database).await?;
-        let drop = format!(
-            "DROP DATABASE {} WITH (FORCE)",
-            quote_identifier(&database.name)
-        );
-        run(server, drop, "drop the database").await?;
+        match keep {
+            Some(id) if !old::is_kept(server, id).await? => old::keep(server, database, id).await?,
+            _ => {
+                mark::set(server, &database.name, Mark::Incomplete).await?;
+                drop(server, database).await?;
+            }
+        }
     }
     let rename = format!(
         "ALTER DATABASE {} RENAME TO {}",
@@ -134,7 +140,16 @@ async fn make_aside(
     grant_create(server, aside).await
 }
 
-async fn exists(server: &mut PgConnection, name: &str) -> Result<bool, Error> {
+pub(crate) async fn drop(server: &mut PgConnection, database: &Database) -> Result<(), Error> {
+    clear_the_way(server, database).await?;
+    let drop = format!(
+        "DROP DATABASE {} WITH (FORCE)",
+        quote_identifier(&database.name)
+    );
+    run(server, drop, "drop the database").await
+}
+
+pub(crate) async fn exists(server: &mut PgConnection, name: &str) -> Result<bool, Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
         .bind(name)
         .fetch_one(server)
@@ -173,7 +188,7 @@ async fn likeness(server: &mut PgConnection, name: &str) -> Result<String, Error
     Ok(options)
 }
 
-async fn run(
+pub(crate) async fn run(
     server: &mut PgConnection,
     statement: String,
     doing: &'static str,
@@ -228,6 +243,29 @@ async fn clear_the_way(server: &mut PgConnection, database: &Database) -> Result
     .fetch_all(&mut inside)
     .await
     .map_err(Error::sql(doing))?;
+    for statement in statements {
+        run(&mut inside, statement, doing).await?;
+    }
+    Ok(())
+}
+
+/// What ALTER DATABASE … RENAME waits for in vain. Sessions that end with it cannot finish them.
+pub(crate) async fn roll_back_prepared(
+    server: &mut PgConnection,
+    database: &Database,
+) -> Result<(), Error> {
+    let doing = "roll back prepared transactions";
+    let statements: Vec<String> = sqlx::query_scalar(
+        "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = $1",
+    )
+    .bind(&database.name)
+    .fetch_all(server)
+    .await
+    .map_err(Error::sql(doing))?;
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let mut inside = database.connect().await?;
     for statement in statements {
         run(&mut inside, statement, doing).await?;
     }

@@ -16,6 +16,7 @@ use std::{error::Error as StdError, io, path::Path, pin::pin, process::Stdio};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
 
 use crate::{
     archive::{self, Head},
@@ -41,6 +42,9 @@ pub enum How {
     /// Whatever is there goes: the database is dropped, with everybody's sessions, and made anew. For a reset, and for a
     /// machine whose server has made its tables already. The server, PostgREST and deno should be stopped.
     InPlace,
+    /// As in place, but what is there at the first attempt of this id is kept beside it, until
+    /// [`put_back`](crate::put_back) or [`discard_kept`](crate::discard_kept). Takes the space of both meanwhile.
+    InPlaceKeeping(Uuid),
 }
 
 /// What is left to do.
@@ -83,7 +87,8 @@ where
         head.entries.saturating_mul(LOCKS_PER_ENTRY) <= prepare::lockable(&mut server).await?;
     let dropped = match how {
         How::NewMachine => prepare::new_machine(database).await?,
-        How::InPlace => prepare::recreate(database).await?,
+        How::InPlace => prepare::recreate(database, None).await?,
+        How::InPlaceKeeping(id) => prepare::recreate(database, Some(id)).await?,
     };
 
     let process = start(&program, database, one_transaction)?;

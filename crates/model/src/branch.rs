@@ -21,10 +21,21 @@ text_enum!(
     BranchState ("branch state") {
         Creating = "creating",
         Ready = "ready",
+        /// A merge or a rebase works on it.
         Merging = "merging",
         Merged = "merged",
         Resetting = "resetting",
         Deleted = "deleted",
+    }
+);
+
+text_enum!(
+    /// Whose changes go where.
+    MergeDirection ("direction") {
+        /// The branch's changes to the parent.
+        Merge = "merge",
+        /// The parent's changes to the branch.
+        Rebase = "rebase",
     }
 );
 
@@ -41,7 +52,7 @@ impl BranchState {
             S::Ready => matches!(next, S::Merging | S::Resetting | S::Deleted),
             S::Merging => matches!(next, S::Merged | S::Ready | S::Deleted),
             S::Merged => matches!(next, S::Resetting | S::Merging | S::Deleted),
-            // A reset that failed leaves it where it came from.
+            // One that failed leaves it where it came from.
             S::Resetting => matches!(next, S::Ready | S::Merged | S::Deleted),
             S::Deleted => false,
         }

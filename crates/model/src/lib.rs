@@ -16,7 +16,9 @@ pub mod project;
 pub mod usage;
 pub mod webhook;
 
-pub use branch::{Branch, BranchCopies, BranchMode, BranchState, MergeSide, StoredCopy};
+pub use branch::{
+    Branch, BranchCopies, BranchMode, BranchState, MergeDirection, MergeSide, StoredCopy,
+};
 pub use catalogue::{InstanceType, MachineSize, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};

@@ -59,6 +59,8 @@ text_enum!(
         ResetBranch = "reset_branch",
         /// Brings a branch's changes to its parent. The branch's project stays active.
         MergeBranch = "merge_branch",
+        /// Brings the parent's changes to a branch. The branch's project stays active.
+        RebaseBranch = "rebase_branch",
     }
 );
 
@@ -72,7 +74,7 @@ impl OperationKind {
             Self::Restart | Self::ResetBranch => ProjectStatus::Restarting,
             Self::Upgrade => ProjectStatus::Upgrading,
             Self::Delete => ProjectStatus::Deleting,
-            Self::MergeBranch => return None,
+            Self::MergeBranch | Self::RebaseBranch => return None,
         })
     }
 
@@ -86,7 +88,8 @@ impl OperationKind {
             | Self::Upgrade
             | Self::CreateBranch
             | Self::ResetBranch
-            | Self::MergeBranch => ProjectStatus::Active,
+            | Self::MergeBranch
+            | Self::RebaseBranch => ProjectStatus::Active,
             Self::Pause => ProjectStatus::Paused,
             Self::Delete => ProjectStatus::Deleted,
         }
@@ -98,9 +101,12 @@ impl OperationKind {
         use ProjectStatus as S;
         match self {
             Self::Provision | Self::CreateBranch => &[],
-            Self::Pause | Self::Restart | Self::Upgrade | Self::ResetBranch | Self::MergeBranch => {
-                &[S::Active]
-            }
+            Self::Pause
+            | Self::Restart
+            | Self::Upgrade
+            | Self::ResetBranch
+            | Self::MergeBranch
+            | Self::RebaseBranch => &[S::Active],
             Self::Restore => &[S::Paused],
             Self::Rebuild => &[S::Failed],
             Self::Delete => &[
@@ -127,6 +133,7 @@ impl OperationKind {
             Self::Delete => "await_quiet",
             Self::ResetBranch => "stop_backend",
             Self::MergeBranch => "merge",
+            Self::RebaseBranch => "look",
         }
     }
 
@@ -141,7 +148,9 @@ impl OperationKind {
             Self::Upgrade => Some(Duration::from_mins(40)),
             Self::Pause => Some(Duration::from_mins(10)),
             // A database of hundreds of gigabytes takes hours to copy.
-            Self::CreateBranch | Self::ResetBranch => Some(Duration::from_hours(12)),
+            Self::CreateBranch | Self::ResetBranch | Self::RebaseBranch => {
+                Some(Duration::from_hours(12))
+            }
             Self::MergeBranch => Some(Duration::from_mins(30)),
             Self::Delete => None,
         }

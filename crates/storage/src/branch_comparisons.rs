@@ -2,11 +2,11 @@
 //! machines. Leases compare database time with database time.
 
 use chrono::{DateTime, Utc};
-use cp_model::{ComparisonId, Failure, OperationId, ProjectId};
+use cp_model::{ComparisonId, Failure, MergeDirection, OperationId, ProjectId};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::error::StorageResult;
+use crate::error::{StorageResult, parse};
 use crate::notifications::{Topic, notify};
 use crate::retention::BATCH;
 
@@ -14,6 +14,7 @@ use crate::retention::BATCH;
 pub struct TakenComparison {
     pub id: ComparisonId,
     pub project: ProjectId,
+    pub direction: MergeDirection,
     /// Name of a conflict to side, as JSON.
     pub resolutions: Value,
     pub attempts: i32,
@@ -32,13 +33,16 @@ pub async fn insert_dry_run(
     conn: &mut PgConnection,
     id: ComparisonId,
     project: ProjectId,
+    direction: MergeDirection,
     resolutions: &Value,
     now: DateTime<Utc>,
 ) -> StorageResult<()> {
     sqlx::query!(
-        "insert into branch_comparisons (id, project_id, resolutions, state, created_at) values ($1, $2, $3, 'waiting', $4)",
+        "insert into branch_comparisons (id, project_id, direction, resolutions, state, created_at)
+         values ($1, $2, $3, $4, 'waiting', $5)",
         id.0,
         project.0,
+        direction.as_str(),
         resolutions,
         now
     )
@@ -87,25 +91,36 @@ pub async fn find_diff_of_merge(
     Ok(diff.flatten())
 }
 
-/// Takes the oldest dry run that nobody works on, for `seconds`.
-pub async fn take(conn: &mut PgConnection, seconds: f64) -> StorageResult<Option<TakenComparison>> {
+/// Takes the oldest dry run that nobody works on, for `seconds`. One that was asked for before `since` is left:
+/// nobody waits for it any more.
+pub async fn take(
+    conn: &mut PgConnection,
+    seconds: f64,
+    since: DateTime<Utc>,
+) -> StorageResult<Option<TakenComparison>> {
     let row = sqlx::query!(
         "update branch_comparisons set state = 'running', attempts = attempts + 1,
                 lease_until = clock_timestamp() + make_interval(secs => $1)
          where id = (select id from branch_comparisons
-                     where state = 'waiting' or (state = 'running' and lease_until < clock_timestamp())
+                     where created_at >= $2
+                       and (state = 'waiting' or (state = 'running' and lease_until < clock_timestamp()))
                      order by created_at limit 1 for update skip locked)
-         returning id, project_id, resolutions, attempts",
-        seconds
+         returning id, project_id, direction, resolutions, attempts",
+        seconds,
+        since
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| TakenComparison {
-        id: ComparisonId(row.id),
-        project: ProjectId(row.project_id),
-        resolutions: row.resolutions,
-        attempts: row.attempts,
-    }))
+    row.map(|row| {
+        Ok(TakenComparison {
+            id: ComparisonId(row.id),
+            project: ProjectId(row.project_id),
+            direction: parse("branch_comparisons", "direction", &row.direction)?,
+            resolutions: row.resolutions,
+            attempts: row.attempts,
+        })
+    })
+    .transpose()
 }
 
 /// Ends a comparison, once.
@@ -153,6 +168,17 @@ pub async fn find_result(
             .error_code
             .map(|code| Failure::new(&code, row.error_message.unwrap_or_default())),
     }))
+}
+
+/// With the branch: its diffs hold what its people wrote, and nobody can see them any more.
+pub async fn delete_of_branch(conn: &mut PgConnection, branch: ProjectId) -> StorageResult<()> {
+    sqlx::query!(
+        "delete from branch_comparisons where project_id = $1",
+        branch.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// In a batch: old ones, for nobody looks at them again. Gives how many.

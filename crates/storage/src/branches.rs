@@ -196,8 +196,8 @@ pub async fn count_other_parents(
     Ok(count.unwrap_or(0))
 }
 
-/// Moves the branch from `from` to `to`, if it still is in `from`. Remembers where a merge or a reset
-/// began.
+/// Moves the branch from `from` to `to`, if it still is in `from`. Remembers where a merge, a rebase or a
+/// reset began.
 pub async fn mark_state(
     conn: &mut PgConnection,
     id: ProjectId,
@@ -209,7 +209,7 @@ pub async fn mark_state(
     let done = sqlx::query!(
         "update branches set state = $3, updated_at = $4,
                 previous_state = case when $3 in ('merging', 'resetting') then $2 end,
-                merged_at = case when $3 = 'merged' then $4 when $3 = 'ready' then null else merged_at end
+                merged_at = case when $3 = 'ready' then null else merged_at end
          where project_id = $1 and state = $2",
         id.0,
         from.as_str(),
@@ -221,7 +221,23 @@ pub async fn mark_state(
     Ok(done.rows_affected() == 1)
 }
 
-/// Where the merge or reset in flight began.
+/// Notes that the branch's changes came to its parent at `now`.
+pub async fn set_merged_at(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    now: DateTime<Utc>,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update branches set merged_at = $2 where project_id = $1",
+        id.0,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Where the merge, rebase or reset in flight began.
 pub async fn find_previous_state(
     conn: &mut PgConnection,
     id: ProjectId,

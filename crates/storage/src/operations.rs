@@ -347,6 +347,24 @@ pub async fn set_progress(
     Ok(done.rows_affected() == 1)
 }
 
+/// Keeps what the step in hand needs if it is run again.
+pub async fn set_data(
+    conn: &mut PgConnection,
+    id: OperationId,
+    generation: i64,
+    data: &Value,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update operations set data = $3 where id = $1 and generation = $2 and state = 'running'",
+        id.0,
+        generation,
+        data
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Gives the step another attempt at `next`.
 pub async fn mark_retrying(
     conn: &mut PgConnection,

@@ -195,6 +195,53 @@ pub(crate) async fn restore_copy(
     Ok((restored, copies))
 }
 
+/// What an earlier step of the operation copied, which the branch does not have for its own yet.
+pub(crate) fn recorded_copies(cx: &StepContext<'_>) -> Result<BranchCopies, StepError> {
+    serde_json::from_value(cx.operation.data["copies"].clone()).map_err(|_| incomplete())
+}
+
+/// Makes these the branch's copies, and deletes all else that is stored for it: what they replace, and what attempts
+/// left that did not come to their end.
+pub(crate) async fn adopt_copies(
+    cx: &StepContext<'_>,
+    copies: &BranchCopies,
+) -> Result<(), StepError> {
+    let (objects, region) = (cx.worker.objects()?, cx.project().region);
+    // Before the record, which proves that nobody else had the lease while we looked: what was there then is older
+    // than anything that another worker may store.
+    let there = stored_for(objects, region, &prefix_of(cx.project().id)?).await?;
+    cx.control_plane().record_copies(cx.lease, copies).await?;
+    cx.after_effect().await;
+    let kept = [&copies.dump, &copies.parent, &copies.branch];
+    let is_kept = |key: &ObjectKey| {
+        kept.iter()
+            .any(|k| k.as_ref().is_some_and(|k| k.key == key.to_string()))
+    };
+    for key in there.iter().filter(|key| !is_kept(key)) {
+        if let Err(error) = objects.delete(region, key).await {
+            tracing::warn!(%error, "a copy that nothing refers to is left until the next one is made");
+        }
+    }
+    Ok(())
+}
+
+async fn stored_for(
+    objects: &SharedObjects,
+    region: Region,
+    prefix: &ObjectPrefix,
+) -> Result<Vec<ObjectKey>, StepError> {
+    let (mut keys, mut after) = (Vec::new(), None);
+    loop {
+        let page = objects.list(region, prefix, after.as_deref()).await;
+        let page = page.map_err(stored)?;
+        keys.extend(page.objects.into_iter().map(|object| object.key));
+        after = page.next;
+        if after.is_none() {
+            return Ok(keys);
+        }
+    }
+}
+
 /// Tells how far it is, in the log and in a metric. Never ends.
 async fn watch(cx: &StepContext<'_>, what: &'static str, meter: &Meter) {
     let mut told = 0;
@@ -211,13 +258,13 @@ async fn watch(cx: &StepContext<'_>, what: &'static str, meter: &Meter) {
     }
 }
 
-fn once(bytes: Vec<u8>) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send {
+pub(crate) fn once(bytes: Vec<u8>) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send {
     futures::stream::once(std::future::ready(Ok(Bytes::from(bytes))))
 }
 
 /// Stores it under a key of its own. What an attempt leaves behind that did not come to be recorded goes
 /// with the branch.
-async fn put(
+pub(crate) async fn put(
     cx: &StepContext<'_>,
     content: impl futures::Stream<Item = std::io::Result<Bytes>> + Send,
 ) -> Result<StoredCopy, StepError> {

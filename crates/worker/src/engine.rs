@@ -15,7 +15,7 @@ use crate::crash::CrashPoint;
 use crate::step::{Outcome, StepContext, StepError, StepResult};
 use crate::{
     Worker, create_branch, delete_project, merge_branch, pause_project, provision_project,
-    reset_branch, restart_project, restore_project, upgrade_project,
+    rebase_branch, reset_branch, restart_project, restore_project, upgrade_project,
 };
 
 /// The longest wait between attempts of a delete, which is tried for ever.
@@ -107,7 +107,7 @@ impl Worker {
     fn time_for(&self, step: &str) -> Duration {
         match step {
             "copy_parent" | "restore_copy" => self.config().copy_timeout,
-            "merge" => self.config().merge_timeout,
+            "merge" | "look" | "rebase" => self.config().merge_timeout,
             _ => self.config().step_timeout,
         }
     }
@@ -240,7 +240,7 @@ impl Worker {
 /// Why a merge failed may quote what people wrote; that is for them, not for our log.
 fn loggable(kind: OperationKind, failure: &Failure) -> &str {
     match kind {
-        OperationKind::MergeBranch => "",
+        OperationKind::MergeBranch | OperationKind::RebaseBranch => "",
         _ => &failure.message,
     }
 }
@@ -266,6 +266,7 @@ async fn dispatch(context: &StepContext<'_>) -> StepResult {
         OperationKind::CreateBranch => create_branch::run(context).await,
         OperationKind::ResetBranch => reset_branch::run(context).await,
         OperationKind::MergeBranch => merge_branch::run(context).await,
+        OperationKind::RebaseBranch => rebase_branch::run(context).await,
     }
 }
 
@@ -287,6 +288,7 @@ pub fn all_steps(kind: OperationKind) -> Vec<&'static str> {
         OperationKind::CreateBranch => names(create_branch::Step::ALL, create_branch::Step::as_str),
         OperationKind::ResetBranch => names(reset_branch::Step::ALL, reset_branch::Step::as_str),
         OperationKind::MergeBranch => names(merge_branch::Step::ALL, merge_branch::Step::as_str),
+        OperationKind::RebaseBranch => names(rebase_branch::Step::ALL, rebase_branch::Step::as_str),
     }
 }
 

@@ -3,8 +3,8 @@
 //! worker may die at any moment, and another one goes on where it stopped.
 //!
 //! The story of a project is told by `provision_project`, `pause_project`, `restore_project`,
-//! `restart_project` and `delete_project`; that of a branch by `create_branch`, `reset_branch` and
-//! `merge_branch`: one file each, from top to bottom.
+//! `restart_project` and `delete_project`; that of a branch by `create_branch`, `reset_branch`,
+//! `merge_branch` and `rebase_branch`: one file each, from top to bottom.
 
 mod await_backend;
 mod copies;
@@ -24,6 +24,7 @@ pub mod pool;
 mod probe;
 mod provision_project;
 mod queue;
+mod rebase_branch;
 mod reconcile;
 mod reset_branch;
 mod restart_project;

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use cp_domain::{Comparison, MERGE_CONFLICT, Resolutions};
-use cp_merge::{ApplyOptions, Bases, Choice, Error, MergePlan, Record};
-use cp_model::{Branch, BranchState, Failure, MergeSide, ProjectStatus};
+use cp_dump::Database;
+use cp_merge::{ApplyOptions, Bases, Choice, Error, MergePlan, RebasePlan, Record, Snapshot};
+use cp_model::{Branch, BranchState, Failure, MergeDirection, MergeSide, ProjectStatus};
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
@@ -21,10 +22,10 @@ steps!(
 );
 
 /// How long a lock on the parent is waited for, once; its users wait behind us as long.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Of the whole merge.
-const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
-const ATTEMPTS: u32 = 10;
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
+pub(crate) const ATTEMPTS: u32 = 10;
 
 /// How long a worker may take for a dry run before another one takes it over, and how many workers may die of it.
 const COMPARISON_LEASE: Duration = Duration::from_mins(5);
@@ -84,7 +85,7 @@ async fn merge(cx: &StepContext<'_>) -> StepResult {
 }
 
 /// What the parent's own statements said is what the person who merges needs to know.
-fn not_applied(error: Error) -> StepError {
+pub(crate) fn not_applied(error: Error) -> StepError {
     if !error.is_permanent() {
         return compared(error);
     }
@@ -94,37 +95,64 @@ fn not_applied(error: Error) -> StepError {
     StepError::Failed(Outcome::Fail(Failure::new("merge_failed", text)))
 }
 
+fn choices(resolutions: &Resolutions) -> cp_merge::Resolutions {
+    let choice = |side: &MergeSide| match side {
+        MergeSide::Branch => Choice::Branch,
+        MergeSide::Parent => Choice::Parent,
+    };
+    let chosen = resolutions.iter();
+    chosen
+        .map(|(name, side)| (name.clone(), choice(side)))
+        .collect()
+}
+
 impl Worker {
     async fn plan(
         &self,
         branch: &Branch,
         resolutions: &Resolutions,
     ) -> Result<MergePlan, StepError> {
-        let region = branch.project.region;
-        let copies = &branch.copies;
-        let bases = Bases {
+        let bases = self.bases_of(branch).await?;
+        let parent = self.database_of_parent(branch).await?.options();
+        let own = self.own_database(branch).await?.options();
+        cp_merge::plan(&parent, &own, &bases, &choices(resolutions))
+            .await
+            .map_err(compared)
+    }
+
+    pub(crate) async fn plan_rebase(
+        &self,
+        branch: &Branch,
+        parent: &Snapshot,
+        resolutions: &Resolutions,
+    ) -> Result<RebasePlan, StepError> {
+        let bases = self.bases_of(branch).await?;
+        let own = self.own_database(branch).await?.options();
+        cp_merge::plan_rebase(parent, &own, &bases, &choices(resolutions))
+            .await
+            .map_err(compared)
+    }
+
+    pub(crate) async fn snapshot_of_parent(&self, branch: &Branch) -> Result<Snapshot, StepError> {
+        let parent = self.database_of_parent(branch).await?;
+        let mut connection = parent.connect().await.map_err(copied)?;
+        cp_merge::snapshot(&mut connection).await.map_err(compared)
+    }
+
+    async fn bases_of(&self, branch: &Branch) -> Result<Bases, StepError> {
+        let (region, copies) = (branch.project.region, &branch.copies);
+        Ok(Bases {
             parent: self.read_snapshot(region, copies.parent.as_ref()).await?,
             branch: self.read_snapshot(region, copies.branch.as_ref()).await?,
-        };
-        let parent = self.database_of_parent(branch).await?.options();
+        })
+    }
+
+    async fn own_database(&self, branch: &Branch) -> Result<Database, StepError> {
         let machine = self
             .control_plane()
             .find_project_machine(branch.project.id)
             .await?;
-        let own = self.database_of(&branch.project, machine.as_ref()).await?;
-        let resolutions = resolutions
-            .iter()
-            .map(|(name, side)| {
-                let choice = match side {
-                    MergeSide::Branch => Choice::Branch,
-                    MergeSide::Parent => Choice::Parent,
-                };
-                (name.clone(), choice)
-            })
-            .collect();
-        cp_merge::plan(&parent, &own.options(), &bases, &resolutions)
-            .await
-            .map_err(compared)
+        self.database_of(&branch.project, machine.as_ref()).await
     }
 
     async fn compare(&self, comparison: &Comparison) -> Result<serde_json::Value, StepError> {
@@ -141,8 +169,15 @@ impl Worker {
             let failure = Failure::new("branch.not_ready", text);
             return Err(StepError::Failed(Outcome::Fail(failure)));
         }
-        let plan = self.plan(&branch, &comparison.resolutions).await?;
-        Ok(serde_json::json!(plan.diff()))
+        let diff = match comparison.direction {
+            MergeDirection::Merge => self.plan(&branch, &comparison.resolutions).await?.diff(),
+            MergeDirection::Rebase => {
+                let parent = self.snapshot_of_parent(&branch).await?;
+                let plan = self.plan_rebase(&branch, &parent, &comparison.resolutions);
+                plan.await?.diff()
+            }
+        };
+        Ok(serde_json::json!(diff))
     }
 }
 

@@ -1,10 +1,16 @@
-//! Gives a branch its first database again: the same machine, keys and address.
+//! Gives a branch its first database again: the same machine, keys and address. What is replaced is kept beside it until the
+//! new one serves; a reset that fails puts it back, and the branch is what it was.
 
-use cp_dump::How;
+use cp_domain::RESET_FAILED;
+use cp_dump::{How, discard_kept, put_back};
+use cp_model::Failure;
+use serde_json::json;
 
-use crate::await_backend::await_backend;
-use crate::create_branch::{await_database, restart_database, restore, serve};
-use crate::step::{Outcome, StepContext, StepResult, steps};
+use crate::copies::{NO_SLOT, adopt_copies, copied, recorded_copies, restore_copy};
+use crate::create_branch::{
+    await_branch, await_database, restart_database, restart_if_needed, serve,
+};
+use crate::step::{Outcome, StepContext, StepError, StepResult, steps};
 
 steps!(
     Step {
@@ -14,20 +20,40 @@ steps!(
         RestartDatabase = "restart_database",
         Serve = "serve",
         AwaitBackend = "await_backend",
+        DiscardKept = "discard_kept",
     }
 );
 
+/// In the operation's data, once the old database is wanted again.
+const PUT_BACK: &str = "put_back";
+
 pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
-    match Step::parse(cx.step) {
-        Some(Step::StopBackend) | None => stop_backend(cx).await,
-        Some(Step::AwaitDatabase) => await_database(cx, Step::RestoreCopy.as_str()).await,
-        Some(Step::RestoreCopy) => {
-            let (restart, serve) = (Step::RestartDatabase, Step::Serve);
-            restore(cx, How::InPlace, restart.as_str(), serve.as_str()).await
-        }
-        Some(Step::RestartDatabase) => restart_database(cx, Step::Serve.as_str()).await,
-        Some(Step::Serve) => serve(cx, Step::AwaitBackend.as_str()).await,
-        Some(Step::AwaitBackend) => await_backend(cx, Step::AwaitBackend.as_str()).await,
+    let step = Step::parse(cx.step).unwrap_or(Step::StopBackend);
+    let puts_back = cx.operation.data[PUT_BACK] == true;
+    let result = match step {
+        Step::StopBackend => stop_backend(cx).await,
+        Step::AwaitDatabase => await_database(cx, Step::RestoreCopy.as_str()).await,
+        Step::RestoreCopy if puts_back => put_old_back(cx).await,
+        Step::RestoreCopy => restore(cx).await,
+        Step::RestartDatabase => restart_database(cx, Step::Serve.as_str()).await,
+        Step::Serve => serve(cx, Step::AwaitBackend.as_str()).await,
+        Step::AwaitBackend => await_branch(cx).await.map(|outcome| match outcome {
+            Outcome::Done if !puts_back => Outcome::Next(Step::DiscardKept.as_str()),
+            outcome => outcome,
+        }),
+        Step::DiscardKept => return discard(cx).await,
+    };
+    let (Ok(outcome) | Err(StepError::Failed(outcome))) = &result else {
+        return result;
+    };
+    let gives_up = match outcome {
+        Outcome::Fail(failure) => Some(failure),
+        Outcome::Retry(failure) if is_last_attempt(cx) => Some(failure),
+        _ => None,
+    };
+    match gives_up {
+        Some(failure) if !puts_back => Ok(turn_back(cx, failure)),
+        _ => result,
     }
 }
 
@@ -39,4 +65,78 @@ async fn stop_backend(cx: &StepContext<'_>) -> StepResult {
         .await?;
     cx.after_effect().await;
     Ok(Outcome::Next(Step::AwaitDatabase.as_str()))
+}
+
+/// The old database's base stays the branch's until the new one has proved itself.
+async fn restore(cx: &StepContext<'_>) -> StepResult {
+    let Ok(_slot) = cx.worker.inner.copies.try_acquire() else {
+        return Ok(Outcome::Wait(NO_SLOT));
+    };
+    let branch = cx.control_plane().load_branch(cx.project().id).await?;
+    let how = How::InPlaceKeeping(cx.operation.id.0);
+    let (restored, copies) = restore_copy(cx, &branch, how).await?;
+    let mut data = cx.operation.data.clone();
+    data["copies"] = json!(copies);
+    let (restart, serve) = (Step::RestartDatabase.as_str(), Step::Serve.as_str());
+    restart_if_needed(cx, restored, data, restart, serve)
+}
+
+fn is_last_attempt(cx: &StepContext<'_>) -> bool {
+    cx.operation.attempts.saturating_add(1) >= cx.operation.max_attempts
+}
+
+fn turn_back(cx: &StepContext<'_>, failure: &Failure) -> Outcome {
+    tracing::warn!(
+        code = failure.code,
+        message = failure.message,
+        "a reset failed; the branch gets its old database again"
+    );
+    let text = format!(
+        "the branch was not reset, and is as it was before: {}",
+        failure.message
+    );
+    let mut data = cx.operation.turning_back(&Failure::new(RESET_FAILED, text));
+    data[PUT_BACK] = json!(true);
+    // What is awaited from here on has its own time.
+    data["awaits"] = json!(null);
+    Outcome::NextWith(Step::StopBackend.as_str(), data)
+}
+
+async fn put_old_back(cx: &StepContext<'_>) -> StepResult {
+    let database = cx
+        .worker
+        .database_of(cx.project(), Some(cx.machine()?))
+        .await?;
+    let back = put_back(&database, cx.operation.id.0)
+        .await
+        .map_err(copied)?;
+    cx.after_effect().await;
+    let (restart, serve) = (Step::RestartDatabase.as_str(), Step::Serve.as_str());
+    restart_if_needed(cx, back, cx.operation.data.clone(), restart, serve)
+}
+
+/// The new database serves: from here on there is no way back. What cannot be dropped now goes with the next reset.
+async fn discard(cx: &StepContext<'_>) -> StepResult {
+    adopt_copies(cx, &recorded_copies(cx)?).await?;
+    let dropped = async {
+        let database = cx
+            .worker
+            .database_of(cx.project(), Some(cx.machine()?))
+            .await?;
+        discard_kept(&database).await.map_err(copied)
+    };
+    match dropped.await {
+        Ok(()) => {}
+        Err(StepError::Failed(Outcome::Retry(failure))) if !is_last_attempt(cx) => {
+            return Ok(Outcome::Retry(failure));
+        }
+        Err(StepError::LeaseLost) => return Err(StepError::LeaseLost),
+        Err(StepError::Failed(outcome)) => {
+            tracing::warn!(
+                ?outcome,
+                "what a reset replaced is still on the machine's disk"
+            );
+        }
+    }
+    Ok(Outcome::Done)
 }

@@ -1,6 +1,7 @@
 //! Stories with the real programs as processes: `dev`, `serve`, `work`, agents, backends, Postgres.
 //! Each starts its own in a folder of its own. nextest runs two of them at a time.
 
+mod branch_crashes;
 mod branches;
 mod browser;
 mod cli;

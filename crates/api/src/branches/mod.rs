@@ -1,20 +1,25 @@
 //! Branches (contract/branching.md, platform-api.md 10): the same for people, by bearer, and for
 //! partners, by their secret.
 
+mod accept;
 mod partner;
 mod people;
 mod request;
 
 use std::time::Duration;
 
+use axum::Json;
+use axum::response::{IntoResponse, Response};
 use cp_domain::{BranchCaller, BranchRef, DomainError, MergeOutcome, Resolutions};
-use cp_model::{Failure, ProjectId};
-use http::StatusCode;
+use cp_model::{Failure, MergeDirection, ProjectId};
+use http::header::VARY;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ApiState;
+use crate::pages::branch_diff;
 use crate::problem::Problem;
 use crate::wire::branch::MergeResponse;
 
@@ -27,6 +32,7 @@ pub fn people() -> OpenApiRouter<ApiState> {
         .routes(routes!(people::get_branch, people::delete_branch))
         .routes(routes!(people::reset_branch))
         .routes(routes!(people::merge_branch))
+        .routes(routes!(people::rebase_branch))
         .routes(routes!(people::get_branch_diff))
 }
 
@@ -42,19 +48,21 @@ pub fn partners() -> OpenApiRouter<ApiState> {
         ))
         .routes(routes!(partner::reset_project_branch))
         .routes(routes!(partner::merge_project_branch))
+        .routes(routes!(partner::rebase_project_branch))
         .routes(routes!(partner::get_project_branch_diff))
 }
 
-/// What a merge would do now.
-async fn compare(
+/// What a merge would do now, or a rebase.
+pub async fn compare(
     state: &ApiState,
     by: BranchCaller<'_>,
     branch: BranchRef,
+    direction: MergeDirection,
     resolutions: &Resolutions,
 ) -> Result<Value, Problem> {
     let work = state
         .control_plane
-        .compare_branch(by, branch, resolutions, PATIENCE);
+        .compare_branch(by, branch, direction, resolutions, PATIENCE);
     let compared = tokio::select! {
         compared = work => compared?,
         () = state.shutdown.cancelled() => return Err(Problem::unavailable()),
@@ -62,12 +70,39 @@ async fn compare(
     compared.map_err(refused)
 }
 
-/// What a merge came to, as its answer.
-fn merged(branch: ProjectId, outcome: MergeOutcome) -> Result<MergeResponse, Problem> {
+/// The diff for programs, or for people where the caller would rather have HTML.
+async fn diff(
+    state: &ApiState,
+    by: BranchCaller<'_>,
+    branch: BranchRef,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let found = state.control_plane.find_branch(by, branch).await?;
+    let (direction, none) = (MergeDirection::Merge, Resolutions::default());
+    let diff = compare(state, by, branch, direction, &none).await?;
+    let mut response = if accept::prefers_html(headers) {
+        branch_diff::answer(&found, diff).map_err(|error| Problem::internal(&error))?
+    } else {
+        Json(diff).into_response()
+    };
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().append(VARY, vary);
+    Ok(response)
+}
+
+/// What a merge or a rebase came to, as its answer.
+fn merged(
+    branch: ProjectId,
+    direction: MergeDirection,
+    outcome: MergeOutcome,
+) -> Result<MergeResponse, Problem> {
     match outcome {
         MergeOutcome::Merged(diff) => Ok(MergeResponse {
             branch_id: branch,
-            status: "merged",
+            status: match direction {
+                MergeDirection::Merge => "merged",
+                MergeDirection::Rebase => "rebased",
+            },
             diff,
         }),
         MergeOutcome::Conflict(diff) => Err(Problem::merge_conflict(diff)),
@@ -80,7 +115,7 @@ fn merged(branch: ProjectId, outcome: MergeOutcome) -> Result<MergeResponse, Pro
             StatusCode::LOCKED,
             "merge_running",
             format!(
-                "The merge ({operation}) takes longer than this call may wait, and goes on. The branch is merged when its state says so."
+                "The {direction} ({operation}) takes longer than this call may wait, and goes on. It has ended when the branch's state is no longer merging."
             ),
         )),
     }

@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{BranchCaller, BranchRef, ControlPlane, Effect, PartnerCaller, Resolutions};
-use cp_model::ProjectId;
-use http::StatusCode;
+use cp_domain::{BranchCaller, BranchRef, ControlPlane, Effect, PartnerCaller};
+use cp_model::{MergeDirection, ProjectId};
+use http::{HeaderMap, StatusCode};
 
 use super::request::{CreateBranchRequest, MergeQuery, MergeRequest};
-use super::{PATIENCE, compare, merged};
+use super::{PATIENCE, compare, diff, merged};
 use crate::ApiState;
 use crate::body::{IgnoredBody, JsonBody};
 use crate::docs::errors::{
@@ -223,9 +223,54 @@ pub async fn reset_project_branch(
 pub async fn merge_project_branch(
     State(state): State<ApiState>,
     WhiteLabel(by): WhiteLabel,
-    ParentAndBranchPath(parent, id): ParentAndBranchPath,
-    QueryText(query): QueryText<MergeQuery>,
+    path: ParentAndBranchPath,
+    query: QueryText<MergeQuery>,
     place: Place,
+    key: IdempotencyKey,
+    body: JsonBody<MergeRequest>,
+) -> Result<Response, Problem> {
+    let direction = MergeDirection::Merge;
+    merge(&state, &by, path, direction, query, &place, key, body).await
+}
+
+/// Rebase a branch
+///
+/// Brings the parent's changes to the branch, in one transaction, or changes nothing. From then on the
+/// branch counts as made from the parent as it is now: that is what it is compared with, and what a
+/// reset leads to. Rows of tables stay. `resolutions` and `dryRun` are as of a merge.
+#[utoipa::path(
+    post,
+    path = "/partnership/v1/{partnerId}/{projectId}/branches/{branchId}/rebase",
+    tag = "Branches",
+    security(("partnership_secret" = [])),
+    params(PartnerParam, ProjectParam, BranchParam, MergeQuery, IdempotencyParam),
+    request_body = Option<MergeRequest>,
+    responses(
+        (status = 200, description = "It is rebased; of a dry run, what a rebase would do", body = MergeResponse),
+        BadRequestError, NotFoundError, PartnerMergeErrors, PartnerErrors,
+    )
+)]
+pub async fn rebase_project_branch(
+    State(state): State<ApiState>,
+    WhiteLabel(by): WhiteLabel,
+    path: ParentAndBranchPath,
+    query: QueryText<MergeQuery>,
+    place: Place,
+    key: IdempotencyKey,
+    body: JsonBody<MergeRequest>,
+) -> Result<Response, Problem> {
+    let direction = MergeDirection::Rebase;
+    merge(&state, &by, path, direction, query, &place, key, body).await
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that a request consists of")]
+async fn merge(
+    state: &ApiState,
+    by: &PartnerCaller,
+    ParentAndBranchPath(parent, id): ParentAndBranchPath,
+    direction: MergeDirection,
+    QueryText(query): QueryText<MergeQuery>,
+    place: &Place,
     key: IdempotencyKey,
     body: JsonBody<MergeRequest>,
 ) -> Result<Response, Problem> {
@@ -233,24 +278,24 @@ pub async fn merge_project_branch(
     let dry_run = query.is_dry_run()?;
     let resolutions = body.value.read()?;
     let key = key.with_body(&body.raw).filter(|_| !dry_run);
-    let _waiting = state.waits.begin(&by.partner.id, &place);
+    let _waiting = state.waits.begin(&by.partner.id, place);
     if dry_run {
-        let caller = BranchCaller::Partner(&by, None);
-        let diff = compare(&state, caller, branch, &resolutions).await?;
+        let caller = BranchCaller::Partner(by, None);
+        let diff = compare(state, caller, branch, direction, &resolutions).await?;
         return Ok(Json(diff).into_response());
     }
     let effect = async {
-        let caller = BranchCaller::Partner(&by, key.as_ref());
-        let begun = control_plane.begin_merge(caller, branch, &resolutions);
+        let caller = BranchCaller::Partner(by, key.as_ref());
+        let begun = control_plane.begin_merge(caller, branch, direction, &resolutions);
         let (project, operation) = (id, begun.await?);
         Ok(Effect::Operation { project, operation })
     };
-    let answered = once(control_plane, &by, key.as_ref(), effect, async |effect| {
+    let answered = once(control_plane, by, key.as_ref(), effect, async |effect| {
         let Effect::Operation { project, operation } = effect else {
             return Err(Problem::internal("a merge left no operation"));
         };
         let outcome = control_plane.await_merge(project, operation, PATIENCE);
-        Answer::ok(&merged(id, outcome.await?)?)
+        Answer::ok(&merged(id, direction, outcome.await?)?)
     });
     Box::pin(answered)
         .await
@@ -259,7 +304,8 @@ pub async fn merge_project_branch(
 
 /// Compare a branch with its parent
 ///
-/// What a merge would do now; the same as a merge with `dryRun=true`. Changes nothing.
+/// What a merge would do now; the same as a merge with `dryRun=true`. Changes nothing. With
+/// `Accept: text/html` it is a page for people, each definition side by side.
 #[utoipa::path(
     get,
     path = "/partnership/v1/{partnerId}/{projectId}/branches/{branchId}/diff",
@@ -267,7 +313,9 @@ pub async fn merge_project_branch(
     security(("partnership_secret" = [])),
     params(PartnerParam, ProjectParam, BranchParam),
     responses(
-        (status = 200, description = "What a merge would do", body = DiffResult),
+        (status = 200, description = "What a merge would do", content(
+            (DiffResult = "application/json"), (String = "text/html"),
+        )),
         BadRequestError, NotFoundError, PartnerCompareErrors, PartnerErrors,
     )
 )]
@@ -275,10 +323,10 @@ pub async fn get_project_branch_diff(
     State(state): State<ApiState>,
     WhiteLabel(by): WhiteLabel,
     ParentAndBranchPath(parent, id): ParentAndBranchPath,
+    headers: HeaderMap,
     place: Place,
 ) -> Result<Response, Problem> {
     let _waiting = state.waits.begin(&by.partner.id, &place);
     let caller = BranchCaller::Partner(&by, None);
-    let diff = compare(&state, caller, of(parent, id), &Resolutions::default()).await?;
-    Ok(Json(diff).into_response())
+    diff(&state, caller, of(parent, id), &headers).await
 }

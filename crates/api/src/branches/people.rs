@@ -3,18 +3,22 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{BranchCaller, BranchRef, ControlPlane, Resolutions, UserCaller};
-use cp_model::{ProjectId, Scope};
-use http::StatusCode;
+use cp_domain::{BranchCaller, BranchRef, ControlPlane, UserCaller};
+use cp_model::{MergeDirection, ProjectId, Scope};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 
+use super::accept::prefers_html;
 use super::request::{CreateBranchRequest, MergeQuery, MergeRequest};
-use super::{PATIENCE, compare, merged};
+use super::{PATIENCE, compare, diff, merged};
 use crate::ApiState;
 use crate::bearer::Bearer;
 use crate::body::{IgnoredBody, JsonBody};
 use crate::docs::errors::{
     BearerErrors, BranchChangeErrors, BranchErrors, CompareErrors, MergeErrors,
 };
+use crate::pages::branch_diff;
+use crate::pages::redirects::see_other;
 use crate::params::{BranchParam, BranchPath, ProjectParam, ProjectPath, QueryText};
 use crate::places::Place;
 use crate::problem::Problem;
@@ -180,30 +184,73 @@ pub async fn merge_branch(
     State(state): State<ApiState>,
     Bearer(by): Bearer,
     BranchPath(id): BranchPath,
-    QueryText(query): QueryText<MergeQuery>,
+    query: QueryText<MergeQuery>,
     place: Place,
     body: JsonBody<MergeRequest>,
 ) -> Result<Response, Problem> {
-    let user = by.user.id;
-    let by = caller(&by, Scope::ProjectsWrite)?;
+    let direction = MergeDirection::Merge;
+    merge(&state, &by, id, direction, query, &place, body).await
+}
+
+/// Rebase a branch
+///
+/// Brings the parent's changes to the branch, in one transaction, or changes nothing. From then on the
+/// branch counts as made from the parent as it is now: that is what it is compared with, and what a
+/// reset leads to. Rows of your tables stay. `resolutions` and `dryRun` are as of a merge.
+#[utoipa::path(
+    post,
+    path = "/projects/v1/branches/{branchId}/rebase",
+    tag = "Branches",
+    security(("bearer" = [])),
+    params(BranchParam, MergeQuery),
+    request_body = Option<MergeRequest>,
+    responses(
+        (status = 200, description = "It is rebased; of a dry run, what a rebase would do", body = MergeResponse),
+        BearerErrors, BranchErrors, MergeErrors,
+    )
+)]
+pub async fn rebase_branch(
+    State(state): State<ApiState>,
+    Bearer(by): Bearer,
+    BranchPath(id): BranchPath,
+    query: QueryText<MergeQuery>,
+    place: Place,
+    body: JsonBody<MergeRequest>,
+) -> Result<Response, Problem> {
+    let direction = MergeDirection::Rebase;
+    merge(&state, &by, id, direction, query, &place, body).await
+}
+
+async fn merge(
+    state: &ApiState,
+    by: &UserCaller,
+    id: ProjectId,
+    direction: MergeDirection,
+    QueryText(query): QueryText<MergeQuery>,
+    place: &Place,
+    body: JsonBody<MergeRequest>,
+) -> Result<Response, Problem> {
+    let _waiting = state.waits.begin_for_user(by.user.id, place);
+    let by = caller(by, Scope::ProjectsWrite)?;
     let dry_run = query.is_dry_run()?;
     let resolutions = body.value.read()?;
-    let _waiting = state.waits.begin_for_user(user, &place);
     if dry_run {
-        let diff = compare(&state, by, own(id), &resolutions).await?;
+        let diff = compare(state, by, own(id), direction, &resolutions).await?;
         return Ok(Json(diff).into_response());
     }
     let outcome = state
         .control_plane
-        .merge_branch(by, own(id), &resolutions, PATIENCE)
+        .merge_branch(by, own(id), direction, &resolutions, PATIENCE)
         .await
         .map_err(|error| Problem::from(error).locked_if_in_the_way())?;
-    Ok(Json(merged(id, outcome)?).into_response())
+    Ok(Json(merged(id, direction, outcome)?).into_response())
 }
 
 /// Compare a branch with its parent
 ///
-/// What a merge would do now; the same as a merge with `dryRun=true`. Changes nothing.
+/// What a merge would do now; the same as a merge with `dryRun=true`. Changes nothing. With
+/// `Accept: text/html` it is a page for people, each definition side by side; a browser without a token
+/// is led to where its person signs in.
 #[utoipa::path(
     get,
     path = "/projects/v1/branches/{branchId}/diff",
@@ -211,19 +258,28 @@ pub async fn merge_branch(
     security(("bearer" = [])),
     params(BranchParam),
     responses(
-        (status = 200, description = "What a merge would do", body = DiffResult),
+        (status = 200, description = "What a merge would do", content(
+            (DiffResult = "application/json"), (String = "text/html"),
+        )),
+        (status = 303, description = "A browser without a token is led to the page"),
         BearerErrors, BranchErrors, CompareErrors,
     )
 )]
 pub async fn get_branch_diff(
     State(state): State<ApiState>,
-    Bearer(by): Bearer,
+    bearer: Result<Bearer, Problem>,
+    headers: HeaderMap,
     BranchPath(id): BranchPath,
     place: Place,
 ) -> Result<Response, Problem> {
-    let user = by.user.id;
+    let has_token = headers.contains_key(AUTHORIZATION);
+    let Bearer(by) = match bearer {
+        Err(_) if !has_token && prefers_html(&headers) => {
+            return Ok(see_other(&branch_diff::path_of(id)));
+        }
+        bearer => bearer?,
+    };
+    let _waiting = state.waits.begin_for_user(by.user.id, &place);
     let by = caller(&by, Scope::ProjectsRead)?;
-    let _waiting = state.waits.begin_for_user(user, &place);
-    let diff = compare(&state, by, own(id), &Resolutions::default()).await?;
-    Ok(Json(diff).into_response())
+    diff(&state, by, own(id), &headers).await
 }

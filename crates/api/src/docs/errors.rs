@@ -166,7 +166,7 @@ refusal_group!(
     422 => "The databases cannot be compared (`branch.merge_failed`)",
 );
 refusal_group!(
-    /// What a merge can answer besides.
+    /// What a merge or a rebase can answer besides.
     MergeErrors: PLATFORM,
     409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. On this call 409 means nothing else",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",

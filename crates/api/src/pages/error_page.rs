@@ -80,6 +80,25 @@ impl Failure {
         )
     }
 
+    /// As for one of somebody else: nobody learns what there is.
+    pub fn no_branch() -> Self {
+        Self::plain(
+            StatusCode::NOT_FOUND,
+            "branch.not_found",
+            "There is no such branch",
+            "It was deleted, or it is not yours. Ask whoever gave you the link.",
+        )
+    }
+
+    /// A branch that cannot be compared now, or not at all.
+    pub fn not_compared(problem: Problem) -> Self {
+        if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+            return DomainError::Unavailable.into();
+        }
+        let text = problem.message.clone();
+        Self::new(problem, "This branch cannot be compared now", text)
+    }
+
     /// The link in a mail is used up, too old, or not whole.
     pub fn expired_link(next: &'static str, label: &'static str) -> Self {
         Self::plain(
@@ -270,6 +289,7 @@ impl From<DomainError> for Failure {
                 "No device waits with this code",
                 "Look at the code on the device again. It may have expired.".into(),
             ),
+            DomainError::NotFound(Thing::Branch) => return Self::no_branch(),
             DomainError::NotFound(_) => (
                 "This is not there any more",
                 "It was removed in the meantime. Open the page again.".into(),

@@ -20,6 +20,8 @@ pub enum Width {
     Narrow,
     /// Lists.
     Wide,
+    /// Texts side by side.
+    Full,
 }
 
 /// The frame of one page.
@@ -64,6 +66,7 @@ impl Layout<'_> {
                     main #main class=(match self.width {
                         Width::Narrow => "narrow",
                         Width::Wide => "wide",
+                        Width::Full => "wide full",
                     }) tabindex="-1" { (content) }
                 }
             }

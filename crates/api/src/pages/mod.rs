@@ -1,5 +1,5 @@
-//! The pages that people see: signing in and up, allowing applications, what is theirs here, and
-//! what a partner used.
+//! The pages that people see: signing in and up, allowing applications, what is theirs here, what a
+//! branch would change, and what a partner used.
 //! Rendered on the server, complete without a script, for keyboards, screen readers and phones.
 //!
 //! A page's way: [`session::around`] (cookies, error pages, security headers) → [`session::Visitor`]
@@ -8,6 +8,7 @@
 
 mod assets;
 mod authorize;
+pub mod branch_diff;
 mod brand;
 mod consent;
 mod csrf;
@@ -19,7 +20,7 @@ mod forms;
 mod layout;
 mod login;
 mod logout;
-mod redirects;
+pub mod redirects;
 mod reset_password;
 mod return_to;
 mod security_headers;
@@ -69,6 +70,7 @@ pub fn routes() -> Router<ApiState> {
         .route("/device", get(device::show).post(device::find))
         .route("/device/decision", post(device::decide))
         .route(usage_report::PATH, get(usage_report::show))
+        .route(branch_diff::PATH, get(branch_diff::show))
         .route("/settings", get(settings::show))
         .route("/settings/password", post(settings::password::submit))
         .route("/settings/sessions/end", post(settings::sessions::end))

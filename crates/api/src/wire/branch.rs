@@ -157,6 +157,25 @@ struct Change {
     #[schema(example = "add")]
     action: String,
     sql: String,
+    definitions: Definitions,
+}
+
+/// The thing's own definition on each side, as SQL. Null where a side has no such thing.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+struct Definitions {
+    /// In the parent when the branch was made, or last rebased.
+    #[schema(required = true)]
+    base: Option<String>,
+    /// In the parent now.
+    #[schema(required = true)]
+    parent: Option<String>,
+    /// In the branch now.
+    #[schema(
+        required = true,
+        example = "CREATE TABLE public.coupons (id uuid NOT NULL)"
+    )]
+    branch: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -173,14 +192,16 @@ struct Conflict {
     branch_now_hash: String,
     /// What both sides did.
     hint: String,
+    definitions: Definitions,
 }
 
-/// The answer to a merge that was done.
+/// The answer to a merge or a rebase that was done.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MergeResponse {
     #[schema(value_type = Uuid)]
     pub branch_id: ProjectId,
+    /// `merged`, or of a rebase `rebased`.
     #[schema(example = "merged")]
     pub status: &'static str,
     #[schema(value_type = DiffResult)]

@@ -1,7 +1,8 @@
 //! Going back to the archive, whatever was made since; and machines that are not as new as they seem.
 
-use cp_dump::{Contents, Error, How};
+use cp_dump::{Contents, Error, How, discard_kept, put_back};
 use sqlx::Connection;
+use uuid::Uuid;
 
 use crate::{backend, harness::with_world};
 
@@ -50,6 +51,74 @@ async fn a_reset_brings_back_the_archive_each_time() {
                 "true"
             );
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_reset_replaced_can_be_put_back_until_it_is_discarded() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        let archive = world.archive(Contents::Branch).await;
+        world.restore(&archive, How::NewMachine).await.unwrap();
+        world
+            .branch
+            .sql("CREATE TABLE public.mine AS SELECT 7 AS i; ALTER DATABASE insforge SET app.jwt = 'kept'")
+            .await;
+        let mine = "SELECT i FROM public.mine";
+        let databases = "SELECT count(*) FROM pg_database WHERE datname LIKE 'control_plane%'";
+        let jwt = "SELECT current_setting('app.jwt')";
+        let id = Uuid::new_v4();
+        let database = world.branch.database();
+
+        // Nothing was kept, so nothing is put back.
+        put_back(&database, id).await.unwrap();
+        assert_eq!(world.branch.value(mine).await, "7");
+
+        // An archive that broke off, twice; somebody is connected, and a transaction open.
+        for _ in 0..2 {
+            let mut connected = world.branch.connect().await;
+            let open = "BEGIN; CREATE TABLE public.open (i int)";
+            sqlx::raw_sql(open).execute(&mut connected).await.unwrap();
+            let half = &archive[..archive.len() / 2];
+            let broken = world.restore(half, How::InPlaceKeeping(id)).await;
+            assert!(broken.is_err());
+            assert!(connected.ping().await.is_err());
+        }
+        let is_gone = "SELECT to_regclass('public.mine') IS NULL";
+        assert_eq!(world.branch.value(is_gone).await, "true");
+        for _ in 0..2 {
+            put_back(&database, id).await.unwrap();
+            assert_eq!(world.branch.value(mine).await, "7");
+            assert_eq!(world.branch.value(jwt).await, "kept");
+        }
+        assert_eq!(world.branch.value(databases).await, "0");
+
+        // One that is whole: what was before is still there, and entered by nobody.
+        let schema = world.parent.schema().await;
+        for _ in 0..2 {
+            let how = How::InPlaceKeeping(id);
+            world.restore(&archive, how).await.unwrap();
+            assert_eq!(world.branch.schema().await, schema);
+            assert_eq!(world.branch.value(jwt).await, "kept");
+        }
+        let closed = "SELECT bool_or(datallowconn) FROM pg_database WHERE datname LIKE 'control_plane_before_%'";
+        assert_eq!(world.branch.value(closed).await, "false");
+        put_back(&database, id).await.unwrap();
+        assert_eq!(world.branch.value(mine).await, "7");
+
+        // A later reset does not take what an earlier one left for its own.
+        world
+            .restore(&archive, How::InPlaceKeeping(id))
+            .await
+            .unwrap();
+        let later = How::InPlaceKeeping(Uuid::new_v4());
+        world.restore(&archive, later).await.unwrap();
+        assert_eq!(world.branch.value(databases).await, "1");
+        discard_kept(&database).await.unwrap();
+        assert_eq!(world.branch.value(databases).await, "0");
+        put_back(&database, id).await.unwrap();
+        assert_eq!(world.branch.schema().await, schema);
     })
     .await;
 }
