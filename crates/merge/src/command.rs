@@ -314,6 +314,23 @@ fn preview(plan: &MergePlan, colour: bool) -> String {
     text
 }
 
+/// One side's definition below a hint, not all of a long one.
+fn side_of(text: &mut String, side: &str, definition: Option<&str>) {
+    const MOST: usize = 12;
+    let Some(definition) = definition else {
+        let _ = writeln!(text, "  {side} none");
+        return;
+    };
+    let _ = writeln!(text, "  {side}");
+    let lines: Vec<&str> = definition.lines().collect();
+    for line in lines.iter().take(MOST) {
+        let _ = writeln!(text, "    {line}");
+    }
+    if lines.len() > MOST {
+        let _ = writeln!(text, "    … {} more lines", lines.len() - MOST);
+    }
+}
+
 fn overview(plan: &MergePlan, colour: bool) -> String {
     let paint = Paint(colour);
     let mut text = String::new();
@@ -342,6 +359,12 @@ fn overview(plan: &MergePlan, colour: bool) -> String {
             conflict.hint
         );
         let _ = writeln!(text, "{}", paint.paint(Paint::RED, &line));
+        for (side, definition) in [
+            ("parent now:", &conflict.definitions.parent),
+            ("branch now:", &conflict.definitions.branch),
+        ] {
+            side_of(&mut text, side, definition.as_deref());
+        }
     }
     for item in &plan.needs_migration {
         let line = format!(

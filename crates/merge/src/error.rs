@@ -18,8 +18,8 @@ pub enum Error {
     /// Bytes of a snapshot that this release cannot read.
     #[error("not a snapshot of this release: {0}")]
     InvalidSnapshot(String),
-    /// The parent's schema or configuration is not what the plan was made from. A new plan is needed.
-    #[error("the parent changed since the plan was made")]
+    /// The schema or configuration of the database to be changed is not what the plan was made from. A new plan is needed.
+    #[error("the database changed since the plan was made")]
     Stale,
     /// Conflicts or needs-migration items are open: nothing is applied.
     #[error("{conflicts} conflicts and {needs_migration} changes that need a migration are open")]

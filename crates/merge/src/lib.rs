@@ -9,10 +9,12 @@
 //! 3. [`apply`](mod@apply) tries the script on a scratch copy, probes the parent's rows, runs it in one transaction and
 //!    proves the result before it commits.
 
+mod after_migrations;
 pub mod apply;
 pub mod catalog;
 pub mod command;
 pub mod config;
+mod definitions;
 pub mod error;
 mod plan;
 mod rebase;
@@ -26,8 +28,10 @@ pub mod three_way;
 
 pub use apply::{Applied, ApplyOptions, Record, apply, is_recorded};
 pub use catalog::Catalog;
+pub use definitions::Definitions;
 pub use error::Error;
 pub use plan::{Bases, MergePlan, plan};
+pub use rebase::{RebaseError, RebasePlan, apply_rebase, plan_rebase};
 pub use report::DiffResult;
 pub use snapshot::{Snapshot, snapshot};
-pub use three_way::{Choice, Resolutions};
+pub use three_way::{Choice, Direction, Resolutions};

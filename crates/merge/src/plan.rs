@@ -7,22 +7,26 @@
 //! 3. Schema is decided ([`three_way`]) and written down ([`script`]).
 //! 4. The parent's rows are asked whether they allow it, read-only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
-    Error, Snapshot,
+    Error, Snapshot, after_migrations,
     apply::migrated,
     catalog::{Catalog, FactId, Hash, Kind},
     config::{self, Migration, Rows, Write},
-    rebase, render,
+    definitions::{Definitions, Describer},
+    render,
     report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
     scratch::Scratch,
     script::{self, Probe, Script, Statement},
     session::run,
     snapshot,
-    three_way::{self, Action, Resolutions, Sides},
+    three_way::{self, Action, Aligned, Direction, Names, Resolutions, Sides},
 };
 
 /// Both sides as they were when the branch was made.
@@ -33,9 +37,11 @@ pub struct Bases {
     pub branch: Snapshot,
 }
 
-/// What a merge does. [`crate::apply`] does it if [`is_clean`](Self::is_clean).
+/// What a merge does. [`crate::apply`] does it if [`is_clean`](Self::is_clean). Of a rebase
+/// ([`crate::plan_rebase`]), what is said here of the parent holds for the branch.
 #[derive(Clone, Debug)]
 pub struct MergePlan {
+    pub direction: Direction,
     /// Without those that are conflicts or need a migration.
     pub changes: Vec<Change>,
     pub conflicts: Vec<Conflict>,
@@ -75,19 +81,43 @@ pub async fn plan(
     bases: &Bases,
     resolutions: &Resolutions,
 ) -> Result<MergePlan, Error> {
+    let bases = (&bases.parent, &bases.branch);
+    let planned = planned(parent, branch, bases, resolutions, Direction::Merge).await?;
+    Ok(planned.plan)
+}
+
+/// A plan, and what a rebase has to know beyond it.
+pub(crate) struct Planned {
+    pub plan: MergePlan,
+    /// Whose changes were planned, as it was read.
+    pub source: Snapshot,
+    /// What all sides call things. Empty for a merge, as is the next one.
+    pub names: Names,
+    /// Final names of what the source has and the target will not have like it.
+    pub lacks: BTreeSet<FactId>,
+}
+
+/// Plans to bring the changes of `branch` to `parent`, whatever people call the two (`direction`).
+pub(crate) async fn planned(
+    parent: &PgConnectOptions,
+    branch: &PgConnectOptions,
+    bases: (&Snapshot, &Snapshot),
+    resolutions: &Resolutions,
+    direction: Direction,
+) -> Result<Planned, Error> {
     let (parent_now, branch_now) = tokio::try_join!(read(parent), read(branch))?;
-    let rows = merge_rows(bases, &parent_now, &branch_now, resolutions);
+    let rows = merge_rows(bases, &parent_now, &branch_now, resolutions, direction);
     let migrated = match rows.migrations.as_slice() {
         [] => None,
         migrations => Some(migrated(parent, &parent_now.catalog, migrations).await?),
     };
     let from = migrated.as_ref().unwrap_or(&parent_now.catalog);
 
-    let (parent_t0, branch_t0) = rebase::onto_migrations(
-        &bases.parent.catalog,
+    let (parent_t0, branch_t0) = after_migrations::onto_migrations(
+        &bases.0.catalog,
         &parent_now.catalog,
         migrated.as_ref(),
-        &bases.branch.catalog,
+        &bases.1.catalog,
         &branch_now.catalog,
     );
     let sides = Sides {
@@ -95,18 +125,43 @@ pub async fn plan(
         parent: from,
         branch_t0: &branch_t0,
         branch: &branch_now.catalog,
+        direction,
     };
     let aligned = three_way::align(&sides, resolutions, parent).await?;
     let merge = three_way::decide(&aligned, resolutions);
-    let script = if merge.renames.is_empty() {
+    // Where texts were brought into one form, those of the parent too: else they would seem to differ.
+    let as_read = matches!(aligned.parent, Cow::Borrowed(_));
+    let script = if merge.renames.is_empty() && as_read {
         script::script(from, &merge.target, &[])
     } else {
         script::script_replayed(from, &aligned.parent, &merge.target, &merge.renames)
     };
 
+    let describer = Describer {
+        names: Names::new(&aligned),
+        sides: [
+            &bases.0.catalog,
+            &parent_now.catalog,
+            &bases.1.catalog,
+            &branch_now.catalog,
+        ],
+        compared: sides,
+    };
+    let lacks = match direction {
+        Direction::Merge => BTreeSet::new(),
+        Direction::Rebase => lacks(&aligned, &merge.target),
+    };
     let mut plan = MergePlan {
+        direction,
         changes: Vec::new(),
-        conflicts: merge.conflicts.into_iter().map(Conflict::from).collect(),
+        conflicts: merge
+            .conflicts
+            .into_iter()
+            .map(|conflict| {
+                let definitions = describer.obstacle(&conflict.id);
+                Conflict::new(conflict, definitions, direction)
+            })
+            .collect(),
         needs_migration: Vec::new(),
         renames: merge.detected.iter().map(Rename::from).collect(),
         warnings: script.warnings.iter().map(Warning::from).collect(),
@@ -139,6 +194,7 @@ pub async fn plan(
             kind: change.id.kind.as_str().to_owned(),
             action: change.action,
             sql: String::new(),
+            definitions: describer.change(&change.facts[0], change.action),
         })
         .collect();
     plan.add_sql();
@@ -147,12 +203,42 @@ pub async fn plan(
         .map(|blocked| (blocked.id.clone(), NeedsMigration::from(blocked)))
         .collect();
     needs.extend(plan.ask_rows(parent).await?);
-    plan.block(needs, &sides);
+    plan.block(needs, &describer);
     plan.tell_unmodelled(&sides);
     plan.add_rows(rows);
+    let names = match direction {
+        Direction::Merge => Names::default(),
+        Direction::Rebase => {
+            let [parent_t0, parent, branch_t0, branch] = describer.sides;
+            let read = Sides {
+                parent_t0,
+                parent,
+                branch_t0,
+                branch,
+                direction,
+            };
+            Names::new(&Aligned::by_name(&read, resolutions))
+        }
+    };
     plan.parent = parent_now;
     plan.migrated = migrated;
-    Ok(plan)
+    Ok(Planned {
+        plan,
+        source: branch_now,
+        names,
+        lacks,
+    })
+}
+
+fn lacks(aligned: &Aligned<'_>, target: &Catalog) -> BTreeSet<FactId> {
+    let facts = aligned.branch.facts.iter();
+    facts
+        .filter(|(id, fact)| {
+            let there = target.facts.get(id);
+            there.is_none_or(|there| there.payload != fact.payload)
+        })
+        .map(|(id, _)| id.clone())
+        .collect()
 }
 
 async fn read(database: &PgConnectOptions) -> Result<Snapshot, Error> {
@@ -173,17 +259,13 @@ async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Error> {
 
 /// Nothing to merge unless both sides are databases of the product.
 fn merge_rows(
-    bases: &Bases,
+    bases: (&Snapshot, &Snapshot),
     parent: &Snapshot,
     branch: &Snapshot,
     resolutions: &Resolutions,
+    direction: Direction,
 ) -> config::Merged {
-    let all = (
-        &bases.parent.rows,
-        &parent.rows,
-        &bases.branch.rows,
-        &branch.rows,
-    );
+    let all = (&bases.0.rows, &parent.rows, &bases.1.rows, &branch.rows);
     match all {
         (Some(parent_t0), Some(parent), Some(branch_t0), Some(branch)) => {
             let sides = config::Sides {
@@ -191,6 +273,7 @@ fn merge_rows(
                 parent,
                 branch_t0,
                 branch,
+                direction,
             };
             config::merge(&sides, resolutions)
         }
@@ -330,9 +413,10 @@ impl MergePlan {
         if self.migrations.is_empty() {
             return Ok(answers);
         }
+        let source = self.direction.source();
         self.warnings.extend(answers.into_iter().map(|(id, needs)| {
             let text = format!(
-                "{}; the branch's migrations run first, and the rows are asked again after them",
+                "{}; the {source}'s migrations run first, and the rows are asked again after them",
                 needs.hint
             );
             Warning::about(&id, text)
@@ -341,7 +425,8 @@ impl MergePlan {
     }
 
     /// Takes what needs a migration out of the changes, under the name of the change.
-    fn block(&mut self, needs: Vec<(FactId, NeedsMigration)>, sides: &Sides<'_>) {
+    fn block(&mut self, needs: Vec<(FactId, NeedsMigration)>, describer: &Describer<'_>) {
+        let sides = &describer.compared;
         let mut gone = BTreeSet::new();
         let mut named = BTreeSet::new();
         for (id, mut item) in needs {
@@ -359,8 +444,12 @@ impl MergePlan {
             item.object = id.name();
             id.kind.as_str().clone_into(&mut item.kind);
             item.parent_t0_hash = hash(sides.parent_t0);
-            item.parent_now_hash = hash(sides.parent);
-            item.branch_now_hash = hash(sides.branch);
+            let (mut parent_now, mut branch_now) = (hash(sides.parent), hash(sides.branch));
+            if self.direction == Direction::Rebase {
+                std::mem::swap(&mut parent_now, &mut branch_now);
+            }
+            (item.parent_now_hash, item.branch_now_hash) = (parent_now, branch_now);
+            item.definitions = describer.obstacle(&id);
             self.needs_migration.push(item);
         }
         for index in gone.into_iter().rev() {
@@ -383,8 +472,10 @@ impl MergePlan {
                     schema: String::new(),
                     object: name.clone(),
                     kind: "other".to_owned(),
-                    text: "made on the branch, and of a kind that a merge does not carry"
-                        .to_owned(),
+                    text: format!(
+                        "made on the {}, and of a kind that a merge does not carry",
+                        self.direction.source()
+                    ),
                 });
             }
         }
@@ -392,17 +483,16 @@ impl MergePlan {
 
     fn add_rows(&mut self, rows: config::Merged) {
         for migration in &rows.migrations {
-            let texts: Vec<String> = migration
-                .statements
-                .iter()
-                .map(|s| format!("{s};"))
-                .collect();
+            let text = migration.text();
             self.changes.push(Change {
                 schema: "system".to_owned(),
                 object: migration.object(),
                 kind: "migration".to_owned(),
                 action: Action::Add,
-                sql: texts.join("\n"),
+                definitions: Definitions::of(self.direction, |place| {
+                    (place == 3).then(|| text.clone())
+                }),
+                sql: text,
             });
         }
         for change in rows.changes {
@@ -414,10 +504,13 @@ impl MergePlan {
                 kind: change.kind.to_owned(),
                 action: change.action,
                 sql: texts.join("\n"),
+                definitions: change.definitions,
             });
         }
+        let direction = self.direction;
+        let conflicts = rows.conflicts.into_iter();
         self.conflicts
-            .extend(rows.conflicts.into_iter().map(Conflict::from));
+            .extend(conflicts.map(|conflict| Conflict::of_row(conflict, direction)));
         self.warnings
             .extend(rows.notes.into_iter().map(Warning::from));
     }

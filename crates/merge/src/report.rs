@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalog::{FactId, Hash},
     config,
+    definitions::Definitions,
     script::{self, Blocked},
-    three_way::{self, Action},
+    three_way::{self, Action, Direction},
 };
 
 /// `POST /projects/v1/branches/{id}/merge?dryRun=true` answers this, and every 409 of the execute call carries it.
@@ -41,6 +42,8 @@ pub struct Change {
     pub action: Action,
     /// The statements that serve this change, each with its semicolon. Empty where another change brings it along.
     pub sql: String,
+    #[serde(default)]
+    pub definitions: Definitions,
 }
 
 /// Hashes are of the part as each side has it; empty where it has none.
@@ -58,6 +61,8 @@ pub struct Conflict {
     /// It follows from what needs what, or from a name taken: nothing was edited twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub semantic: bool,
+    #[serde(default)]
+    pub definitions: Definitions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +81,8 @@ pub struct NeedsMigration {
     /// How many rows of the parent stand in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<i64>,
+    #[serde(default)]
+    pub definitions: Definitions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +142,7 @@ impl NeedsMigration {
             hint,
             probe: None,
             rows: None,
+            definitions: Definitions::default(),
         }
     }
 
@@ -148,6 +156,7 @@ impl NeedsMigration {
             branch_now_hash: self.branch_now_hash.clone(),
             hint: self.hint.clone(),
             semantic: false,
+            definitions: self.definitions.clone(),
         }
     }
 }
@@ -158,8 +167,12 @@ impl From<&Blocked> for NeedsMigration {
     }
 }
 
-impl From<three_way::Conflict> for Conflict {
-    fn from(conflict: three_way::Conflict) -> Self {
+impl Conflict {
+    pub(crate) fn new(
+        conflict: three_way::Conflict,
+        definitions: Definitions,
+        direction: Direction,
+    ) -> Self {
         Self {
             schema: conflict.id.schema.clone(),
             object: conflict.id.name(),
@@ -169,12 +182,12 @@ impl From<three_way::Conflict> for Conflict {
             branch_now_hash: conflict.branch_now,
             hint: conflict.hint,
             semantic: conflict.semantic,
+            definitions,
         }
+        .seen(direction)
     }
-}
 
-impl From<config::RowConflict> for Conflict {
-    fn from(conflict: config::RowConflict) -> Self {
+    pub(crate) fn of_row(conflict: config::RowConflict, direction: Direction) -> Self {
         Self {
             schema: conflict.schema,
             object: conflict.object,
@@ -184,7 +197,17 @@ impl From<config::RowConflict> for Conflict {
             branch_now_hash: conflict.branch_now,
             hint: conflict.hint,
             semantic: false,
+            definitions: conflict.definitions,
         }
+        .seen(direction)
+    }
+
+    /// With each side's hash under the name that people know.
+    fn seen(mut self, direction: Direction) -> Self {
+        if direction == Direction::Rebase {
+            std::mem::swap(&mut self.parent_now_hash, &mut self.branch_now_hash);
+        }
+        self
     }
 }
 

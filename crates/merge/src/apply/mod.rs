@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
-use crate::{Error, plan::MergePlan, session::run, snapshot};
+use crate::{Error, Snapshot, plan::MergePlan, rebase::RebaseError, session::run, snapshot};
 
 pub use record::{Record, is_recorded};
 pub(crate) use rehearsal::migrated;
@@ -69,11 +69,27 @@ pub async fn apply(
     plan: &MergePlan,
     options: &ApplyOptions,
 ) -> Result<Applied, Error> {
+    let nothing = async |_: Snapshot| Ok::<(), std::convert::Infallible>(());
+    match apply_keeping(parent, plan, options, nothing).await {
+        Ok(applied) => Ok(applied),
+        Err(RebaseError::Rebase(error)) => Err(error),
+        Err(RebaseError::Keep(never)) => match never {},
+    }
+}
+
+/// As [`apply`]. `keep` gets what the database reads as after it was proved and before it is committed; where it fails,
+/// all is rolled back.
+pub(crate) async fn apply_keeping<E>(
+    parent: &PgConnectOptions,
+    plan: &MergePlan,
+    options: &ApplyOptions,
+    keep: impl AsyncFnOnce(Snapshot) -> Result<(), E>,
+) -> Result<Applied, RebaseError<E>> {
     if !plan.is_clean() {
-        return Err(Error::NotClean {
+        return Err(RebaseError::Rebase(Error::NotClean {
             conflicts: plan.conflicts.len(),
             needs_migration: plan.needs_migration.len(),
-        });
+        }));
     }
     let mut session = parent
         .clone()
@@ -81,18 +97,19 @@ pub async fn apply(
         .connect()
         .await
         .map_err(Error::while_doing("connect"))?;
-    let applied = apply_in(&mut session, parent, plan, options).await;
+    let applied = apply_in(&mut session, parent, plan, options, keep).await;
     // The advisory lock ends with the session, and so does a transaction that was not committed.
     let _ = session.close().await;
     applied
 }
 
-async fn apply_in(
+async fn apply_in<E>(
     session: &mut PgConnection,
     parent: &PgConnectOptions,
     plan: &MergePlan,
     options: &ApplyOptions,
-) -> Result<Applied, Error> {
+    keep: impl AsyncFnOnce(Snapshot) -> Result<(), E>,
+) -> Result<Applied, RebaseError<E>> {
     // Done before: nothing of the plan counts any more, not even that the parent changed since.
     let done = async |session: &mut PgConnection| match &options.record {
         Some(record) => is_recorded(session, record.id).await,
@@ -112,17 +129,20 @@ async fn apply_in(
         return Ok(already);
     }
     if snapshot(session).await?.hash() != plan.parent_hash {
-        return Err(Error::Stale);
+        return Err(RebaseError::Rebase(Error::Stale));
     }
     let transaction = transaction::Transaction {
         plan,
         options,
         rehearsal: &rehearsal,
+        on: parent,
     };
     transaction.commit_pre_steps(session).await?;
     let mut attempts = 1;
+    // There is no second attempt after it was called: what failed then is the commit.
+    let mut keep = Some(keep);
     loop {
-        match transaction.run(session).await {
+        match transaction.run(session, &mut keep).await {
             Ok(statements) => {
                 return Ok(Applied {
                     statements: statements + plan.script.pre_steps.len(),
@@ -130,7 +150,9 @@ async fn apply_in(
                     already: false,
                 });
             }
-            Err(error) if is_about_locks(&error) && attempts < options.attempts => {
+            Err(RebaseError::Rebase(error))
+                if is_about_locks(&error) && attempts < options.attempts && keep.is_some() =>
+            {
                 tracing::info!(attempts, sqlstate = ?error.sqlstate(), "a merge met locks and is tried again");
                 tokio::time::sleep(backoff(attempts)).await;
                 attempts += 1;

@@ -1,17 +1,19 @@
 //! The one transaction of a merge, and its proof.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
     ApplyOptions, record,
     rehearsal::{Rehearsal, listed},
 };
 use crate::{
-    Error,
+    Error, Snapshot,
     catalog::{self, Catalog, FactId},
     config::{self, Migration, Write},
     plan::{MergePlan, ask, in_the_way},
+    rebase::RebaseError,
     session::{enter_rows, enter_script, run, run_migrations},
+    three_way::reparsed,
 };
 
 /// Tells PostgREST about schemas: the trigger that does it otherwise is silent while a script runs.
@@ -23,6 +25,7 @@ pub(super) struct Transaction<'a> {
     pub plan: &'a MergePlan,
     pub options: &'a ApplyOptions,
     pub rehearsal: &'a Rehearsal,
+    pub on: &'a PgConnectOptions,
 }
 
 impl Transaction<'_> {
@@ -61,12 +64,16 @@ impl Transaction<'_> {
     }
 
     /// All of it once. The number of statements that were run.
-    pub async fn run(&self, session: &mut PgConnection) -> Result<usize, Error> {
+    pub async fn run<E>(
+        &self,
+        session: &mut PgConnection,
+        keep: &mut Option<impl AsyncFnOnce(Snapshot) -> Result<(), E>>,
+    ) -> Result<usize, RebaseError<E>> {
         let mut transaction = session
             .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
             .await
             .map_err(Error::while_doing("begin the merge"))?;
-        match self.work(&mut transaction).await {
+        match self.work_keeping(&mut transaction, keep).await {
             Ok(statements) => {
                 transaction
                     .commit()
@@ -80,6 +87,19 @@ impl Transaction<'_> {
                 Err(error)
             }
         }
+    }
+
+    async fn work_keeping<E>(
+        &self,
+        conn: &mut PgConnection,
+        keep: &mut Option<impl AsyncFnOnce(Snapshot) -> Result<(), E>>,
+    ) -> Result<usize, RebaseError<E>> {
+        let statements = self.work(conn).await?;
+        let proved = self.prove(conn).await?;
+        if let Some(keep) = keep.take() {
+            keep(proved).await.map_err(RebaseError::Keep)?;
+        }
+        Ok(statements)
     }
 
     async fn work(&self, conn: &mut PgConnection) -> Result<usize, Error> {
@@ -103,7 +123,6 @@ impl Transaction<'_> {
         for each in writes() {
             write(conn, each).await?;
         }
-        self.prove(conn).await?;
         let of_migrations: usize = self
             .plan
             .migrations
@@ -152,34 +171,43 @@ impl Transaction<'_> {
         }
     }
 
-    async fn prove(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        self.prove_schema(&catalog::read(conn).await?)?;
-        let rows = config::read(conn).await?;
-        if let (Some(expected), Some(found)) = (&self.plan.expected_rows, &rows) {
+    /// That it reads as it should, and as what it reads.
+    async fn prove(&self, conn: &mut PgConnection) -> Result<Snapshot, Error> {
+        let now = Snapshot {
+            catalog: catalog::read(conn).await?,
+            rows: config::read(conn).await?,
+        };
+        self.prove_schema(&now.catalog).await?;
+        if let (Some(expected), Some(found)) = (&self.plan.expected_rows, &now.rows) {
             let different = expected.difference(found);
             if !different.is_empty() {
                 return Err(Error::Unexpected(different.join(", ")));
             }
         }
-        Ok(())
+        Ok(now)
     }
 
     /// What was touched reads as in the rehearsal, everything else as before. (Or as in the rehearsal: what is made
     /// again from its own text may read differently once.)
-    fn prove_schema(&self, now: &Catalog) -> Result<(), Error> {
+    async fn prove_schema(&self, now: &Catalog) -> Result<(), Error> {
         let Rehearsal { touched, after } = self.rehearsal;
         let before = &self.plan.parent.catalog;
         let payload = |catalog: &'_ Catalog, id: &FactId| {
             catalog.facts.get(id).map(|fact| fact.payload.hash())
         };
         let differs = |id: &&FactId| payload(now, id) != payload(after, id);
-        let wrong: Vec<&FactId> = touched
+        let mut wrong: Vec<&FactId> = touched
             .iter()
             .filter(|id| !now.is_managed(id))
             .filter(differs)
             // A text that only got another name with its table is still the parent's own, not parsed again.
             .filter(|id| payload(now, id) != payload(&self.plan.target, id))
             .collect();
+        if !wrong.is_empty() {
+            // Nor is one that followed another rename; in the rehearsal it was.
+            let parsed = reparsed(now, &wrong, self.on).await?;
+            wrong.retain(|id| payload(&parsed, id) != payload(after, id));
+        }
         if !wrong.is_empty() {
             return Err(Error::Unexpected(listed(wrong, after, now)));
         }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Rows, hash, merge::RowConflict};
-use crate::three_way::{Choice, Resolutions};
+use crate::definitions::Definitions;
+use crate::three_way::{Choice, Direction, Resolutions};
 
 /// One row of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,7 @@ pub(super) fn pending(
     branch: &Rows,
     parent: &Rows,
     resolutions: &Resolutions,
+    direction: Direction,
     used: &mut Vec<String>,
 ) -> (Vec<Migration>, Vec<RowConflict>) {
     let by_number = |rows: &Rows| -> BTreeMap<(usize, String), Migration> {
@@ -70,7 +72,7 @@ pub(super) fn pending(
                     used.push(name);
                 }
                 if resolution != Some(&Choice::Parent) {
-                    conflicts.push(conflict(&migration, other));
+                    conflicts.push(conflict(&migration, other, direction));
                 }
             }
         }
@@ -78,7 +80,8 @@ pub(super) fn pending(
     (run, conflicts)
 }
 
-fn conflict(branch: &Migration, parent: &Migration) -> RowConflict {
+fn conflict(branch: &Migration, parent: &Migration, direction: Direction) -> RowConflict {
+    let (target, source) = (direction.target(), direction.source());
     RowConflict {
         kind: "migration",
         schema: "system".to_owned(),
@@ -86,9 +89,14 @@ fn conflict(branch: &Migration, parent: &Migration) -> RowConflict {
         parent_t0: String::new(),
         parent_now: hash(&parent.statements),
         branch_now: hash(&branch.statements),
+        definitions: Definitions::of(direction, |place| match place {
+            1 => Some(parent.text()),
+            3 => Some(branch.text()),
+            _ => None,
+        }),
         hint: format!(
-            "migration {} is \"{}\" on the parent and \"{}\" on the branch, with other statements; the ledger is \
-             append only: give the branch's another version, or resolve with parent to leave it out",
+            "migration {} is \"{}\" on the {target} and \"{}\" on the {source}, with other statements; the ledger is \
+             append only: give the {source}'s another version, or resolve with {target} to leave it out",
             branch.version, parent.name, branch.name
         ),
     }

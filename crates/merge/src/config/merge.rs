@@ -9,13 +9,14 @@ use std::{
 };
 
 use super::{
-    Migration, Row, Rows, hash, ledger,
+    Migration, Row, Rows, hash, ledger, shown,
     tables::{Special, TABLES, Table},
     write::{self, Write},
 };
 use crate::{
     catalog::Hash,
-    three_way::{Action, Choice, Resolutions},
+    definitions::Definitions,
+    three_way::{Action, Choice, Direction, Resolutions},
 };
 
 /// The same four sides as those of the schema.
@@ -25,6 +26,7 @@ pub struct Sides<'a> {
     pub parent: &'a Rows,
     pub branch_t0: &'a Rows,
     pub branch: &'a Rows,
+    pub direction: Direction,
 }
 
 /// What a merge does to the parent's configuration.
@@ -51,6 +53,7 @@ pub struct RowChange {
     pub object: String,
     pub action: Action,
     pub writes: Vec<Write>,
+    pub definitions: Definitions,
 }
 
 /// Hashes are those of the value; empty where the side has no such row.
@@ -63,6 +66,7 @@ pub struct RowConflict {
     pub parent_now: Hash,
     pub branch_now: Hash,
     pub hint: String,
+    pub definitions: Definitions,
 }
 
 #[derive(Clone, Debug)]
@@ -125,11 +129,18 @@ pub fn merge(sides: &Sides<'_>, resolutions: &Resolutions) -> Merged {
         branch_t0,
         branch,
         parent,
+        direction,
         ..
     } = *sides;
     let mut merged = merger.merged;
-    let (migrations, conflicts) =
-        ledger::pending(branch_t0, branch, parent, resolutions, &mut merged.used);
+    let (migrations, conflicts) = ledger::pending(
+        branch_t0,
+        branch,
+        parent,
+        resolutions,
+        direction,
+        &mut merged.used,
+    );
     for migration in &migrations {
         let version = migration.version.clone();
         merged
@@ -169,28 +180,31 @@ impl Merger<'_> {
             parent,
             branch_t0,
             branch,
+            direction: _,
         } = *self.sides;
+        let (target, source) = self.words();
         let name = Name::row(table, row);
         let (was, now) = (branch_t0.row(table, row), branch.row(table, row));
         let (parent_was, there) = (parent_t0.row(table, row), parent.row(table, row));
         match (was, now, there) {
             (Some(_), None, Some(_)) => self.note(
                 &name,
-                "dropped on the branch; a merge never deletes configuration, so the parent keeps it".to_owned(),
+                format!("dropped on the {source}; no merge deletes configuration, so the {target} keeps it"),
             ),
             (None, Some(now), None) => self.add(table, row, &name, now),
             (Some(was), Some(now), None) if was != now => {
                 // Dropped on the parent, changed on the branch.
                 let conflict = RowConflict {
-                    hint: format!("{name} was dropped on the parent and changed on the branch"),
+                    definitions: shown::row(self.sides, table, row, None),
+                    hint: format!("{name} was dropped on the {target} and changed on the {source}"),
                     ..conflict(&name, parent_was.map(hash), None, Some(hash(now)))
                 };
                 if self.resolve(&[&name], conflict) {
                     self.add(table, row, &name, now);
                 }
             }
-            (_, Some(now), Some(there)) => {
-                let set = self.changed_columns(&name, was, now, parent_was, there);
+            (_, Some(_), Some(there)) => {
+                let set = self.changed_columns(table, row, &name);
                 if !set.is_empty() {
                     self.modify(table, row, &name, there, &set);
                 }
@@ -202,13 +216,21 @@ impl Merger<'_> {
     /// The columns that the parent takes over, with their values.
     fn changed_columns(
         &mut self,
+        table: &Table,
+        row: &str,
         name: &Name,
-        was: Option<&Row>,
-        now: &Row,
-        parent_was: Option<&Row>,
-        there: &Row,
     ) -> BTreeMap<String, Option<String>> {
+        let (target, source) = self.words();
+        let sides = self.sides;
+        let (was, parent_was) = (
+            sides.branch_t0.row(table, row),
+            sides.parent_t0.row(table, row),
+        );
         let mut set = BTreeMap::new();
+        let (Some(now), Some(there)) = (sides.branch.row(table, row), sides.parent.row(table, row))
+        else {
+            return set;
+        };
         for (column, value) in &now.values {
             // A column that the parent's release lacks cannot be written there.
             let Some(current) = there.values.get(column) else {
@@ -223,8 +245,9 @@ impl Merger<'_> {
             let column_name = name.column(column);
             let wanted = untouched || {
                 let conflict = RowConflict {
+                    definitions: shown::row(sides, table, row, Some(column)),
                     hint: format!(
-                        "{column_name} is {} on the parent and {} on the branch",
+                        "{column_name} is {} on the {target} and {} on the {source}",
                         shown(current.as_deref()),
                         shown(value.as_deref())
                     ),
@@ -242,6 +265,12 @@ impl Merger<'_> {
             }
         }
         set
+    }
+
+    /// What people call the two sides.
+    fn words(&self) -> (&'static str, &'static str) {
+        let direction = self.sides.direction;
+        (direction.target(), direction.source())
     }
 
     /// Whether the branch's side is taken. Without an answer it is a conflict, and nothing is.
@@ -264,7 +293,8 @@ impl Merger<'_> {
                 let secrets = &self.sides.parent.here.secrets;
                 let Some(found) = secrets.iter().find(|s| s.eq_ignore_ascii_case(&key)) else {
                     let text = format!(
-                        "not added: the parent has no secret {key}, which this row needs; store it there and merge again"
+                        "not added: the {} has no secret {key}, which this row needs; store it there and merge again",
+                        self.sides.direction.target()
                     );
                     return self.note(name, text);
                 };
@@ -319,6 +349,7 @@ impl Merger<'_> {
             object: name.object.clone(),
             action,
             writes,
+            definitions: shown::row(self.sides, table, row, None),
         });
         let rows = &mut self.merged.expected.tables;
         rows.entry(table.qualified())
@@ -328,6 +359,7 @@ impl Merger<'_> {
 
     /// Rows that arrive whole but will not work until somebody enters a secret on the parent.
     fn note_missing_secrets(&mut self, table: &Table, name: &Name, there: Option<&Row>, row: &Row) {
+        let target = self.sides.direction.target();
         let is = |row: &Row, column: &str, value: &str| {
             row.values.get(column) == Some(&Some(value.to_owned()))
         };
@@ -338,7 +370,7 @@ impl Merger<'_> {
             {
                 self.note(
                     name,
-                    "sign-in fails until the client secret is entered on the parent".to_owned(),
+                    format!("sign-in fails until the client secret is entered on the {target}"),
                 );
             }
             Special::Password
@@ -346,7 +378,7 @@ impl Merger<'_> {
             {
                 self.note(
                     name,
-                    "SMTP is not used until its password is entered on the parent".to_owned(),
+                    format!("SMTP is not used until its password is entered on the {target}"),
                 );
             }
             _ => {}
@@ -377,6 +409,7 @@ fn conflict(
         parent_now: parent_now.unwrap_or_default(),
         branch_now: branch_now.unwrap_or_default(),
         hint: String::new(),
+        definitions: Definitions::default(),
     }
 }
 

@@ -10,6 +10,8 @@
 mod ledger;
 mod merge;
 mod read;
+mod rebase;
+mod shown;
 mod tables;
 mod write;
 

@@ -26,7 +26,7 @@ impl Write {
     pub fn shown(&self) -> String {
         match self.sealed {
             None => format!("{};", self.sql),
-            Some(_) => format!("-- with the branch's ciphertext: {};", self.sql),
+            Some(_) => format!("-- with its ciphertext: {};", self.sql),
         }
     }
 }

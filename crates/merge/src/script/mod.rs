@@ -37,7 +37,7 @@ mod writer;
 use serde::{Deserialize, Serialize};
 
 use self::{cuts::Cuts, side::Side, writer::Writer};
-use crate::catalog::{Catalog, FactId, Kind};
+use crate::catalog::{Catalog, Column, FactId, Kind};
 
 /// A new name for something that stays what it is. Done first, on the database that reads as `from`.
 ///
@@ -133,6 +133,13 @@ pub fn script_replayed(
         }
     }
     after_renames(&replayed, to, renames, statements)
+}
+
+/// One column as CREATE TABLE has it, with what only ALTER COLUMN can say in lines of its own.
+pub(crate) fn column_definition(name: &str, column: &Column) -> String {
+    let mut lines = vec![columns::column_sql(name, column, true)];
+    lines.extend(columns::column_extras(name, column));
+    lines.join("\n")
 }
 
 fn after_renames(

@@ -211,6 +211,16 @@ fn closure<'c>(catalog: &'c Catalog, wanted: impl Iterator<Item = &'c FactId>) -
     }
 }
 
+/// The facts as they read after one more parse, made in a scratch database beside `on` with all that they need.
+pub(crate) async fn reparsed(
+    catalog: &Catalog,
+    ids: &[&FactId],
+    on: &PgConnectOptions,
+) -> Result<Catalog, Error> {
+    let part = closure(catalog, ids.iter().copied());
+    Ok(replay(&part, &[], &BTreeMap::new(), on).await?.after)
+}
+
 async fn replay(
     catalog: &Catalog,
     steps: &[Rename],

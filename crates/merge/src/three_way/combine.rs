@@ -53,8 +53,9 @@ fn needs_what_is_gone(
             found.push((
                 id.clone(),
                 format!(
-                    "needs the {} {gone}, which the parent does not have any more",
-                    gone.kind.as_str()
+                    "needs the {} {gone}, which the {target} does not have any more",
+                    gone.kind.as_str(),
+                    target = decision.aligned.direction.target()
                 ),
             ));
         }
@@ -83,8 +84,10 @@ fn drops_what_is_needed(
                 found.push((
                     need.clone(),
                     format!(
-                        "dropped on the branch; on the parent the {} {id} needs it",
-                        id.kind.as_str()
+                        "dropped on the {source}; on the {target} the {} {id} needs it",
+                        id.kind.as_str(),
+                        source = decision.aligned.direction.source(),
+                        target = decision.aligned.direction.target()
                     ),
                 ));
             }
@@ -155,8 +158,10 @@ fn takes_a_name(
             found.push((
                 (*id).clone(),
                 format!(
-                    "added on the branch; on the parent the {} {taker} has that name",
-                    taker.kind.as_str()
+                    "added on the {source}; on the {target} the {} {taker} has that name",
+                    taker.kind.as_str(),
+                    source = decision.aligned.direction.source(),
+                    target = decision.aligned.direction.target()
                 ),
             ));
         }
@@ -195,7 +200,8 @@ fn second_primary_key(
             found.push((
                 (*id).clone(),
                 format!(
-                    "the parent has the primary key {} on that table",
+                    "the {} has the primary key {} on that table",
+                    decision.aligned.direction.target(),
                     other.part
                 ),
             ));
@@ -236,7 +242,13 @@ fn partitions_collide(
             .iter()
             .find(|(_, their_bound, their_of)| their_of == of && overlap(bound, their_bound));
         if let Some((other, their_bound, _)) = other {
-            found.push(((*id).clone(), format!("its partition bound ({bound}) meets that of {other} on the parent ({their_bound})")));
+            found.push((
+                (*id).clone(),
+                format!(
+                    "its partition bound ({bound}) meets that of {other} on the {} ({their_bound})",
+                    decision.aligned.direction.target()
+                ),
+            ));
         }
     }
 }
@@ -365,7 +377,7 @@ fn inheritance_collides(
             if !decision.taken.contains_key(&other)
                 && type_of(&other).is_some_and(|type_| Some(type_) != type_of(id))
             {
-                found.push((id.clone(), format!("the column {other} on the parent has that name and another type, and one table inherits from the other")));
+                found.push((id.clone(), format!("the column {other} on the {} has that name and another type, and one table inherits from the other", decision.aligned.direction.target())));
             }
         }
     }
@@ -393,7 +405,15 @@ fn inheritance_collides(
                     && !decision.aligned.branch.facts.contains_key(column)
             });
             if let Some(missing) = missing {
-                found.push((id.clone(), format!("attached to {of} on the branch; it has no column {}, which the parent added there", missing.part)));
+                found.push((
+                    id.clone(),
+                    format!(
+                        "attached to {of} on the {}; it has no column {}, which the {} added there",
+                        decision.aligned.direction.source(),
+                        missing.part,
+                        decision.aligned.direction.target()
+                    ),
+                ));
             }
         }
     }
@@ -434,7 +454,7 @@ fn rows_by_position(decision: &Decision<'_>, target: &Catalog, found: &mut Vec<(
             if !merged.starts_with(&ours) {
                 found.push((
                     id.clone(),
-                    format!("reads rows of {table} by position, and on the parent that table has its columns in another order ({})", merged.join(", ")),
+                    format!("reads rows of {table} by position, and on the {} that table has its columns in another order ({})", decision.aligned.direction.target(), merged.join(", ")),
                 ));
             }
         }

@@ -228,7 +228,8 @@ impl Decision<'_> {
         for id in renamed {
             if self.parent_edits.dropped(&id) {
                 if self.answer(&id).is_none() {
-                    let hint = "renamed on the branch, dropped on the parent".to_owned();
+                    let (source, target) = (aligned.direction.source(), aligned.direction.target());
+                    let hint = format!("renamed on the {source}, dropped on the {target}");
                     self.open.insert(
                         id,
                         Open {
@@ -254,6 +255,7 @@ impl Decision<'_> {
             &labels(&self.aligned.parent)?,
             &labels(&self.aligned.branch_t0)?,
             &labels(&self.aligned.branch)?,
+            self.aligned.direction,
         );
         Some(merged.map(|labels| Payload::Enum { labels }))
     }

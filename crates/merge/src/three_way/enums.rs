@@ -1,5 +1,6 @@
 //! Enums to which both sides added labels.
 
+use super::Direction;
 use crate::catalog::Label;
 
 /// The labels of the merged enum, with the oids that the parent's have (0 for new ones), or why the sides cannot be joined.
@@ -11,7 +12,14 @@ pub fn merge(
     parent: &[Label],
     branch_t0: &[Label],
     branch: &[Label],
+    direction: Direction,
 ) -> Result<Vec<Label>, String> {
+    if direction == Direction::Rebase {
+        // The order in which a merge would bring them together, so that it does not depend on who comes first.
+        let merged = merge(branch_t0, branch, parent_t0, parent, Direction::Merge)?;
+        return Ok(with_ids_of(parent_t0, parent, branch_t0, branch, merged));
+    }
+    let (target, source) = (direction.target(), direction.source());
     let ours = origins(branch_t0, branch);
     let theirs = origins(parent_t0, parent);
     let kept =
@@ -19,9 +27,9 @@ pub fn merge(
     let all: Vec<String> = branch_t0.iter().map(|label| label.name.clone()).collect();
     if kept(&ours) != all {
         if names(parent) != names(parent_t0) {
-            return Err(
-                "the branch removed or reordered labels, the parent changed others".to_owned(),
-            );
+            return Err(format!(
+                "the {source} removed or reordered labels, the {target} changed others"
+            ));
         }
         return Ok(branch
             .iter()
@@ -34,7 +42,9 @@ pub fn merge(
     }
     // The parent may have dropped labels by making the type anew; the branch's additions join what there is.
     if kept(&theirs) != all && names(branch) != names(branch_t0) {
-        return Err("the parent removed or reordered labels, the branch changed others".to_owned());
+        return Err(format!(
+            "the {target} removed or reordered labels, the {source} changed others"
+        ));
     }
     let mut merged = parent.to_vec();
     let mut origins = theirs.clone();
@@ -47,7 +57,7 @@ pub fn merge(
         if let (true, Some(place)) = (renamed, there) {
             if merged[place].name != *origin && merged[place].name != label.name {
                 return Err(format!(
-                    "label {origin} was renamed to {} on the parent and to {} on the branch",
+                    "label {origin} was renamed to {} on the {target} and to {} on the {source}",
                     merged[place].name, label.name
                 ));
             }
@@ -110,6 +120,36 @@ pub fn merge(
     Ok(merged)
 }
 
+/// `merged` has the branch's ids, and gets the parent's.
+fn with_ids_of(
+    parent_t0: &[Label],
+    parent: &[Label],
+    branch_t0: &[Label],
+    branch: &[Label],
+    merged: Vec<Label>,
+) -> Vec<Label> {
+    let (ours, theirs) = (origins(branch_t0, branch), origins(parent_t0, parent));
+    let own = |label: &Label| {
+        let known = branch
+            .iter()
+            .zip(&ours)
+            .find(|(known, _)| known.oid == label.oid && label.oid != 0);
+        if let Some((_, origin @ Some(_))) = known {
+            oid_of(parent, &theirs, origin.as_ref())
+        } else {
+            let named = parent.iter().find(|known| known.name == label.name);
+            named.map_or(0, |known| known.oid)
+        }
+    };
+    merged
+        .into_iter()
+        .map(|label| Label {
+            oid: own(&label),
+            name: label.name,
+        })
+        .collect()
+}
+
 /// The T0 name of each label now; none for an added one.
 fn origins(t0: &[Label], now: &[Label]) -> Vec<Option<String>> {
     now.iter()
@@ -168,6 +208,7 @@ mod tests {
             &labels(parent),
             &labels(branch_t0),
             &labels(branch),
+            Direction::Merge,
         )?;
         Ok(merged
             .iter()

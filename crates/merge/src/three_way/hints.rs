@@ -10,11 +10,13 @@ use crate::catalog::{Catalog, Column, Fact, FactId, Hash, Kind, Payload};
 /// Both edits of one fact.
 pub fn fact(aligned: &Aligned<'_>, id: &FactId) -> String {
     format!(
-        "parent: {}; branch: {}",
+        "{}: {}; {}: {}",
+        aligned.direction.target(),
         edit(
             aligned.parent_t0.facts.get(id),
             aligned.parent.facts.get(id)
         ),
+        aligned.direction.source(),
         edit(
             aligned.branch_t0.facts.get(id),
             aligned.branch.facts.get(id)
@@ -62,14 +64,15 @@ pub fn container(aligned: &Aligned<'_>, id: &FactId, branch: &Edits, parent: &Ed
         }
         told
     };
+    let (target, source) = (aligned.direction.target(), aligned.direction.source());
     if branch.dropped(id) {
         format!(
-            "parent: {}; branch: dropped",
+            "{target}: {}; {source}: dropped",
             inside(parent, &aligned.parent)
         )
     } else if parent.dropped(id) {
         format!(
-            "parent: dropped; branch: {}",
+            "{target}: dropped; {source}: {}",
             inside(branch, &aligned.branch)
         )
     } else {

@@ -14,6 +14,7 @@ mod edits;
 mod enums;
 mod hints;
 mod names;
+mod names_of;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,10 @@ use crate::{
     script::{Blocked, Rename},
 };
 pub use align::align;
+pub(crate) use align::reparsed;
+pub(crate) use containers::{ancestors, parts};
 pub use names::Aligned;
+pub(crate) use names_of::Names;
 
 /// What is compared: each side when the branch was made, and now.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,36 @@ pub struct Sides<'a> {
     pub parent: &'a Catalog,
     pub branch_t0: &'a Catalog,
     pub branch: &'a Catalog,
+    pub direction: Direction,
+}
+
+/// Who takes whose changes. All that decides calls the taker "parent" and the giver "branch", as in a merge; people are
+/// told the names that they know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// The branch's changes go to the parent.
+    #[default]
+    Merge,
+    /// The parent's changes go to the branch.
+    Rebase,
+}
+
+impl Direction {
+    /// Who takes the changes.
+    pub const fn target(self) -> &'static str {
+        match self {
+            Self::Merge => "parent",
+            Self::Rebase => "branch",
+        }
+    }
+
+    /// Whose changes they are.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Merge => "branch",
+            Self::Rebase => "parent",
+        }
+    }
 }
 
 /// Whose form answers a conflict.

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
 };
 
-use super::{Choice, Resolutions, Sides, containers::container};
+use super::{Choice, Direction, Resolutions, Sides, containers::container};
 use crate::{
     catalog::{Catalog, Fact, FactId, Kind, Payload, Place},
     script::{Rename, quote},
@@ -35,6 +35,7 @@ pub struct Aligned<'a> {
     pub(super) steps: [Vec<Rename>; 4],
     /// For each catalog its names to the final ones, where they differ.
     pub(super) moves: [BTreeMap<FactId, FactId>; 4],
+    pub(super) direction: Direction,
 }
 
 #[derive(Clone, Debug)]
@@ -158,6 +159,7 @@ impl<'a> Aligned<'a> {
                 parent: Cow::Borrowed(sides.parent),
                 branch_t0: Cow::Borrowed(sides.branch_t0),
                 branch: Cow::Borrowed(sides.branch),
+                direction: sides.direction,
                 ..Self::default()
             };
             aligned.note_members(sides);
@@ -166,7 +168,13 @@ impl<'a> Aligned<'a> {
         let mut refused = Vec::new();
         let wanted = wanted(&branch, &parent, sides, resolutions, &mut refused);
         let finals = Finals::new(&branch, &parent, &wanted, resolutions);
-        let branch_now = without_taken_names(sides.branch, &branch, &finals, &mut refused);
+        let branch_now = without_taken_names(
+            sides.branch,
+            &branch,
+            &finals,
+            sides.direction,
+            &mut refused,
+        );
         let moves = [
             moves(sides.parent_t0, |id| finals.of(sides.parent_t0, id)),
             moves(sides.parent, |id| finals.now(sides.parent, &parent, id)),
@@ -209,6 +217,7 @@ impl<'a> Aligned<'a> {
             refused,
             steps,
             moves,
+            direction: sides.direction,
         };
         aligned.note_members(sides);
         aligned
@@ -317,6 +326,7 @@ fn wanted(
     resolutions: &Resolutions,
     refused: &mut Vec<Refused>,
 ) -> BTreeSet<FactId> {
+    let (target, source) = (sides.direction.target(), sides.direction.source());
     let mut wanted: BTreeSet<FactId> = parent.direct.keys().cloned().collect();
     for (was, is) in &branch.direct {
         let resolution = resolutions.get(&was.to_string());
@@ -329,7 +339,7 @@ fn wanted(
                 refused.push(Refused {
                     id: was.clone(),
                     why: format!(
-                        "renamed to {} on the parent and to {} on the branch",
+                        "renamed to {} on the {target} and to {} on the {source}",
                         theirs.name(),
                         is.name()
                     ),
@@ -348,7 +358,7 @@ fn wanted(
             if resolution != Some(&Choice::Parent) {
                 refused.push(Refused {
                     id: was.clone(),
-                    why: format!("renamed to {} on the branch; on the parent that name is taken by the {} {}", is.name(), taker.kind.as_str(), taker.name()),
+                    why: format!("renamed to {} on the {source}; on the {target} that name is taken by the {} {}", is.name(), taker.kind.as_str(), taker.name()),
                     semantic: true,
                 });
             }
@@ -633,6 +643,7 @@ fn without_taken_names(
     catalog: &Catalog,
     side: &Side<'_>,
     finals: &Finals<'_>,
+    direction: Direction,
     refused: &mut Vec<Refused>,
 ) -> Catalog {
     let given: HashMap<FactId, &FactId> = finals
@@ -663,7 +674,9 @@ fn without_taken_names(
         refused.push(Refused {
             id: id.clone(),
             why: format!(
-                "added on the branch; on the parent {} was renamed to that name",
+                "added on the {}; on the {} {} was renamed to that name",
+                direction.source(),
+                direction.target(),
                 was.name()
             ),
             semantic: true,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::{
     database::Database,
     dump::{assert_same, normalise},
+    merging::{Pair, changes},
 };
 
 #[derive(Deserialize)]
@@ -92,6 +93,49 @@ struct Oracle {
 enum Copied {
     DumpAndRestore,
     Template,
+}
+
+/// Bringing the parent's edits to the branch first, and then merging, makes the same of the parent.
+async fn run_rebased(name: &str) {
+    let case = Case::read(name);
+    if !case.expect.clean {
+        return;
+    }
+    let base = Database::empty().await;
+    base.psql(&case.base).await;
+    let parent = base.template_copy().await;
+    let mut pair = Pair::of(parent, base.dump_copy().await).await;
+    let oracle = Oracle { database: base };
+    oracle.database.psql(&case.parent).await;
+    oracle.database.psql(&case.oracle).await;
+    pair.parent.psql(&case.parent).await;
+    pair.branch.psql(&case.branch).await;
+    let before = changes(&pair.plan().await);
+    let parent = normalise(&pair.parent.dump().await, false);
+
+    pair.rebase().await;
+    assert_eq!(
+        normalise(&pair.parent.dump().await, false),
+        parent,
+        "{name}: the parent changed"
+    );
+    let again = pair.plan_rebase(&[]).await;
+    assert!(
+        again.plan.is_empty(),
+        "{name}: {}",
+        again.plan.rendered_sql()
+    );
+    let plan = pair.plan().await;
+    assert_eq!(changes(&plan), before, "{name}: {}", plan.rendered_sql());
+    pair.merge().await;
+    compare(
+        &case,
+        name,
+        &pair.parent,
+        &oracle.database,
+        &plan.rendered_sql(),
+    )
+    .await;
 }
 
 async fn run(name: &str) {
@@ -200,6 +244,23 @@ async fn check(case: &Case, name: &str, parent: &Database, branch: &Database, or
         .collect();
     assert_eq!(renames, case.expect.renames, "{name}: renames");
 
+    for change in &plan.changes {
+        let told = &change.definitions;
+        let added = change.action.as_str() == "add";
+        assert_eq!(told.base.is_none(), added, "{name}: {change:#?}");
+        let dropped = change.action.as_str() == "drop";
+        assert_eq!(told.branch.is_none(), dropped, "{name}: {change:#?}");
+    }
+    for conflict in &plan.diff().conflicts {
+        let told = &conflict.definitions;
+        assert!(
+            told.parent.is_some() || told.branch.is_some(),
+            "{name}: {conflict:#?}"
+        );
+        let absent = conflict.parent_t0_hash.is_empty();
+        assert_eq!(told.base.is_none(), absent, "{name}: {conflict:#?}");
+    }
+
     if !case.expect.clean {
         let before = normalise(&parent.dump().await, false);
         let refused = apply(&parent.options(), &plan, &ApplyOptions::default()).await;
@@ -248,6 +309,13 @@ macro_rules! cases {
         async fn $test() {
             run($name).await;
         })*
+
+        mod rebased {
+            $(#[tokio::test]
+            async fn $test() {
+                super::run_rebased($name).await;
+            })*
+        }
 
         #[test]
         fn every_case_has_its_test() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cp_merge::{
     catalog::{self, Catalog},
-    three_way::{Merge, Resolutions, Sides, three_way},
+    three_way::{Direction, Merge, Resolutions, Sides, three_way},
 };
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ async fn merge(case: &str) -> Merge {
         parent: &parent,
         branch_t0: &branch_t0,
         branch: &branch,
+        direction: Direction::Merge,
     };
     three_way(&sides, &Resolutions::new())
 }

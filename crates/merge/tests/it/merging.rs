@@ -1,7 +1,10 @@
 //! A parent and its branch, with what a test does to them.
 
+use std::sync::Mutex;
+
 use cp_merge::{
-    Applied, ApplyOptions, Bases, Choice, Error, MergePlan, Resolutions, apply, plan, snapshot,
+    Applied, ApplyOptions, Bases, Choice, Error, MergePlan, RebasePlan, Resolutions, Snapshot,
+    apply, apply_rebase, plan, plan_rebase, snapshot,
 };
 
 use crate::database::Database;
@@ -77,6 +80,44 @@ impl Pair {
         self.apply(&plan).await;
         let again = self.plan().await;
         assert!(again.is_empty(), "{}", again.rendered_sql());
+        plan
+    }
+}
+
+impl Pair {
+    pub async fn plan_rebase(&self, resolutions: &[(&str, Choice)]) -> RebasePlan {
+        let resolutions: Resolutions = resolutions
+            .iter()
+            .map(|(name, choice)| ((*name).to_owned(), *choice))
+            .collect();
+        let (parent, branch) = (self.parent.options(), self.branch.options());
+        plan_rebase(&parent, &branch, &self.bases, &resolutions)
+            .await
+            .unwrap()
+    }
+
+    /// Applies it and moves the bases, as the platform does.
+    pub async fn apply_rebase(&mut self, plan: &RebasePlan) {
+        let parent = snapshot(&mut self.parent.connect().await).await.unwrap();
+        assert_eq!(parent.hash(), plan.parent_hash());
+        let kept = Mutex::new(None);
+        let keep = async |base: &Snapshot| {
+            *kept.lock().unwrap() = Some(base.clone());
+            Ok::<(), std::convert::Infallible>(())
+        };
+        apply_rebase(&self.branch.options(), plan, &ApplyOptions::default(), keep)
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", plan.plan.rendered_sql()));
+        self.bases = Bases {
+            parent,
+            branch: kept.into_inner().unwrap().unwrap(),
+        };
+    }
+
+    pub async fn rebase(&mut self) -> RebasePlan {
+        let plan = self.plan_rebase(&[]).await;
+        assert!(plan.is_clean(), "{}", plan.plan.rendered_sql());
+        self.apply_rebase(&plan).await;
         plan
     }
 }

@@ -274,7 +274,7 @@ async fn a_job_is_scheduled_once_with_the_branchs_headers() {
 }
 
 /// As the product's server records one: run as `project_admin` with `search_path = public`.
-fn migration(version: &str, name: &str, statements: &[&str]) -> String {
+pub fn migration(version: &str, name: &str, statements: &[&str]) -> String {
     let run = statements.join(";\n");
     let quoted: Vec<String> = statements
         .iter()

@@ -7,7 +7,7 @@ use cp_merge::{
     ApplyOptions, Resolutions, apply,
     catalog::{self, Catalog, Fact, FactId},
     script::script,
-    three_way::{Sides, three_way},
+    three_way::{Direction, Sides, three_way},
 };
 use proptest::{prelude::*, sample::subsequence};
 
@@ -123,7 +123,7 @@ fn two_sides() -> impl Strategy<Value = (Vec<usize>, Vec<usize>)> {
     (all(), all())
 }
 
-fn config(cases: u32) -> ProptestConfig {
+pub fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::with_cases(cases)
@@ -144,7 +144,7 @@ proptest! {
         let edits = Edits::read();
         let base = &edits.base;
         let decide = |parent: &Catalog, branch: &Catalog| {
-            let sides = Sides { parent_t0: base, parent, branch_t0: base, branch };
+            let sides = Sides { parent_t0: base, parent, branch_t0: base, branch, direction: Direction::Merge };
             three_way(&sides, &Resolutions::new())
         };
         let (p, b) = (edits.with(&parent), edits.with(&branch));
@@ -214,7 +214,7 @@ fn statement(schema: &'static str) -> impl Strategy<Value = String> {
     )
 }
 
-fn tables(schema: &str) -> String {
+pub fn tables(schema: &str) -> String {
     use std::fmt::Write as _;
     let mut sql = format!(
         "CREATE SCHEMA {schema}; CREATE TYPE {schema}.mood AS ENUM ('bad', 'good');
@@ -229,11 +229,11 @@ fn tables(schema: &str) -> String {
     sql
 }
 
-fn statements(schema: &'static str) -> impl Strategy<Value = Vec<String>> {
+pub fn statements(schema: &'static str) -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(statement(schema), 1..12)
 }
 
-async fn edit(database: &Database, statements: &[String]) {
+pub async fn edit(database: &Database, statements: &[String]) {
     // Each for itself: what is not possible is skipped.
     database
         .psql(&format!(
@@ -243,11 +243,11 @@ async fn edit(database: &Database, statements: &[String]) {
         .await;
 }
 
-fn block_on(work: impl Future<Output = ()>) {
+pub fn block_on(work: impl Future<Output = ()>) {
     tokio::runtime::Runtime::new().unwrap().block_on(work);
 }
 
-fn dumped(dump: &str) -> String {
+pub fn dumped(dump: &str) -> String {
     normalise(dump, true)
 }
 

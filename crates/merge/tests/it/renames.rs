@@ -48,6 +48,20 @@ async fn a_table_with_all_that_mentions_it() {
     );
 }
 
+/// Texts of the parent that were never parsed again differ from those in a scratch database, renamed or not.
+#[tokio::test]
+async fn a_column_under_a_view_of_the_parents_own_form() {
+    let pair = Pair::new(SHOP).await;
+    pair.branch
+        .psql("ALTER TABLE public.customers RENAME mail TO email")
+        .await;
+    pair.parent
+        .psql("CREATE VIEW public.pv AS SELECT mail FROM public.customers WHERE kind IN ('a', 'b')")
+        .await;
+    let plan = pair.merge().await;
+    assert_eq!(changes(&plan), ["modify column public.customers.mail"]);
+}
+
 #[tokio::test]
 async fn a_column_under_views_policies_and_indexes() {
     let pair = Pair::new(SHOP).await;
