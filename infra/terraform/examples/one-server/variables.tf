@@ -71,6 +71,16 @@ variable "pool" {
   default = [{ region = "us-east", instance_type = "nano", floor = 1, ceiling = 5 }]
 }
 
+variable "server" {
+  description = "Where the server is, if it is an EC2 instance in a network of this account and region: its worker then reaches projects' Postgres, which branches need. The range and the route table are those of its subnet. Null: no branches."
+  type = object({
+    vpc_id         = string
+    subnet_cidr    = string
+    route_table_id = string
+  })
+  default = null
+}
+
 variable "mail_from" {
   description = "Whom mails are from: InsForge <no-reply@example.com>."
   type        = string
