@@ -79,6 +79,11 @@ variable "server" {
     route_table_id = string
   })
   default = null
+
+  validation {
+    condition     = var.server == null ? true : can(regex("^vpc-[0-9a-f]+$", var.server.vpc_id)) && can(regex("^rtb-[0-9a-f]+$", var.server.route_table_id))
+    error_message = "server must be like { vpc_id = \"vpc-…\", subnet_cidr = \"10.1.2.0/24\", route_table_id = \"rtb-…\" }."
+  }
 }
 
 variable "mail_from" {

@@ -88,13 +88,11 @@ locals {
     ${join("\n", [for target in local.pool : "  ${target},"])}
     ]
 
-    %{if !var.branches~}
-    # Workers have no way to projects' Postgres, so no branch could be made.
+    %{if !var.branches}# Workers have no way to projects' Postgres, so no branch could be made.
     [limits]
     branches_per_parent = 0
 
-    %{endif~}
-    [mail]
+    %{endif}[mail]
     from = "${replace(var.mail_from, "\"", "\\\"")}"
     # Once secrets/smtp_url holds smtps://user:password@host:465
     # smtp_url_file = "/run/secrets/smtp_url"
