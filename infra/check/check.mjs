@@ -5,10 +5,11 @@ import { format } from "@cdktf/hcl-tools";
 import { model, readFiles, root } from "./files.mjs";
 import * as terraform from "./terraform.mjs";
 import * as rules from "./rules.mjs";
+import * as networks from "./networks.mjs";
 import * as documents from "./documents.mjs";
 import { breakages } from "./breakages.mjs";
 
-const checks = { ...terraform, ...rules, ...documents };
+const checks = { ...terraform, ...rules, ...networks, ...documents };
 
 async function findings(files) {
   const found = [];

@@ -67,7 +67,7 @@ export async function model(files, report) {
 }
 
 function emptyModule(folder) {
-  return { folder, files: [], variables: {}, locals: {}, outputs: {}, calls: {}, resources: {}, data: {}, providers: new Set(["aws"]) };
+  return { folder, files: [], variables: {}, locals: {}, outputs: {}, calls: {}, resources: {}, data: {}, providers: new Set(["aws"]), aliases: new Set() };
 }
 
 function addTo(module, file, tree) {
@@ -91,7 +91,30 @@ function addTo(module, file, tree) {
   for (const block of tree.provider?.aws ?? []) {
     if (block.alias) module.providers.add(`aws.${block.alias}`);
   }
+  // Those that a caller must give.
+  for (const { required_providers: [needed] = [] } of tree.terraform ?? []) {
+    for (const alias of texts(needed?.aws?.configuration_aliases).map(unwrapped)) {
+      module.providers.add(alias);
+      module.aliases.add(alias);
+    }
+  }
 }
+
+/** Every address. */
+export const WORLD = ["0.0.0.0/0", "::/0"];
+
+/** All resources of a type, each with its module. */
+export const resourcesOf = (modules, type) =>
+  [...modules.values()].flatMap((module) => Object.values(module.resources).filter((r) => r.type === type).map((r) => ({ ...r, module })));
+
+/** The module that is called. */
+export const calleeOf = (modules, module, body) =>
+  typeof body.source === "string" && body.source.startsWith(".")
+    ? modules.get(path.normalize(path.join(module.folder, body.source)))
+    : undefined;
+
+/** A reference alone, without the template around it. */
+export const unwrapped = (text) => text.replace(/^\$\{(.*)\}$/s, "$1");
 
 /** All texts inside of a value. */
 export function texts(value) {

@@ -2,12 +2,7 @@
 
 import fs from "node:fs";
 import path from "node:path";
-import { root, texts } from "./files.mjs";
-
-const WORLD = ["0.0.0.0/0", "::/0"];
-
-const resourcesOf = (modules, type) =>
-  [...modules.values()].flatMap((module) => Object.values(module.resources).filter((r) => r.type === type).map((r) => ({ ...r, module })));
+import { WORLD, resourcesOf, root, texts } from "./files.mjs";
 
 const first = (blocks) => (Array.isArray(blocks) ? blocks[0] : blocks) ?? {};
 

@@ -1,8 +1,7 @@
 // What `terraform validate` would say, as far as it can be said without the provider itself.
 
 import fs from "node:fs";
-import path from "node:path";
-import { texts } from "./files.mjs";
+import { calleeOf, texts, unwrapped } from "./files.mjs";
 
 const schema = JSON.parse(fs.readFileSync(new URL("schema.json", import.meta.url), "utf8"));
 
@@ -40,20 +39,17 @@ export function calls({ modules }, report) {
           report(file, `module ${name} lacks ${key}, which has no default`);
         }
       }
-      for (const provider of texts(Object.values(body.providers ?? {}))) {
-        const plain = unwrapped(provider);
-        if (!module.providers.has(plain)) report(file, `module ${name}: there is no provider ${plain}`);
+      const providers = body.providers ?? {};
+      for (const provider of texts(Object.values(providers)).map(unwrapped)) {
+        if (!module.providers.has(provider)) report(file, `module ${name}: there is no provider ${provider}`);
       }
+      // Without the list a module has the caller's own; with it, what the list has.
+      const needed = body.providers || callee.aliases.size > 0 ? ["aws", ...callee.aliases] : [];
+      for (const alias of needed) if (!providers[alias]) report(file, `module ${name} lacks the provider ${alias}`);
+      for (const alias of Object.keys(providers)) if (!needed.includes(alias)) report(file, `module ${name}: ${callee.folder} has no provider ${alias}`);
     }
   }
 }
-
-const calleeOf = (modules, module, body) =>
-  typeof body.source === "string" && body.source.startsWith(".")
-    ? modules.get(path.normalize(path.join(module.folder, body.source)))
-    : undefined;
-
-const unwrapped = (text) => text.replace(/^\$\{(.*)\}$/s, "$1");
 
 /** The code inside of a template, at any depth, without the literal texts: `a ${b("c ${d}")}` gives `b("  d ")`. */
 function codeIn(template) {
@@ -165,6 +161,8 @@ export function argumentsKnown({ modules }, report) {
   for (const module of modules.values()) {
     const things = [...Object.values(module.resources), ...Object.values(module.data).map((d) => ({ ...d, type: `data.${d.type}` }))];
     for (const { file, type, name, body } of things) {
+      const provider = unwrapped(body.provider ?? "aws");
+      if (!module.providers.has(provider)) report(file, `${type}.${name}: there is no provider ${provider}`);
       const known = schema.types[type];
       if (!known) {
         report(file, `${type} is not in infra/check/schema.json; renew it as infra/check/schema.mjs says`);

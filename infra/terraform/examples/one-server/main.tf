@@ -1,8 +1,8 @@
 # What a control plane on one server (infra/docker) needs on AWS: machines and objects of one region, and the rights to
 # use them. The server itself is not here.
 #
-# A further region is a provider in versions.tf, a module `machines` and a module `objects` below, and an entry in each of
-# the lists that name them; examples/production has two.
+# A further region is a provider in versions.tf, a module `machines`, a module `objects` and a module `peering` below, and an
+# entry in each of the lists that name them; examples/production has two.
 
 module "machines" {
   source = "../../modules/machines"
@@ -21,6 +21,22 @@ module "objects" {
 
   name   = var.name
   region = "us-east"
+}
+
+# From the server's worker to projects' Postgres, for branches.
+module "peering" {
+  source    = "../../modules/peering"
+  providers = { aws = aws, aws.machines = aws }
+  count     = var.server == null ? 0 : 1
+
+  name     = var.name
+  machines = module.machines.peering
+
+  workers = {
+    vpc_id          = var.server.vpc_id
+    subnet_cidrs    = [var.server.subnet_cidr]
+    route_table_ids = { server = var.server.route_table_id }
+  }
 }
 
 module "identity" {
@@ -43,5 +59,6 @@ module "configuration" {
   machines         = [module.machines.configuration]
   buckets          = [module.objects.configuration]
   pool             = var.pool
+  branches         = var.server != null
   mail_from        = var.mail_from
 }

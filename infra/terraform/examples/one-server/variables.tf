@@ -71,6 +71,21 @@ variable "pool" {
   default = [{ region = "us-east", instance_type = "nano", floor = 1, ceiling = 5 }]
 }
 
+variable "server" {
+  description = "Where the server is, if it is an EC2 instance in a network of this account and region: its worker then reaches projects' Postgres, which branches need. The range and the route table are those of its subnet. Null: no branches."
+  type = object({
+    vpc_id         = string
+    subnet_cidr    = string
+    route_table_id = string
+  })
+  default = null
+
+  validation {
+    condition     = var.server == null ? true : can(regex("^vpc-[0-9a-f]+$", var.server.vpc_id)) && can(regex("^rtb-[0-9a-f]+$", var.server.route_table_id))
+    error_message = "server must be like { vpc_id = \"vpc-…\", subnet_cidr = \"10.1.2.0/24\", route_table_id = \"rtb-…\" }."
+  }
+}
+
 variable "mail_from" {
   description = "Whom mails are from: InsForge <no-reply@example.com>."
   type        = string

@@ -1,7 +1,7 @@
 # The whole: the control plane in us-east-1, machines and objects there and in us-west-2. docs/deploy.md leads through it.
 #
-# A further region is a provider in versions.tf, a module `machines` and a module `objects` below, and a line in each of
-# the two lists of `locals`.
+# A further region is a provider in versions.tf, a range in `cidrs`, a module `machines`, a module `objects` and a module
+# `peering` below, and a line in each of the two lists of `locals`.
 
 data "aws_ecr_repository" "server" {
   name = var.repository
@@ -27,7 +27,7 @@ module "machines_us_east" {
 
   name                = var.name
   region              = "us-east"
-  cidr                = "10.64.0.0/16"
+  cidr                = var.cidrs.us_east
   image_id            = lookup(var.machine_images, "us-east", null)
   gateway             = local.gateway
   emails              = var.emails
@@ -47,7 +47,7 @@ module "machines_us_west" {
 
   name                = var.name
   region              = "us-west"
-  cidr                = "10.65.0.0/16"
+  cidr                = var.cidrs.us_west
   image_id            = lookup(var.machine_images, "us-west", null)
   gateway             = local.gateway
   emails              = var.emails
@@ -68,8 +68,29 @@ module "network" {
   source = "../../modules/network"
 
   name      = var.name
-  cidr      = "10.0.0.0/16"
+  cidr      = var.cidrs.control_plane
   databases = true
+}
+
+# From workers to projects' Postgres, region by region, for branches.
+module "peering_us_east" {
+  source    = "../../modules/peering"
+  providers = { aws = aws, aws.machines = aws }
+  count     = var.branches ? 1 : 0
+
+  name     = var.name
+  workers  = module.network.private
+  machines = module.machines_us_east.peering
+}
+
+module "peering_us_west" {
+  source    = "../../modules/peering"
+  providers = { aws = aws, aws.machines = aws.us_west }
+  count     = var.branches ? 1 : 0
+
+  name     = var.name
+  workers  = module.network.private
+  machines = module.machines_us_west.peering
 }
 
 module "secrets" {
@@ -122,6 +143,7 @@ module "configuration" {
   machines         = [for region in local.machines : region.configuration]
   buckets          = [for region in local.objects : region.configuration]
   pool             = var.pool
+  branches         = var.branches
   orphans          = var.orphans
   losses           = var.losses
   mail_from        = var.mail_from

@@ -107,6 +107,27 @@ variable "machine_images" {
   }
 }
 
+variable "cidrs" {
+  description = "Address ranges of the networks: the control plane's, and the machines' of each region. Each is a private /16 of its own, as long as the network lives: another range would be another network, and AWS would have to empty the old one first."
+  type = object({
+    control_plane = optional(string, "10.0.0.0/16")
+    us_east       = optional(string, "10.64.0.0/16")
+    us_west       = optional(string, "10.65.0.0/16")
+  })
+  default = {}
+
+  validation {
+    condition     = length(distinct(values(var.cidrs))) == length(var.cidrs)
+    error_message = "cidrs must all differ: networks with the same addresses cannot be connected."
+  }
+}
+
+variable "branches" {
+  description = "Whether projects can have branches. Workers then reach the machines' Postgres by a peering connection to each region's network; without it the API refuses branches."
+  type        = bool
+  default     = true
+}
+
 variable "pool" {
   description = "Warm machines per region and instance type. They cost what machines cost; without them a project takes minutes."
   type = list(object({

@@ -55,6 +55,7 @@ locals {
       INSFORGE_OBJECTS_BUCKETS      = "[${join(",", local.buckets)}]"
     },
     var.database == null ? {} : { INSFORGE_DATABASE_URL = local.database_url },
+    var.branches ? {} : { INSFORGE_LIMITS_BRANCHES_PER_PARENT = "0" },
     var.log == null ? {} : { INSFORGE_LOG = var.log },
   )
 
@@ -87,7 +88,11 @@ locals {
     ${join("\n", [for target in local.pool : "  ${target},"])}
     ]
 
-    [mail]
+    %{if !var.branches}# Workers have no way to projects' Postgres, so no branch could be made.
+    [limits]
+    branches_per_parent = 0
+
+    %{endif}[mail]
     from = "${replace(var.mail_from, "\"", "\\\"")}"
     # Once secrets/smtp_url holds smtps://user:password@host:465
     # smtp_url_file = "/run/secrets/smtp_url"

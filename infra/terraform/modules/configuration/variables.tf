@@ -110,6 +110,12 @@ variable "pool" {
   }
 }
 
+variable "branches" {
+  description = "Whether workers have a way to projects' Postgres (module `peering`). Without one no branch could be made, and the API refuses them at once."
+  type        = bool
+  default     = true
+}
+
 variable "orphans" {
   description = "What becomes of machines with our tag that no row of the database names: `terminate`, or `report` alone. Set `report` before the first worker starts on a restored database (docs/restore-database.md)."
   type        = string

@@ -1,13 +1,17 @@
 # Where the machines of one region live. Terraform makes no machine: the worker does, with what this module puts out.
 #
-# Their network is their own: tenants' code runs on machines, and there is no route from there to the control plane but
-# over the Internet, like for everybody else.
+# Their network is their own: tenants' code runs on machines, and they reach the control plane over the Internet, like
+# everybody else. The module `peering` leads the other way, for workers.
 
 data "aws_region" "current" {}
 
 locals {
   subnet_ids  = var.public_addresses ? aws_subnet.public[*].id : module.network.private_subnet_ids
   subnet_arns = var.public_addresses ? aws_subnet.public[*].arn : module.network.private_subnet_arns
+
+  # Public subnets share one route table with what else is public here.
+  subnet_cidrs    = var.public_addresses ? aws_subnet.public[*].cidr_block : module.network.private.subnet_cidrs
+  route_table_ids = var.public_addresses ? { public = module.network.public_route_table_id } : module.network.private.route_table_ids
 }
 
 module "network" {

@@ -21,6 +21,19 @@ output "launch" {
   }
 }
 
+output "peering" {
+  description = "The machines' side of the module `peering`."
+  value = {
+    region            = var.region
+    aws_region        = data.aws_region.current.region
+    vpc_id            = module.network.vpc_id
+    cidr              = var.cidr
+    subnet_cidrs      = local.subnet_cidrs
+    route_table_ids   = local.route_table_ids
+    security_group_id = aws_security_group.machine.id
+  }
+}
+
 output "addresses" {
   description = "The public addresses that machines in private subnets are seen under."
   value       = module.network.nat_addresses

@@ -132,7 +132,7 @@ variable "backend_sources" {
 }
 
 variable "postgres_sources" {
-  description = "Address ranges that may reach projects' Postgres (5432): the workers' subnets, without which there are no branches; offices, a VPN. None by default."
+  description = "Address ranges that may reach projects' Postgres (5432): offices, a VPN. None by default; the workers' come with the module `peering`."
   type        = list(string)
   default     = []
 

@@ -23,6 +23,15 @@ output "private_subnet_arns" {
   value       = [for zone in local.zones : aws_subnet.private[zone].arn]
 }
 
+output "private" {
+  description = "Private subnets as one side of the module `peering`."
+  value = {
+    vpc_id          = aws_vpc.this.id
+    subnet_cidrs    = [for zone in local.zones : aws_subnet.private[zone].cidr_block]
+    route_table_ids = { for zone, table in aws_route_table.private : zone => table.id }
+  }
+}
+
 output "database_subnet_ids" {
   description = "One per zone, without a way to the Internet."
   value       = [for zone in local.zones : aws_subnet.database[zone].id if var.databases]

@@ -213,7 +213,7 @@ resource "aws_vpc_security_group_ingress_rule" "api" {
   referenced_security_group_id = aws_security_group.balancer.id
 }
 
-# AWS, projects' backends, partners' webhooks, mail servers.
+# AWS, projects' backends and their Postgres, partners' webhooks, mail servers.
 resource "aws_vpc_security_group_egress_rule" "tasks" {
   security_group_id = aws_security_group.tasks.id
   description       = "Everywhere"

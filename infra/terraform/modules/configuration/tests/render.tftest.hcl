@@ -138,3 +138,30 @@ run "restored_databases_are_looked_at_first" {
 
   expect_failures = [var.orphans]
 }
+
+run "limits_are_the_programs_own_where_workers_reach_postgres" {
+  command = plan
+
+  assert {
+    condition     = length([for key in keys(output.environment) : key if startswith(key, "INSFORGE_LIMITS_")]) == 0 && !strcontains(output.toml, "[limits]")
+    error_message = output.toml
+  }
+}
+
+run "no_branches_without_a_way_to_postgres" {
+  command = plan
+
+  variables {
+    branches = false
+  }
+
+  assert {
+    condition     = output.environment.INSFORGE_LIMITS_BRANCHES_PER_PARENT == "0"
+    error_message = "the API would promise branches that cannot be made"
+  }
+
+  assert {
+    condition     = strcontains(output.toml, "\n[limits]\nbranches_per_parent = 0\n\n[mail]\n")
+    error_message = output.toml
+  }
+}
