@@ -82,7 +82,7 @@ pub async fn plan(
     resolutions: &Resolutions,
 ) -> Result<MergePlan, Error> {
     let bases = (&bases.parent, &bases.branch);
-    let planned = planned(parent, branch, bases, resolutions, Direction::Merge).await?;
+    let planned = planned(parent, read(branch), bases, resolutions, Direction::Merge).await?;
     Ok(planned.plan)
 }
 
@@ -100,12 +100,12 @@ pub(crate) struct Planned {
 /// Plans to bring the changes of `branch` to `parent`, whatever people call the two (`direction`).
 pub(crate) async fn planned(
     parent: &PgConnectOptions,
-    branch: &PgConnectOptions,
+    branch: impl Future<Output = Result<Snapshot, Error>>,
     bases: (&Snapshot, &Snapshot),
     resolutions: &Resolutions,
     direction: Direction,
 ) -> Result<Planned, Error> {
-    let (parent_now, branch_now) = tokio::try_join!(read(parent), read(branch))?;
+    let (parent_now, branch_now) = tokio::try_join!(read(parent), branch)?;
     let rows = merge_rows(bases, &parent_now, &branch_now, resolutions, direction);
     let migrated = match rows.migrations.as_slice() {
         [] => None,

@@ -12,7 +12,7 @@ use crate::{
     Applied, ApplyOptions, Bases, Choice, DiffResult, Direction, Error, MergePlan, Resolutions,
     Snapshot,
     apply::apply_keeping,
-    catalog::{Catalog, Fact, FactId, Hash, Payload},
+    catalog::{Catalog, Fact, FactId, Payload},
     config::Rows,
     plan::planned,
     three_way::Names,
@@ -26,7 +26,6 @@ pub struct RebasePlan {
     pub plan: MergePlan,
     bases: Bases,
     parent: Snapshot,
-    parent_hash: Hash,
     names: Names,
     lacks: BTreeSet<FactId>,
 }
@@ -41,15 +40,15 @@ pub enum RebaseError<E> {
     Keep(E),
 }
 
-/// Plans to bring the parent's changes since `bases` to the branch. Both are read; neither is changed, but the
-/// branch's server may hold a scratch database meanwhile.
+/// Plans to bring to the branch what the parent has changed from `bases` to the snapshot `parent`, which becomes the parent's
+/// new base. The branch is read; nothing is changed, but the branch's server may hold a scratch database meanwhile.
 ///
 /// A resolution means what it means in a merge: `branch` keeps the branch's version, `parent` takes the parent's.
 ///
 /// # Errors
 /// [`Error::Database`], [`Error::Unsettled`]. Conflicts are no errors.
 pub async fn plan_rebase(
-    parent: &PgConnectOptions,
+    parent: &Snapshot,
     branch: &PgConnectOptions,
     bases: &Bases,
     resolutions: &Resolutions,
@@ -65,11 +64,17 @@ pub async fn plan_rebase(
         })
         .collect();
     let sides = (&bases.branch, &bases.parent);
-    let planned = planned(branch, parent, sides, &swapped, Direction::Rebase).await?;
+    let planned = planned(
+        branch,
+        async { Ok(parent.clone()) },
+        sides,
+        &swapped,
+        Direction::Rebase,
+    )
+    .await?;
     Ok(RebasePlan {
         plan: planned.plan,
         bases: bases.clone(),
-        parent_hash: planned.source.hash(),
         parent: planned.source,
         names: planned.names,
         lacks: planned.lacks,
@@ -77,11 +82,6 @@ pub async fn plan_rebase(
 }
 
 impl RebasePlan {
-    /// Of the parent that this was planned from: the parent's new base must be a snapshot with this hash.
-    pub fn parent_hash(&self) -> Hash {
-        self.parent_hash.clone()
-    }
-
     /// For the platform API. Changes are those of the branch's database.
     pub fn diff(&self) -> DiffResult {
         self.plan.diff()

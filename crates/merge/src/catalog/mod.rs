@@ -9,6 +9,7 @@ mod read;
 pub use read::read;
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
@@ -402,6 +403,21 @@ pub struct Catalog {
     pub unmodelled: Vec<String>,
 }
 
+/// What two catalogs say under one name, of which at least one has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference<'c> {
+    pub id: &'c FactId,
+    pub old: Option<&'c Fact>,
+    pub new: Option<&'c Fact>,
+}
+
+impl Difference<'_> {
+    /// In payload, or one has it and the other has not.
+    pub fn differs(&self) -> bool {
+        self.old.map(|fact| &fact.payload) != self.new.map(|fact| &fact.payload)
+    }
+}
+
 /// SHA-256, as 64 hexadecimal digits.
 pub type Hash = String;
 
@@ -461,28 +477,32 @@ impl Catalog {
         })
     }
 
-    /// Names whose payload differs, or that are on one side only.
+    /// Names whose payload differs, or that are on one side only, in order.
     pub fn diff(&self, other: &Self) -> Vec<FactId> {
-        let mut names: Vec<_> = self
-            .facts
-            .iter()
-            .filter(|(id, fact)| {
-                other
-                    .facts
-                    .get(id)
-                    .is_none_or(|theirs| theirs.payload != fact.payload)
+        self.walk(other)
+            .filter(Difference::differs)
+            .map(|both| both.id.clone())
+            .collect()
+    }
+
+    /// All names of both, in order, with what either says under them.
+    pub fn walk<'c>(&'c self, other: &'c Self) -> impl Iterator<Item = Difference<'c>> {
+        let (mut old, mut new) = (self.facts.iter().peekable(), other.facts.iter().peekable());
+        std::iter::from_fn(move || {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+            };
+            let old = if order.is_le() { old.next() } else { None };
+            let new = if order.is_ge() { new.next() } else { None };
+            Some(Difference {
+                id: old.or(new)?.0,
+                old: old.map(|(_, fact)| fact),
+                new: new.map(|(_, fact)| fact),
             })
-            .map(|(id, _)| id.clone())
-            .collect();
-        names.extend(
-            other
-                .facts
-                .keys()
-                .filter(|id| !self.facts.contains_key(id))
-                .cloned(),
-        );
-        names.sort();
-        names
+        })
     }
 
     /// Whether a fact belongs to a schema of the product or of an extension, or is one.

@@ -2,13 +2,14 @@
 //!
 //! The story of [`script`]:
 //! 1. `renames`: what was renamed is renamed first, in the model of `from` as in the script.
-//! 2. `rebuild`: each fact of either side gets an [`Action`](rebuild::Action); what cannot be altered in place is
+//! 2. `narrow`: of both catalogs only that part counts which the differences have to do with.
+//! 3. `rebuild`: each fact of either side gets an [`Action`](rebuild::Action); what cannot be altered in place is
 //!    dropped and made again with everything that stands on it.
-//! 3. The families of kinds (`tables`, `columns`, `constraints`, `types`, `sequences`, `routines`, `views`, `guards`,
+//! 4. The families of kinds (`tables`, `columns`, `constraints`, `types`, `sequences`, `routines`, `views`, `guards`,
 //!    `inheritance`, `privileges`, `grants`, `globals`) write steps into a graph; `writer` adds what must come before what.
-//! 4. `graph` sorts. Where steps need each other, `cuts` takes one apart (a default out of its table, a view in two),
+//! 5. `graph` sorts. Where steps need each other, `cuts` takes one apart (a default out of its table, a view in two),
 //!    and the writing starts over.
-//! 5. `probes` and `warnings` say what the rows may object to, and what a person should know.
+//! 6. `probes` and `warnings` say what the rows may object to, and what a person should know.
 
 mod casts;
 mod columns;
@@ -20,6 +21,7 @@ mod graph;
 mod guards;
 mod inheritance;
 mod kinds;
+mod narrow;
 mod privileges;
 mod probes;
 pub(crate) mod quote;
@@ -36,7 +38,7 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
-use self::{cuts::Cuts, side::Side, writer::Writer};
+use self::{cuts::Cuts, narrow::narrowed, side::Side, writer::Writer};
 use crate::catalog::{Catalog, Column, FactId, Kind};
 
 /// A new name for something that stays what it is. Done first, on the database that reads as `from`.
@@ -152,16 +154,17 @@ fn after_renames(
         statements,
         ..Script::default()
     };
-    let moved = inheritance::between(from, to);
-    let (from, to, moves) = match &moved {
-        Some((from, to, moves)) => (from, to, moves),
-        None => (from, to, &inheritance::Moves::default()),
-    };
     let managed = |id: &FactId| from.is_managed(id) || to.is_managed(id);
     let managed_there = from.facts.keys().any(managed);
+    let (near_from, near_to) = narrowed(from, to, renames);
+    let moved = inheritance::between(&near_from, &near_to);
+    let (from_facts, to_facts, moves) = match &moved {
+        Some((from, to, moves)) => (from, to, moves),
+        None => (&*near_from, &*near_to, &inheritance::Moves::default()),
+    };
     let skipped = |id: &FactId| managed_there && managed(id);
-    let from = Side::new(from, &skipped);
-    let to = Side::new(to, &skipped);
+    let from = Side::new(from_facts, &skipped);
+    let to = Side::new(to_facts, &skipped);
 
     let mut cuts = Cuts::default();
     loop {

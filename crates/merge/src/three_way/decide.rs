@@ -372,6 +372,10 @@ impl Decision<'_> {
             }
         }
         for (id, fact) in &mut target.facts {
+            // Of all other kinds, two that say the same are equal.
+            if !matches!(id.kind, Kind::View | Kind::MaterializedView) {
+                continue;
+            }
             let Some(ours) = branch.facts.get(id) else {
                 continue;
             };

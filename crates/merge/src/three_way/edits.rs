@@ -36,33 +36,17 @@ impl Edits {
     }
 }
 
-/// Both catalogs are sorted by name, so one walk over both finds all differences.
 fn differences<'c>(t0: &'c Catalog, now: &'c Catalog) -> Vec<(&'c FactId, Action)> {
-    let mut found = Vec::new();
-    let (mut old, mut new) = (t0.facts.iter().peekable(), now.facts.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => break,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some((old, _)), Some((new, _))) => old.cmp(new),
-        };
-        match order {
-            std::cmp::Ordering::Less => found.extend(old.next().map(|(id, _)| (id, Action::Drop))),
-            std::cmp::Ordering::Greater => {
-                found.extend(new.next().map(|(id, _)| (id, Action::Add)));
+    t0.walk(now)
+        .filter_map(|both| match (both.old, both.new) {
+            (Some(old), Some(new)) => {
+                (!same(&old.payload, &new.payload)).then_some((both.id, Action::Modify))
             }
-            std::cmp::Ordering::Equal => {
-                if let (Some((id, old)), Some((_, new))) = (old.next(), new.next())
-                    && !same(&old.payload, &new.payload)
-                {
-                    found.push((id, Action::Modify));
-                }
-            }
-        }
-    }
-    found.retain(|(id, _)| !t0.is_managed(id) && !now.is_managed(id));
-    found
+            (Some(_), None) => Some((both.id, Action::Drop)),
+            (None, _) => Some((both.id, Action::Add)),
+        })
+        .filter(|(id, _)| !t0.is_managed(id) && !now.is_managed(id))
+        .collect()
 }
 
 /// Whether two payloads say the same. The types of a view's columns follow from what it reads.

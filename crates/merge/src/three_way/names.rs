@@ -64,23 +64,16 @@ struct Side<'a> {
 
 impl<'a> Side<'a> {
     fn new(t0: &'a Catalog, now: &'a Catalog) -> Self {
-        let old: HashMap<(Kind, Place), &FactId> = placed(t0).collect();
         let mut side = Self {
             t0,
-            moved: BTreeMap::new(),
+            moved: moved(t0, now),
             direct: BTreeMap::new(),
             origins: HashMap::new(),
         };
-        for (place, id) in placed(now) {
-            if let Some(was) = old.get(&place)
-                && *was != id
-            {
-                side.moved.insert((*was).clone(), id.clone());
-            }
-        }
         if side.moved.is_empty() {
             return side;
         }
+        let old: HashMap<(Kind, Place), &FactId> = placed(t0).collect();
         for (place, id) in placed(now) {
             if let Some(was) = old.get(&place) {
                 side.origins.insert(id.clone(), (*was).clone());
@@ -112,6 +105,29 @@ impl<'a> Side<'a> {
         let schema = self.moved.get(&schema).unwrap_or(&schema);
         is.schema != schema.object
     }
+}
+
+/// What has another name than at T0. Nearly all facts have the same name and id as they had, so the two catalogs are walked
+/// side by side, and only the others are looked up.
+fn moved(t0: &Catalog, now: &Catalog) -> BTreeMap<FactId, FactId> {
+    let (mut old, mut new) = (HashMap::new(), Vec::new());
+    for both in t0.walk(now) {
+        let place =
+            |fact: Option<&Fact>| fact.map(|fact| fact.place).filter(|place| place.oid != 0);
+        let (was, is) = (place(both.old), place(both.new));
+        if was == is {
+            continue;
+        }
+        if let Some(was) = was {
+            old.insert((both.id.kind, was), both.id);
+        }
+        if let Some(is) = is {
+            new.push(((both.id.kind, is), both.id));
+        }
+    }
+    new.into_iter()
+        .filter_map(|(place, is)| Some(((*old.get(&place)?).clone(), is.clone())))
+        .collect()
 }
 
 /// Facts that Postgres keeps under an id of their own.

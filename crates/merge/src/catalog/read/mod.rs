@@ -4,6 +4,7 @@
 //! calls them: later ones look up what earlier ones found.
 
 mod dependencies;
+mod fingerprint;
 mod notes;
 mod parts;
 mod privileges;
@@ -17,6 +18,7 @@ mod unmodelled;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::{catalog::Catalog, error::Error};
+use fingerprint::fingerprint;
 use reader::Reader;
 
 /// What decides how Postgres prints its own expressions (merge-engine, "Snapshot"), and `jit`, which compiles the wide
@@ -31,68 +33,83 @@ const SETTINGS: [(&str, &str); 7] = [
     ("jit", "off"),
 ];
 
-/// Reads that may differ from the one before, until it is given up.
+/// Reads that may be disturbed, until it is given up.
 const READS: u32 = 6;
 
-/// Reads all facts in the session given, until two reads are equal: `pg_get_*def` sees what commits while it runs,
-/// whatever the transaction's snapshot is.
+/// Reads all facts in the session given, as they are at one moment. `pg_get_*def` sees what commits while it runs, whatever
+/// the transaction's snapshot is: so nothing was committed to the catalogs meanwhile ([`fingerprint`]), or two reads are
+/// equal (where others make temporary tables all the time).
 ///
 /// Runs inside the caller's transaction if there is one. The session's settings are as before in the end.
 ///
 /// # Errors
 /// [`Error::Database`]; [`Error::Unsettled`] when somebody changes the schema all the time.
 pub async fn read(conn: &mut PgConnection) -> Result<Catalog, Error> {
-    if in_transaction(conn).await? {
+    if let Some(isolation) = transaction(conn).await? {
         let before = settings(conn).await?;
         set(
             conn,
             &SETTINGS.map(|(name, value)| (name, value.to_owned())),
         )
         .await?;
-        let catalog = settled(conn).await?;
+        let catalog = settled(conn, isolation == "read committed").await?;
         set(conn, &before).await?;
         return Ok(catalog);
     }
     let mut last: Option<Catalog> = None;
+    let mut before = fingerprint(conn).await?;
     for _ in 0..READS {
-        let mut transaction = conn
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .map_err(Error::while_doing("begin to read the schema"))?;
-        set(
-            &mut transaction,
-            &SETTINGS.map(|(name, value)| (name, value.to_owned())),
-        )
-        .await?;
-        let now = attempt(&mut transaction).await;
-        transaction
-            .rollback()
-            .await
-            .map_err(Error::while_doing("end the reading of the schema"))?;
-        let now = match now {
-            Ok(now) => now,
-            Err(error) if vanished(&error) => {
-                last = None;
-                continue;
-            }
+        let now = match alone(conn).await {
+            Ok(now) => Some(now),
+            Err(error) if vanished(&error) => None,
             Err(error) => return Err(error),
         };
-        match last {
-            Some(last) if last.facts == now.facts => return Ok(now),
-            _ => last = Some(now),
+        let after = fingerprint(conn).await?;
+        match (now, last) {
+            (Some(now), _) if before == after => return Ok(now),
+            (Some(now), Some(last)) if last.facts == now.facts => return Ok(now),
+            (now, _) => last = now,
         }
+        before = after;
     }
     Err(Error::Unsettled { reads: READS })
 }
 
-async fn settled(conn: &mut PgConnection) -> Result<Catalog, Error> {
-    let mut last = attempt(conn).await?;
-    for _ in 1..READS {
+/// One read, in a transaction of its own.
+async fn alone(conn: &mut PgConnection) -> Result<Catalog, Error> {
+    let mut transaction = conn
+        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await
+        .map_err(Error::while_doing("begin to read the schema"))?;
+    set(
+        &mut transaction,
+        &SETTINGS.map(|(name, value)| (name, value.to_owned())),
+    )
+    .await?;
+    let now = attempt(&mut transaction).await;
+    transaction
+        .rollback()
+        .await
+        .map_err(Error::while_doing("end the reading of the schema"))?;
+    now
+}
+
+/// In the caller's transaction. Only where it `sees_commits` of others does a fingerprint tell something.
+async fn settled(conn: &mut PgConnection, sees_commits: bool) -> Result<Catalog, Error> {
+    let mut last: Option<Catalog> = None;
+    for _ in 0..READS {
+        let before = if sees_commits {
+            Some(fingerprint(conn).await?)
+        } else {
+            None
+        };
         let now = attempt(conn).await?;
-        if last.facts == now.facts {
+        if before.is_some() && before == Some(fingerprint(conn).await?)
+            || last.is_some_and(|last| last.facts == now.facts)
+        {
             return Ok(now);
         }
-        last = now;
+        last = Some(now);
     }
     Err(Error::Unsettled { reads: READS })
 }
@@ -134,38 +151,43 @@ fn vanished(error: &Error) -> bool {
         .is_some_and(|state| state == "XX000" || state.starts_with("42"))
 }
 
+/// The isolation level of the caller's transaction; none outside of one.
+///
 /// Asked with the simple protocol: there, a statement outside of a transaction begins its own, at its own time.
-async fn in_transaction(conn: &mut PgConnection) -> Result<bool, Error> {
-    let row = sqlx::raw_sql("SELECT now() <> statement_timestamp()")
-        .fetch_one(&mut *conn)
-        .await
-        .map_err(Error::while_doing("look for a transaction"))?;
+async fn transaction(conn: &mut PgConnection) -> Result<Option<String>, Error> {
+    let row = sqlx::raw_sql(
+        "SELECT CASE WHEN now() <> statement_timestamp() THEN current_setting('transaction_isolation') END",
+    )
+    .fetch_one(&mut *conn)
+    .await
+    .map_err(Error::while_doing("look for a transaction"))?;
     row.try_get(0)
         .map_err(Error::while_doing("look for a transaction"))
 }
 
 async fn settings(conn: &mut PgConnection) -> Result<Vec<(&'static str, String)>, Error> {
-    let mut before = Vec::new();
-    for (name, _) in SETTINGS {
-        let value = sqlx::query_scalar("SELECT current_setting($1)")
-            .bind(name)
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(Error::while_doing(format!("read the setting {name}")))?;
-        before.push((name, value));
-    }
-    Ok(before)
+    let names = SETTINGS.map(|(name, _)| name);
+    let values: Vec<String> = sqlx::query_scalar(
+        "SELECT current_setting(s.name) FROM unnest($1::text[]) WITH ORDINALITY AS s(name, number) ORDER BY number",
+    )
+    .bind(names.as_slice())
+    .fetch_all(conn)
+    .await
+    .map_err(Error::while_doing("read the session's settings"))?;
+    Ok(names.into_iter().zip(values).collect())
 }
 
 /// For the rest of the transaction.
 async fn set(conn: &mut PgConnection, settings: &[(&'static str, String)]) -> Result<(), Error> {
-    for (name, value) in settings {
-        sqlx::query("SELECT set_config($1, $2, true)")
-            .bind(*name)
-            .bind(value)
-            .execute(&mut *conn)
-            .await
-            .map_err(Error::while_doing(format!("set {name}")))?;
-    }
+    let (names, values): (Vec<&str>, Vec<&str>) = settings
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .unzip();
+    sqlx::query("SELECT set_config(s.name, s.value, true) FROM unnest($1::text[], $2::text[]) AS s(name, value)")
+        .bind(names)
+        .bind(values)
+        .execute(conn)
+        .await
+        .map_err(Error::while_doing("set what decides how texts read"))?;
     Ok(())
 }
