@@ -315,6 +315,106 @@ async fn a_busy_branch_says_so_with_the_code_of_the_call() {
 }
 
 #[tokio::test]
+async fn a_rebase_has_the_rules_of_a_merge() {
+    let world = World::start().await;
+    let id = world.created("feat").await;
+    let refused = world.post(&id, "/rebase").await;
+    refused.expect_code(423, "branch.busy");
+    world.make_ready(&id).await;
+    let path = world.path(&format!("/{id}/rebase"));
+    let wrong = json!({ "resolutions": { "public.users.email": "both" } });
+    let refused = world.partner.post(&path, &wrong).await;
+    refused.expect_code(400, "invalid_input");
+    let query = format!("{path}?dryRun=yes");
+    let refused = world.partner.post(&query, &json!({})).await;
+    refused.expect_code(400, "invalid_input");
+    world
+        .run(
+            "update projects set status = 'paused' where id = $1",
+            &world.parent,
+        )
+        .await;
+    let refused = world.post(&id, "/rebase").await;
+    refused.expect_code(423, "branch.parent_not_branchable");
+    assert_eq!(world.state(&id).await, "ready");
+}
+
+#[tokio::test]
+async fn what_works_on_a_branch_is_told() {
+    let world = World::start().await;
+    let made = world.create("feat").await.expect(200)["branch"].clone();
+    let work = &made["work"];
+    assert_eq!(work["kind"], "create_branch");
+    assert_eq!(work["step"], "allocate_machine");
+    assert_eq!(work["bytes_copied"], Value::Null);
+    let operation = work["operation_id"].as_str().unwrap();
+    let path = format!("/operations/{operation}");
+    world.partner.get(&path).await.expect(200);
+
+    let id = made["id"].as_str().unwrap();
+    let halfway = "update operations set step = 'restore_copy', data = '{\"bytes_copied\": 700}' where project_id = $1";
+    world.run(halfway, id).await;
+    let copies = r#"update branches set copies = '{"dump": {"key": "k", "size": 1000, "crc32": 1}}' where project_id = $1"#;
+    world.run(copies, id).await;
+    let seen = world.partner.get(&world.path(&format!("/{id}"))).await;
+    let work = seen.expect(200)["branch"]["work"].clone();
+    assert_eq!(
+        (&work["bytes_copied"], &work["bytes_total"]),
+        (&json!(700), &json!(1000))
+    );
+    world.make_ready(id).await;
+    let seen = world.partner.get(&world.path(&format!("/{id}"))).await;
+    assert_eq!(seen.expect(200)["branch"]["work"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_page_of_a_branch_is_its_peoples_alone() {
+    let world = World::start().await;
+    let id = world.created("feat").await;
+    let page = format!("/branches/{id}/diff");
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .unwrap();
+    let ask = async |path: &str, cookie: Option<&str>| {
+        let mut request = client
+            .get(format!("{}{path}", world.app.base_url))
+            .header("accept", "text/html,*/*;q=0.8");
+        if let Some(cookie) = cookie {
+            request = request.header("cookie", format!("{SESSION}={cookie}"));
+        }
+        let response = request.send().await.unwrap();
+        let location = response.headers().get("location");
+        let location = location.map(|to| to.to_str().unwrap().to_owned());
+        (
+            response.status().as_u16(),
+            location,
+            response.text().await.unwrap(),
+        )
+    };
+    // A browser at the API's address is led to the page, and there to sign in.
+    let (status, to, _) = ask(&format!("/projects/v1{page}"), None).await;
+    assert_eq!((status, to.as_deref()), (303, Some(&*page)));
+    let (status, to, _) = ask(&page, None).await;
+    assert_eq!(status, 303);
+    assert!(to.unwrap().starts_with("/login?"), "and back afterwards");
+
+    let eve = world.app.person("Eve").await;
+    let cookie = eve.visitor.cookie(SESSION).expect("a cookie");
+    for path in [
+        &*page,
+        &format!("/branches/{}/diff", Uuid::now_v7()),
+        "/branches/x/diff",
+    ] {
+        let (status, _, text) = ask(path, Some(&cookie)).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(text.contains("There is no such branch"), "{text}");
+        assert!(!text.contains("feat"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn resolutions_and_the_query_are_checked() {
     let world = World::start().await;
     let id = world.created("feat").await;
@@ -505,6 +605,13 @@ async fn people_see_their_own_branches_alone_and_as_far_as_their_scopes_go() {
             (Method::GET, format!("/branches/{id}/diff"), None, false),
             (Method::POST, format!("/branches/{id}/reset"), None, true),
             (Method::POST, format!("/branches/{id}/merge"), None, true),
+            (Method::POST, format!("/branches/{id}/rebase"), None, true),
+            (
+                Method::POST,
+                format!("/branches/{id}/rebase?dryRun=true"),
+                None,
+                true,
+            ),
             (
                 Method::POST,
                 format!("/branches/{id}/merge?dryRun=true"),

@@ -133,6 +133,12 @@ const PARTNERSHIP: &[Route] = &[
         Some("{}"),
     ),
     route(
+        "POST",
+        "/{projectId}/branches/{branchId}/rebase",
+        Model::WhiteLabel,
+        Some("{}"),
+    ),
+    route(
         "GET",
         "/{projectId}/branches/{branchId}/diff",
         Model::WhiteLabel,
@@ -185,6 +191,7 @@ const PEOPLE: &[&str] = &[
     "DELETE /projects/v1/branches/{branchId}",
     "POST /projects/v1/branches/{branchId}/reset",
     "POST /projects/v1/branches/{branchId}/merge",
+    "POST /projects/v1/branches/{branchId}/rebase",
     "GET /projects/v1/branches/{branchId}/diff",
 ];
 

@@ -355,6 +355,10 @@ impl ControlPlane {
         name: &str,
     ) -> DomainResult<()> {
         let limits = self.settings().branches;
+        if limits.branches_per_parent == 0 || limits.parents_per_organization == 0 {
+            let text = "this service makes no branches";
+            return Err(BranchError::QuotaExceeded(text.into()).into());
+        }
         let there = branches::list_branches(conn, parent.id).await?;
         if let Some(same) = there.iter().find(|b| b.name.eq_ignore_ascii_case(name)) {
             return Err(BranchError::NameConflict(same.name.clone()).into());

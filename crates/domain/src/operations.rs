@@ -122,11 +122,11 @@ impl ControlPlane {
     }
 
     /// How far a step is: shown with the operation until the step ends.
-    pub async fn note_progress(&self, lease: &Lease, what: &str, bytes: u64) -> DomainResult<()> {
+    pub async fn note_progress(&self, lease: &Lease, bytes: u64) -> DomainResult<()> {
         let mut conn = self.db().acquire().await?;
-        let progress = json!({ what: bytes });
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let (id, generation) = (lease.operation, lease.generation);
-        held(operations::set_progress(&mut conn, id, generation, &progress).await?)
+        held(operations::set_progress(&mut conn, id, generation, bytes).await?)
     }
 
     /// Keeps what the step in hand needs if it is run again.

@@ -75,6 +75,10 @@ impl Database {
                 // A lock that a user holds for ever must not hold us as long.
                 ("lock_timeout", "60000"),
                 ("lc_messages", "C"),
+                // The session that holds a snapshot is silent while pg_dump works: nothing on the way may forget it.
+                ("tcp_keepalives_idle", "30"),
+                ("tcp_keepalives_interval", "15"),
+                ("tcp_keepalives_count", "4"),
             ])
             .disable_statement_logging();
         match &self.tls {

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{Project, ProjectId, text_enum};
+use crate::{Operation, Project, ProjectId, text_enum};
 
 text_enum!(
     /// What a branch begins with. Fixed when it is made.
@@ -76,6 +76,8 @@ pub struct Branch {
     /// When it is deleted by itself; none: never.
     pub expires_at: Option<DateTime<Utc>>,
     pub merged_at: Option<DateTime<Utc>>,
+    /// What is done to it now, in a state that passes.
+    pub work: Option<Operation>,
 }
 
 /// The objects that a branch was made from (T0), all in its project's region.

@@ -179,6 +179,11 @@ text_enum!(
 );
 
 impl Operation {
+    /// How many bytes of a database the present step has copied; none while it copies none.
+    pub fn bytes_copied(&self) -> Option<u64> {
+        self.data[PROGRESS].as_u64()
+    }
+
     /// Why it turned back, if it did.
     pub fn turned_back(&self) -> Option<Failure> {
         serde_json::from_value(self.data[TURNED_BACK].clone()).ok()
@@ -192,6 +197,7 @@ impl Operation {
     }
 }
 
+const PROGRESS: &str = "bytes_copied";
 const TURNED_BACK: &str = "turned_back";
 
 impl OperationState {

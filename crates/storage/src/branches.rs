@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::{StorageError, StorageResult, parse};
+use crate::operations::find_in_flight;
 use crate::projects::find_project;
 
 /// A branch that does not exist yet, of a project that does. It is born `creating`.
@@ -77,17 +78,24 @@ async fn with_project(conn: &mut PgConnection, row: BranchRow) -> StorageResult<
         .ok_or_else(|| missing("project_id", id.to_string()))?;
     let copies: BranchCopies =
         serde_json::from_value(row.copies).map_err(|error| missing("copies", error.to_string()))?;
+    let state: BranchState = parse("branches", "state", &row.state)?;
+    let work = if state.is_transitional() {
+        find_in_flight(conn, id).await?
+    } else {
+        None
+    };
     Ok(Branch {
         project,
         parent_id: ProjectId(row.parent_id),
         name: row.name,
         mode: parse("branches", "mode", &row.mode)?,
-        state: parse("branches", "state", &row.state)?,
+        state,
         serves: row.serves,
         copies,
         created_at: row.created_at,
         expires_at: row.expires_at,
         merged_at: row.merged_at,
+        work,
     })
 }
 

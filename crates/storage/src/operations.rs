@@ -334,13 +334,14 @@ pub async fn set_progress(
     conn: &mut PgConnection,
     id: OperationId,
     generation: i64,
-    progress: &Value,
+    bytes: i64,
 ) -> StorageResult<bool> {
     let done = sqlx::query!(
-        "update operations set data = jsonb_set(data, '{progress}', $3) where id = $1 and generation = $2",
+        "update operations set data = jsonb_set(data, '{bytes_copied}', to_jsonb($3::bigint))
+         where id = $1 and generation = $2",
         id.0,
         generation,
-        progress
+        bytes
     )
     .execute(conn)
     .await?;

@@ -22,6 +22,9 @@ use crate::step::{Outcome, StepContext, StepError};
 /// How long a copy waits for others to end.
 pub(crate) const NO_SLOT: Duration = Duration::from_secs(2);
 
+/// How often people see how far a copy is.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
+
 /// The database of every backend (contract/project-backend.md 1.3).
 const NAME: &str = "insforge";
 const USER: &str = "postgres";
@@ -242,16 +245,16 @@ async fn stored_for(
     }
 }
 
-/// Tells how far it is, in the log and in a metric. Never ends.
+/// Tells how far it is, with the operation and in a metric. Never ends.
 async fn watch(cx: &StepContext<'_>, what: &'static str, meter: &Meter) {
     let mut told = 0;
     loop {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        tokio::time::sleep(TOLD_EVERY).await;
         let bytes = meter.bytes();
         metrics::counter!("branch_bytes_total", "what" => what).increment(bytes - told);
         told = bytes;
-        tracing::info!(step = cx.step, bytes, "{what} so far");
-        let done = cx.control_plane().note_progress(cx.lease, what, bytes);
+        tracing::debug!(step = cx.step, bytes, "{what} so far");
+        let done = cx.control_plane().note_progress(cx.lease, bytes);
         if let Err(error) = done.await {
             tracing::debug!(%error, "progress was not noted");
         }

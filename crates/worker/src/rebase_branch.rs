@@ -2,10 +2,12 @@
 //! there from then on. The branch's database itself remembers, in the rebase's own transaction, that it has this rebase; its
 //! new base is stored before that transaction commits.
 
+use std::sync::{Mutex, PoisonError};
+
 use cp_domain::{MERGE_CONFLICT, Resolutions};
 use cp_merge::{ApplyOptions, Error, RebaseError, RebasePlan, Record, Snapshot};
 use cp_model::{Branch, BranchCopies, Failure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::copies::{
     NO_SLOT, adopt_copies, compared, copied, copy_parent, once, put, recorded_copies,
@@ -86,11 +88,18 @@ async fn rebase(cx: &StepContext<'_>) -> StepResult {
         attempts: ATTEMPTS,
         record: Some(Record { id }),
     };
-    let keep = async |base: &Snapshot| keep_base(cx, &copies, base).await;
+    // Of the last attempt, which is the one that was committed.
+    let kept = Mutex::new(cx.operation.data.clone());
+    let keep = async |base: &Snapshot| {
+        let data = keep_base(cx, &copies, base).await?;
+        *kept.lock().unwrap_or_else(PoisonError::into_inner) = data;
+        Ok(())
+    };
     match cp_merge::apply_rebase(&own.options(), &plan, &options, keep).await {
         Ok(_) => {
             cx.after_effect().await;
-            Ok(Outcome::Next(Step::Adopt.as_str()))
+            let data = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Ok(Outcome::NextWith(Step::Adopt.as_str(), data))
         }
         Err(RebaseError::Keep(error)) => Err(error),
         Err(RebaseError::Rebase(Error::Stale)) => {
@@ -101,18 +110,18 @@ async fn rebase(cx: &StepContext<'_>) -> StepResult {
     }
 }
 
-/// The branch's new base, as it is in the transaction that is about to commit.
+/// The branch's new base, as it is in the transaction that is about to commit. Gives the operation's data with it.
 async fn keep_base(
     cx: &StepContext<'_>,
     copies: &BranchCopies,
     base: &Snapshot,
-) -> Result<(), StepError> {
+) -> Result<Value, StepError> {
     let mut copies = copies.clone();
     copies.branch = Some(put(cx, once(base.to_bytes())).await?);
     let mut data = cx.operation.data.clone();
     data["copies"] = json!(copies);
     cx.control_plane().keep_data(cx.lease, &data).await?;
-    Ok(())
+    Ok(data)
 }
 
 /// From here on the branch was made from the parent as it is in the copy.

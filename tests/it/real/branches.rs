@@ -115,6 +115,27 @@ async fn a_branch_is_made_changed_merged_reset_and_deleted() {
     let sql = diff["rendered_sql"].as_str().unwrap();
     assert!(sql.contains("CREATE TABLE public.coupons"), "{sql}");
 
+    // The same for reading, with each definition as both sides have it.
+    let partner = &story.dev.partner;
+    let path = story.path(&format!("/{}/diff", branch.id));
+    let page = partner.http.get(format!(
+        "{}/partnership/v1/{}{path}",
+        partner.base_url, partner.id
+    ));
+    let page = page
+        .header("X-Partnership-Secret", &partner.secret)
+        .header("Accept", "text/html");
+    let page = page.send().await.unwrap().text().await.unwrap();
+    for text in [
+        "Conflicts",
+        "public.users.name",
+        "nobody",
+        "someone",
+        "CREATE TABLE public.coupons",
+    ] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+
     let refused = story.merge(&branch.id, false, &json!({})).await;
     let refused = refused.expect_code(409, "branch.merge_conflict");
     assert_eq!(refused["diff"]["conflicts"][0]["object"], "users.name");

@@ -1,7 +1,10 @@
 //! Branches on the wire (contract/platform-api.md 10). The same shapes for people and partners.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use cp_model::{BranchMode, BranchState, OrganizationId, ProjectId, ProjectStatus, Region};
+use cp_model::{
+    BranchCopies, BranchMode, BranchState, Operation, OperationId, OperationKind, OrganizationId,
+    ProjectId, ProjectStatus, Region,
+};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -65,10 +68,48 @@ pub struct Branch {
     #[serde(serialize_with = "optional_millis")]
     #[schema(required = true)]
     merged_at: Option<DateTime<Utc>>,
+    /// What is done to it now; null in a state that lasts.
+    #[schema(required = true)]
+    work: Option<Work>,
     /// Why its backend failed; only while its status is `failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     failure: Option<FailureReason>,
+}
+
+/// How far the creation, merge, rebase or reset of a branch is.
+#[derive(Serialize, ToSchema)]
+struct Work {
+    #[schema(value_type = Uuid)]
+    operation_id: OperationId,
+    #[schema(schema_with = schema::operation_kind)]
+    kind: OperationKind,
+    /// The step that runs, or runs next.
+    #[schema(example = "restore_copy")]
+    step: String,
+    /// How much of a database the step has copied so far; null while it copies none.
+    #[schema(required = true)]
+    bytes_copied: Option<u64>,
+    /// Of how much; null where that is not known beforehand.
+    #[schema(required = true)]
+    bytes_total: Option<u64>,
+    /// The last error, of an attempt that is repeated.
+    #[schema(required = true)]
+    error: Option<FailureReason>,
+}
+
+impl Work {
+    fn of(operation: Operation, copies: &BranchCopies) -> Self {
+        let stored = copies.dump.as_ref().map(|dump| dump.size);
+        Self {
+            operation_id: operation.id,
+            kind: operation.kind,
+            bytes_copied: operation.bytes_copied(),
+            bytes_total: stored.filter(|_| operation.step == "restore_copy"),
+            step: operation.step,
+            error: operation.error.map(Into::into),
+        }
+    }
 }
 
 /// What a branch was made from.
@@ -99,6 +140,9 @@ impl From<cp_model::Branch> for Branch {
             access_host: project.access_host,
             expires_at: branch.expires_at,
             merged_at: branch.merged_at,
+            work: branch
+                .work
+                .map(|operation| Work::of(operation, &branch.copies)),
         }
     }
 }
