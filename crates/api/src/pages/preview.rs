@@ -17,6 +17,7 @@ use cp_model::{
 };
 use maud::Markup;
 use secrecy::SecretString;
+use serde_json::json;
 
 use super::error_page::Failure;
 use super::fields::Fields;
@@ -26,8 +27,8 @@ use super::return_to::ReturnTo;
 use super::session::Visitor;
 use super::settings::{Done, Holdings, Settings, api_keys};
 use super::{
-    assets, consent, device, forgot_password, login, reset_password, signup, usage_report,
-    verify_email,
+    assets, branch_diff, consent, device, forgot_password, login, reset_password, signup,
+    usage_report, verify_email,
 };
 
 fn ada() -> UserCaller {
@@ -154,6 +155,34 @@ fn used(count: u32) -> Markup {
         ],
     };
     report.render().unwrap()
+}
+
+fn branch_diff() -> Markup {
+    let diff: branch_diff::Diff = serde_json::from_value(json!({
+        "rendered_sql": "-- 2 changes\nCREATE TABLE public.coupons (\n    id bigint NOT NULL\n);\n",
+        "changes": [
+            { "schema": "public", "object": "coupons", "type": "table", "action": "add", "definitions": {
+                "base": null, "parent": null,
+                "branch": "CREATE TABLE public.coupons (\n    id bigint NOT NULL,\n    percent integer NOT NULL\n)" } },
+            { "schema": "public", "object": "total(integer)", "type": "function", "action": "modify", "definitions": {
+                "base": null,
+                "parent": "CREATE FUNCTION public.total(n integer)\n RETURNS integer\n LANGUAGE sql\nAS $$ SELECT n $$",
+                "branch": "CREATE FUNCTION public.total(n integer)\n RETURNS integer\n LANGUAGE sql\n STABLE\nAS $$ SELECT n + 1 $$" } },
+        ],
+        "conflicts": [
+            { "schema": "public", "object": "users.name", "type": "column",
+                "hint": "the parent changed the default of public.users.name, and so did the branch",
+                "definitions": { "base": "name text", "parent": "name text DEFAULT 'someone'", "branch": "name text DEFAULT 'nobody'" } },
+        ],
+        "needs_migration": [
+            { "schema": "public", "object": "users.phone", "type": "column", "hint": "3 rows have no value in public.users.phone",
+                "definitions": { "base": "phone text", "parent": "phone text", "branch": "phone text NOT NULL" } },
+        ],
+        "renames": [{ "type": "column", "schema": "public", "from": "users.mail", "to": "email" }],
+        "warnings": [{ "schema": "public", "object": "orders.total", "type": "column", "text": "dropping it loses its values" }],
+    }))
+    .unwrap();
+    diff.render("feat-coupons")
 }
 
 fn holdings(client: &Arc<OAuthClient>) -> Holdings {
@@ -324,6 +353,7 @@ fn preview() {
         Width::Wide,
         &settings.render(&person, &by),
     );
+    show("branch-diff", &person, Width::Full, &branch_diff());
     let key = holdings(&client).keys.remove(0);
     let secret = SecretString::from("uak_sample0000000000000000000000000000000000x7Qa");
     narrow("api-key-made", &person, &api_keys::made(&key, &secret));

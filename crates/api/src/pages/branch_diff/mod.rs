@@ -22,7 +22,7 @@ use super::{Page, security_headers};
 use crate::ApiState;
 use crate::branches::compare;
 use crate::places::Place;
-use view::Diff;
+pub use view::Diff;
 
 pub const PATH: &str = "/branches/{branchId}/diff";
 
