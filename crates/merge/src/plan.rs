@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     Error, Snapshot,
@@ -155,11 +156,18 @@ pub async fn plan(
     Ok(plan)
 }
 
+/// In a task of its own, so that both sides are read on two cores. It ends with this future.
 async fn read(database: &PgConnectOptions) -> Result<Snapshot, Error> {
     let mut session = connect(database).await?;
-    let snapshot = snapshot(&mut session).await;
-    let _ = session.close().await;
-    snapshot
+    let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+        let snapshot = snapshot(&mut session).await;
+        let _ = session.close().await;
+        snapshot
+    }));
+    match reading.await {
+        Ok(snapshot) => snapshot,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }
 
 async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Error> {
