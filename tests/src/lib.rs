@@ -27,7 +27,7 @@ pub use callback::{BACK, Callback, Returned};
 pub use clock::MovingClock;
 pub use partner::{Answer, PartnerClient};
 pub use person::{PASSWORD, Person, ReceivedMail};
-pub use postgres::TestDatabase;
+pub use postgres::{PrivateCluster, TestDatabase};
 pub use relying_party::{REDIRECT_URI, RelyingParty, SCOPE};
 pub use sim_agents::{AgentPace, SimAgents};
 pub use usage::{StoryClock, UsageClient, UsageService};
