@@ -51,4 +51,4 @@ queries:
 # Projects of `make dev` live in .insforge and stay.
 clean:
 	@cargo clean
-	@rm -rf .venv
+	@rm -rf .venv tests/bench/migra/.venv

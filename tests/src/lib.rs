@@ -29,7 +29,7 @@ pub use clock::MovingClock;
 pub use local::Local;
 pub use partner::{Answer, PartnerClient};
 pub use person::{PASSWORD, Person, ReceivedMail};
-pub use postgres::TestDatabase;
+pub use postgres::{PrivateCluster, TestDatabase};
 pub use relying_party::{REDIRECT_URI, RelyingParty, SCOPE};
 pub use sim_agents::{AgentPace, SimAgents};
 pub use usage::{StoryClock, UsageClient, UsageService};

@@ -158,17 +158,21 @@ impl Server {
 }
 
 /// Ends with this process, whatever becomes of the test.
-struct PrivateCluster {
-    cluster: Cluster,
-    binaries: Binaries,
+pub struct PrivateCluster {
+    pub cluster: Cluster,
+    pub binaries: Binaries,
     dir: PathBuf,
 }
 
 impl PrivateCluster {
-    async fn start(binaries: &Binaries) -> (Self, String) {
+    /// The password of its superuser.
+    pub const PASSWORD: &str = "postgres";
+
+    /// With the URL of its database `postgres`.
+    pub async fn start(binaries: &Binaries) -> (Self, String) {
         let dir = std::env::temp_dir().join(format!("insforge-test-{}", Uuid::new_v4().simple()));
         std::fs::create_dir_all(&dir).expect("a folder for the test's Postgres can be made");
-        let password = SecretString::from("postgres");
+        let password = SecretString::from(Self::PASSWORD);
         let port = free_port().expect("there is a free port");
         let cluster = Cluster::initdb(binaries, dir.join("pgdata"), port, &password)
             .await
@@ -194,6 +198,21 @@ impl PrivateCluster {
         );
         watch_parent(&pg_ctl, &data, &this.dir);
         (this, url)
+    }
+
+    /// As its superuser.
+    pub fn url(&self, database: &str) -> String {
+        let password = SecretString::from(Self::PASSWORD);
+        let url = self.cluster.superuser_url(database, &password);
+        url.expose_secret().to_owned()
+    }
+
+    /// Several statements, one after the other.
+    ///
+    /// # Panics
+    /// Where one fails.
+    pub async fn run(&self, database: &str, sql: &str) {
+        execute(&mut connect(&self.url(database)).await, sql).await;
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     Error, Snapshot, after_migrations,
@@ -241,11 +242,18 @@ fn lacks(aligned: &Aligned<'_>, target: &Catalog) -> BTreeSet<FactId> {
         .collect()
 }
 
+/// In a task of its own, so that both sides are read on two cores. It ends with this future.
 async fn read(database: &PgConnectOptions) -> Result<Snapshot, Error> {
     let mut session = connect(database).await?;
-    let snapshot = snapshot(&mut session).await;
-    let _ = session.close().await;
-    snapshot
+    let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+        let snapshot = snapshot(&mut session).await;
+        let _ = session.close().await;
+        snapshot
+    }));
+    match reading.await {
+        Ok(snapshot) => snapshot,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }
 
 async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Error> {

@@ -1,8 +1,8 @@
 //! What is read from a database does not depend on how the database came to be.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
-use cp_merge::catalog::{self, Catalog};
+use cp_merge::catalog::{self, Catalog, FactId, Kind};
 
 use crate::database::Database;
 
@@ -154,4 +154,82 @@ async fn the_session_is_left_as_it_was() {
     let outside = catalog::read(&mut session).await.unwrap();
     assert!(outside.facts.keys().all(|id| id.object != "t"));
     assert_eq!(settings(&mut session).await, before);
+}
+
+/// Runs one statement after the other until it is aborted, each on its own, sooner or later after the one before.
+async fn keep_running(
+    database: &Database,
+    statements: impl Iterator<Item = String> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    let mut session = database.connect().await;
+    tokio::spawn(async move {
+        for (n, statement) in (0..).zip(statements) {
+            let statement = sqlx::AssertSqlSafe(statement);
+            sqlx::raw_sql(statement)
+                .execute(&mut session)
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(n % 20 * 7)).await;
+        }
+    })
+}
+
+/// The column is read with the transaction's snapshot, and the texts that mention it as they are when Postgres prints them.
+#[tokio::test]
+async fn what_is_read_was_there_at_one_moment() {
+    let database = Database::empty().await;
+    database
+        .psql(
+            "CREATE TABLE t (a0 int CONSTRAINT c CHECK (a0 > 0)); CREATE INDEX i ON t (abs(a0));
+             CREATE POLICY p ON t USING (a0 > 1); CREATE VIEW v AS SELECT a0 AS x FROM t",
+        )
+        .await;
+    let renames = (0..).map(|n| format!("ALTER TABLE public.t RENAME a{n} TO a{}", n + 1));
+    let renaming = keep_running(&database, renames).await;
+    let mut session = database.connect().await;
+    let mut read = 0;
+    for _ in 0..60 {
+        let catalog = match catalog::read(&mut session).await {
+            Ok(catalog) => catalog,
+            Err(cp_merge::Error::Unsettled { .. }) => continue,
+            Err(error) => panic!("{error}"),
+        };
+        let is_column = |id: &&FactId| id.kind == Kind::Column && id.of.is_none();
+        let column = catalog.facts.keys().find(is_column).unwrap();
+        for id in [
+            FactId::part(Kind::Constraint, "public", "t", "c"),
+            FactId::object(Kind::Index, "public", "i"),
+            FactId::part(Kind::Policy, "public", "t", "p"),
+            FactId::object(Kind::View, "public", "v"),
+        ] {
+            let text = format!("{:?}", catalog.facts[&id].payload);
+            let mut words = text.split(|c: char| !c.is_alphanumeric());
+            assert!(words.any(|word| word == column.part), "{column}: {text}");
+        }
+        read += 1;
+    }
+    renaming.abort();
+    assert!(read > 0, "it never came to an end");
+}
+
+/// Other people's temporary tables change the system catalogs all the time, and are no part of the schema.
+#[tokio::test]
+async fn temporary_tables_of_others_do_not_disturb() {
+    let database = Database::empty().await;
+    database.psql("CREATE TABLE t (a int)").await;
+    let statements = ["CREATE TEMPORARY TABLE work (a int)", "DROP TABLE work"];
+    let work = statements.into_iter().cycle().map(str::to_owned);
+    let working = keep_running(&database, work).await;
+    for _ in 0..5 {
+        let catalog = read(&database).await;
+        assert!(catalog.facts.keys().any(|id| id.object == "t"));
+    }
+    let mut session = database.connect().await;
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+        sqlx::query(begin).execute(&mut session).await.unwrap();
+        let catalog = catalog::read(&mut session).await.unwrap();
+        assert!(catalog.facts.keys().any(|id| id.object == "t"));
+        sqlx::query("ROLLBACK").execute(&mut session).await.unwrap();
+    }
+    working.abort();
 }

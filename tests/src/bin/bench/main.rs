@@ -2,12 +2,15 @@
 //! and writes `target/bench/latest.json`.
 //!
 //! The server is the real `insforge-cloud dev` of this profile, with real Postgres and real local
-//! machines; only the thousand projects, and those on machines like EC2's, run on `sim`.
+//! machines; only the thousand projects, and those on machines like EC2's, run on `sim`. Merges and
+//! copies are measured between Postgres servers of their own.
 
+mod copy;
 mod ec2_like;
 mod load;
 mod machines;
 mod memory;
+mod merge;
 mod pool_days;
 mod report;
 mod sign_in;
@@ -25,14 +28,18 @@ fn main() {
     let report = match arguments.first().map(String::as_str) {
         // This program again, as a process of its own whose memory can be told.
         Some("--thousand") => return runtime.block_on(thousand::child(&arguments[1..])),
+        Some("--merge-plan") => return runtime.block_on(merge::child(&arguments[1..])),
+        Some("--copy-child") => return runtime.block_on(copy::child()),
         // A part by itself, for who works on it.
         Some("--sign-in") => runtime.block_on(sign_in_alone()),
         Some("--usage") => runtime.block_on(usage_alone()),
         Some("--ec2") => runtime.block_on(ec2_alone(&arguments[1..])),
+        Some("--merge") => runtime.block_on(merge_alone()),
+        Some("--copy") => runtime.block_on(copy_alone()),
         Some("--pool") => pool_alone(&arguments[1..]),
         Some(unknown) => {
             eprintln!(
-                "bench takes nothing, --sign-in, --usage, --ec2 [PROJECTS] or --pool [USD PER HOUR]; got {unknown}"
+                "bench takes nothing, --sign-in, --usage, --merge, --copy, --ec2 [PROJECTS] or --pool [USD PER HOUR]; got {unknown}"
             );
             std::process::exit(2);
         }
@@ -78,6 +85,18 @@ async fn ec2_alone(arguments: &[String]) -> Report {
     report
 }
 
+async fn merge_alone() -> Report {
+    let mut report = Report::default();
+    report.extend(merge::measure().await);
+    report
+}
+
+async fn copy_alone() -> Report {
+    let mut report = Report::default();
+    report.extend(copy::measure().await);
+    report
+}
+
 fn pool_alone(arguments: &[String]) -> Report {
     let price = arguments.first().map_or(pool_days::PRICE, |number| {
         number.parse().expect("USD per hour")
@@ -99,6 +118,8 @@ async fn run() -> Report {
     report.extend(usage::measure(&dev).await);
     drop(dev.interrupt().await);
     report.extend(thousand::measure().await);
+    report.extend(merge::measure().await);
+    report.extend(copy::measure().await);
     report.extend(ec2_like::warm().await);
     report.extend(ec2_like::creates(ec2_like::PROJECTS).await);
     report.extend(pool_days::measure(pool_days::PRICE));

@@ -145,22 +145,11 @@ pub async fn child(arguments: &[String]) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     let seconds = began.elapsed().as_secs_f64();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak_kib: f64 = status
-        .lines()
-        .find_map(|l| {
-            l.strip_prefix("VmHWM:")?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0.0);
     #[allow(clippy::cast_precision_loss)] // hundreds
     let per_second = active as f64 / seconds;
     println!(
         "{}",
-        json!({ "active": active, "seconds": seconds, "machines": app.sim.alive().len(), "peak_mib": peak_kib / 1024.0,
+        json!({ "active": active, "seconds": seconds, "machines": app.sim.alive().len(), "peak_mib": crate::memory::peak(),
                 "connections": percentile(&held_while_waiting, 95), "most_connections": percentile(&held_while_waiting, 100),
                 "per_second": per_second })
     );
