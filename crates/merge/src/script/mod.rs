@@ -34,8 +34,11 @@ mod views;
 mod warnings;
 mod writer;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::views::NO_DATA;
 use self::{cuts::Cuts, side::Side, writer::Writer};
 use crate::catalog::{Catalog, Column, FactId, Kind};
 
@@ -67,6 +70,32 @@ pub struct Probe {
     pub sql: String,
     /// With `{rows}` for the number.
     pub why: String,
+    /// What the answer holds for: relations as SQL names them. Some may be sequences, or not be there.
+    pub relations: BTreeSet<String>,
+    /// The lock under which the answer keeps holding.
+    pub lock: Lock,
+}
+
+/// Table locks, from the weakest. Each is what the statement behind a probe takes anyway, so that it does not have to ask
+/// for more later: that is how deadlocks come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lock {
+    /// Of indexes and of domains: nobody writes.
+    Share,
+    /// Of foreign keys.
+    ShareRowExclusive,
+    AccessExclusive,
+}
+
+impl Lock {
+    pub const fn as_sql(self) -> &'static str {
+        match self {
+            Self::Share => "SHARE",
+            Self::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
+            Self::AccessExclusive => "ACCESS EXCLUSIVE",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +162,13 @@ pub fn script_replayed(
         }
     }
     after_renames(&replayed, to, renames, statements)
+}
+
+impl Statement {
+    /// It fills a materialized view: of no use where there are no rows.
+    pub(crate) fn refreshes(&self) -> bool {
+        self.sql.starts_with(views::REFRESH)
+    }
 }
 
 /// One column as CREATE TABLE has it, with what only ALTER COLUMN can say in lines of its own.

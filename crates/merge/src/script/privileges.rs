@@ -138,7 +138,13 @@ impl<'a> Writer<'a, '_> {
             }
         }
         let sql = format!("ALTER {} OWNER TO {}", named(subject), quote::ident(role));
-        self.step(owner, Step::Make, order::OWNER, vec![sql]);
+        // Who owns a new schema needs it before other things that are his are altered with his rights.
+        let at = if fresh && subject.kind == Kind::Schema {
+            order::SCHEMA
+        } else {
+            order::OWNER
+        };
+        self.step(owner, Step::Make, at, vec![sql]);
         if let Some(subject) = self.to.find(subject) {
             if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none())
             {
