@@ -18,7 +18,7 @@ use crate::{
     Error, Snapshot, after_migrations,
     apply::migrated,
     catalog::{Catalog, FactId, Hash, Kind},
-    config::{self, Migration, Rows, Write},
+    config::{self, LEDGER, Migration, Rows, Write},
     definitions::{Definitions, Describer},
     render,
     report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
@@ -443,6 +443,7 @@ impl MergePlan {
 
     fn add_rows(&mut self, rows: config::Merged) {
         for migration in &rows.migrations {
+            self.written.insert(LEDGER.to_owned());
             let text = migration.text();
             self.changes.push(Change {
                 schema: "system".to_owned(),

@@ -115,6 +115,10 @@ impl Transaction<'_> {
         let begun = Instant::now();
         self.guard(conn).await?;
         run(conn, ALONE).await?;
+        if !self.plan.migrations.is_empty() {
+            // They may write configuration themselves: what others wrote cannot be told from that afterwards.
+            self.lock_written(conn).await?;
+        }
         self.check_rows_are_planned_for(conn).await?;
         if !self.plan.migrations.is_empty() {
             run_migrations(conn, &self.plan.migrations).await?;
@@ -134,7 +138,10 @@ impl Transaction<'_> {
         }
         run(conn, SYNC).await?;
         enter_rows(conn).await?;
-        self.lock_written(conn).await?;
+        if self.plan.migrations.is_empty() && !self.plan.written.is_empty() {
+            self.lock_written(conn).await?;
+            self.check_rows_are_planned_for(conn).await?;
+        }
         for migration in &self.plan.migrations {
             append(conn, migration).await?;
         }
@@ -209,19 +216,15 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// From here on nobody else writes the configuration that this merge writes, and nobody has since it was planned.
+    /// From here on nobody else writes the configuration that this merge writes.
     async fn lock_written(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        if self.plan.written.is_empty() {
-            return Ok(());
-        }
         let tables: Vec<&str> = self.plan.written.iter().map(String::as_str).collect();
         let tables = tables.join(", ");
         run_one(
             conn,
             &format!("LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"),
         )
-        .await?;
-        self.check_rows_are_planned_for(conn).await
+        .await
     }
 
     async fn check_rows_are_planned_for(&self, conn: &mut PgConnection) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::Error;
 
-const LEDGER: &str = "system.custom_migrations";
+pub(crate) const LEDGER: &str = "system.custom_migrations";
 
 /// Which of the tables are there, and with which columns: releases differ.
 const COLUMNS: &str = "

@@ -34,13 +34,10 @@ mod views;
 mod warnings;
 mod writer;
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::views::NO_DATA;
 use self::{cuts::Cuts, side::Side, writer::Writer};
-use crate::catalog::{Catalog, Column, FactId, Kind};
+use crate::catalog::{Catalog, FactId, Kind};
 
 /// A new name for something that stays what it is. Done first, on the database that reads as `from`.
 ///
@@ -71,7 +68,7 @@ pub struct Probe {
     /// With `{rows}` for the number.
     pub why: String,
     /// What the answer holds for: relations as SQL names them. Some may be sequences, or not be there.
-    pub relations: BTreeSet<String>,
+    pub relations: std::collections::BTreeSet<String>,
     /// The lock under which the answer keeps holding.
     pub lock: Lock,
 }
@@ -164,6 +161,9 @@ pub fn script_replayed(
     after_renames(&replayed, to, renames, statements)
 }
 
+/// How the statement that makes a materialized view ends.
+pub(crate) const NO_DATA: &str = views::NO_DATA;
+
 impl Statement {
     /// It fills a materialized view: of no use where there are no rows.
     pub(crate) fn refreshes(&self) -> bool {
@@ -172,7 +172,7 @@ impl Statement {
 }
 
 /// One column as CREATE TABLE has it, with what only ALTER COLUMN can say in lines of its own.
-pub(crate) fn column_definition(name: &str, column: &Column) -> String {
+pub(crate) fn column_definition(name: &str, column: &crate::catalog::Column) -> String {
     let mut lines = vec![columns::column_sql(name, column, true)];
     lines.extend(columns::column_extras(name, column));
     lines.join("\n")

@@ -577,19 +577,13 @@ async fn what_somebody_writes_meanwhile_is_not_overwritten() {
 async fn what_a_migration_sets_ends_with_it() {
     let pair = product().await;
     pair.branch
-        .psql(&migration(
-            "1",
-            "settings",
-            &[
-                "CREATE TABLE one (id int)",
-                "SET statement_timeout = '1ms'",
-                "SET search_path = 'nowhere'",
-                "SET timezone = 'Asia/Tokyo'",
-            ],
-        ))
-        .await;
-    pair.branch
-        .psql("ALTER TABLE public.one ADD COLUMN at timestamptz DEFAULT '2026-01-01 00:00:00+00'")
+        .psql(
+            "SET ROLE project_admin; CREATE TABLE public.one (id int); RESET ROLE;
+             CREATE TABLE public.two (id int);
+             INSERT INTO system.custom_migrations (version, name, statements) VALUES ('1', 'settings', ARRAY[
+                'CREATE TABLE one (id int)', 'SET search_path = ''nowhere''', 'SELECT pg_advisory_unlock_all()',
+                'SET default_tablespace = ''pg_global'''])",
+        )
         .await;
     pair.merge().await;
 }
