@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use crate::{
     Error,
+    apply::rights_of_statement,
     catalog::{self, Catalog, FactId, Kind},
     script,
-    session::{run, run_all, settle_for_scripts},
+    session::{run, run_all, run_with_rights, settle_for_scripts},
 };
 
 /// Names carry the time of their making, so that what a killed process left behind can be told from what is in use.
@@ -81,7 +82,18 @@ impl Scratch {
         script.statements.retain(|statement| !statement.refreshes());
         let session = self.session()?;
         run_all(session, &script.pre_steps).await?;
-        run_all(session, &script.statements).await
+        let mut rest = script.statements.as_slice();
+        while !rest.is_empty() {
+            let role = |statement| rights_of_statement(&empty, &catalog, statement);
+            let plain = rest.iter().take_while(|s| role(s).is_none()).count();
+            run_all(session, &rest[..plain]).await?;
+            rest = &rest[plain..];
+            if let Some((statement, others)) = rest.split_first() {
+                run_with_rights(session, role(statement).as_deref(), &statement.sql).await?;
+                rest = others;
+            }
+        }
+        Ok(())
     }
 
     /// Counts what of another catalog cannot be made here among what is left out.

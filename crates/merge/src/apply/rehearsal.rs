@@ -119,7 +119,7 @@ async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error
         if statement.refreshes() || statement.serves.as_ref().is_some_and(cannot_run) {
             continue;
         }
-        let role = rights::of_statement(plan, statement);
+        let role = rights::of_statement(plan.from(), &plan.target, statement);
         run_with_rights(&mut transaction, role.as_deref(), &statement.sql).await?;
     }
     transaction

@@ -5,28 +5,35 @@
 //! Defaults of new columns, generated expressions and checks it runs with those of the session, over the rows that are
 //! there (and, where they are constant, over none at all): such statements are given to the table's owner here.
 //!
-//! What is left to the session: statements about tables that are new (they have no rows) and about what is unchanged
-//! and only made again; casts that the product's databases cannot have without a superuser.
+//! What is left to the session: what is unchanged and only made again; checks inside of `CREATE TABLE`, which runs none
+//! of them; casts, which the product's databases cannot have without a superuser.
 
 use crate::{
     catalog::{Catalog, FactId, Kind, Payload},
-    plan::MergePlan,
     script::{Probe, Statement},
 };
 
-/// The owner whose rights suffice; none for the session's own.
-pub(super) fn of_statement(plan: &MergePlan, statement: &Statement) -> Option<String> {
+/// The owner whose rights suffice for a statement of the script between the two; none for the session's own.
+pub(crate) fn of_statement(
+    from: &Catalog,
+    target: &Catalog,
+    statement: &Statement,
+) -> Option<String> {
     let id = statement.serves.as_ref()?;
-    if !evaluates(&plan.target, id, &statement.sql) {
+    if !evaluates(target, id, &statement.sql) {
         return None;
     }
-    let holder = holder(&plan.target, id)?;
-    let from = plan.from();
-    if from.facts.contains_key(&holder) {
-        return owner(from, &holder);
+    let holder = holder(target, id)?;
+    // Of something new the script makes the owner first.
+    owner_before(from, target, &holder).or_else(|| owner(target, &holder))
+}
+
+/// Who owns it when the script begins. It may have another name then.
+fn owner_before(from: &Catalog, target: &Catalog, holder: &FactId) -> Option<String> {
+    if from.facts.contains_key(holder) {
+        return owner(from, holder);
     }
-    // It may have been renamed before.
-    let place = plan.target.facts.get(&holder)?.place;
+    let place = target.facts.get(holder)?.place;
     let (was, _) = from
         .facts
         .iter()
@@ -48,7 +55,7 @@ pub(crate) fn of_probe(from: &Catalog, target: &Catalog, probe: &Probe) -> Optio
         Some(Payload::Index { on, .. }) => FactId::object(Kind::Table, &probe.id.schema, on),
         _ => holder(target, &probe.id)?,
     };
-    owner(from, &on)
+    owner_before(from, target, &on)
 }
 
 fn evaluates(target: &Catalog, id: &FactId, sql: &str) -> bool {
@@ -56,7 +63,7 @@ fn evaluates(target: &Catalog, id: &FactId, sql: &str) -> bool {
         return false;
     };
     match &fact.payload {
-        Payload::Constraint { kind: 'c', .. } => true,
+        Payload::Constraint { kind: 'c', .. } => !sql.contains(" DROP CONSTRAINT "),
         Payload::Column(column) if id.of.is_none() => {
             let of_domain = fact.needs.iter().any(|need| need.kind == Kind::Domain);
             // Sequences are still the session's when a column begins to draw from them.

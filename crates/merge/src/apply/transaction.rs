@@ -130,7 +130,7 @@ impl Transaction<'_> {
         self.ask_rows(conn).await?;
         for statement in &self.plan.script.statements {
             self.keep_to_the_time(conn, begun).await?;
-            let role = rights::of_statement(self.plan, statement);
+            let role = rights::of_statement(self.plan.from(), &self.plan.target, statement);
             run_with_rights(conn, role.as_deref(), &statement.sql).await?;
         }
         if let Some(record) = &self.options.record {

@@ -60,6 +60,13 @@ async fn nothing_of_the_branch_becomes_a_superuser() {
          ALTER TABLE public.t ADD CONSTRAINT c CHECK (public.f() = 1) ",
         "CREATE MATERIALIZED VIEW public.mv AS SELECT pg_read_file('PG_VERSION') AS v;
          ALTER MATERIALIZED VIEW public.mv OWNER TO project_admin",
+        // What is constant is run even where there are no rows; a row's type keeps the check out of CREATE TABLE.
+        "CREATE TABLE public.n (id int); CREATE FUNCTION public.of_row(public.n) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE FUNCTION public.f() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+            $$ BEGIN PERFORM pg_read_file('PG_VERSION'); RETURN true; END $$;
+         ALTER TABLE public.n ADD CONSTRAINT c CHECK (public.of_row(n) AND public.f());
+         ALTER TABLE public.n OWNER TO project_admin",
+        "ALTER TABLE public.t RENAME TO renamed; ALTER TABLE public.renamed ADD CHECK (pg_read_file('PG_VERSION') <> '')",
     ];
     for sql in evil {
         let pair = Pair::new(BASE).await;
