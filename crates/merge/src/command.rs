@@ -162,8 +162,8 @@ pub async fn merge(command: &MergeCommand, out: &mut impl Write) -> Result<Outco
                         out,
                         "needs a migration: {} {}: {}",
                         item.kind,
-                        item.name(),
-                        item.hint
+                        seen(&item.name()),
+                        seen(&item.hint)
                     )?;
                 }
                 writeln!(out, "Nothing was applied.")?;
@@ -276,6 +276,21 @@ fn write_json(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(),
     Ok(())
 }
 
+/// Names and texts of databases must not command the terminal, nor turn what is read around.
+fn seen(text: &str) -> String {
+    let acts = |c: char| c != '\t' && c.is_control();
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) || turns(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// ANSI escapes, or nothing.
 #[derive(Clone, Copy)]
 struct Paint(bool);
@@ -286,11 +301,13 @@ impl Paint {
     const YELLOW: u8 = 33;
     const GREY: u8 = 90;
 
+    /// One line of what may hold anything.
     fn paint(self, colour: u8, text: &str) -> String {
+        let text = seen(text);
         if self.0 {
             format!("\u{1b}[{colour}m{text}\u{1b}[0m")
         } else {
-            text.to_owned()
+            text
         }
     }
 }
@@ -304,10 +321,11 @@ fn preview(plan: &MergePlan, colour: bool) -> String {
     text.push('\n');
     let paint = Paint(colour);
     for line in plan.rendered_sql().lines() {
+        let line = seen(line);
         let line = if line.starts_with("--") {
-            paint.paint(Paint::GREY, line)
+            paint.paint(Paint::GREY, &line)
         } else {
-            line.to_owned()
+            line
         };
         let _ = writeln!(text, "{line}");
     }
@@ -324,7 +342,7 @@ fn side_of(text: &mut String, side: &str, definition: Option<&str>) {
     let _ = writeln!(text, "  {side}");
     let lines: Vec<&str> = definition.lines().collect();
     for line in lines.iter().take(MOST) {
-        let _ = writeln!(text, "    {line}");
+        let _ = writeln!(text, "    {}", seen(line));
     }
     if lines.len() > MOST {
         let _ = writeln!(text, "    … {} more lines", lines.len() - MOST);
@@ -347,8 +365,10 @@ fn overview(plan: &MergePlan, colour: bool) -> String {
         let (kind, schema) = (&rename.kind, &rename.schema);
         let _ = writeln!(
             text,
-            "renamed: {kind} {schema}.{} to {}",
-            rename.from, rename.to
+            "renamed: {kind} {}.{} to {}",
+            seen(schema),
+            seen(&rename.from),
+            seen(&rename.to)
         );
     }
     for conflict in &plan.conflicts {
@@ -408,6 +428,15 @@ mod tests {
         assert!(parse_resolution("=parent").is_err());
         assert!(parse_resolution("public.t").is_err());
         assert!(parse_resolution("public.t=theirs").is_err());
+    }
+
+    #[test]
+    fn names_do_not_command_the_terminal() {
+        assert_eq!(
+            seen("a\u{1b}[2Jb\u{202e}c\td\n"),
+            "a\\u{1b}[2Jb\\u{202e}c\td\\n"
+        );
+        assert_eq!(Paint(true).paint(1, "\u{1b}"), "\u{1b}[1m\\u{1b}\u{1b}[0m");
     }
 
     #[test]

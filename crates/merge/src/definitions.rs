@@ -104,7 +104,11 @@ pub(crate) fn definition(catalog: &Catalog, id: &FactId, whole: bool) -> Option<
     let statements: Vec<String> = script::script(&from, &to, &[])
         .statements
         .into_iter()
-        .map(|statement| statement.sql.trim_end().to_owned())
+        .filter(|statement| !statement.refreshes())
+        .map(|statement| {
+            let sql = statement.sql.trim_end();
+            sql.strip_suffix(script::NO_DATA).unwrap_or(sql).to_owned()
+        })
         // What new things give to everyone by themselves is no part of what they are.
         .filter(|sql| id.of.is_some() || !sql.starts_with("REVOKE "))
         .collect();

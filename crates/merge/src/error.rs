@@ -1,6 +1,6 @@
 //! What can go wrong between reading two databases and having merged them.
 
-use crate::report::NeedsMigration;
+use crate::{plan::MergePlan, report::NeedsMigration};
 
 /// Errors of this crate. One variant per thing that a caller can act on.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,37 @@ impl Error {
     pub fn while_doing(doing: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Database { doing, source }
+    }
+
+    /// Labels that were committed before a merge failed are still there: says so.
+    pub(crate) fn with_labels_left(self, plan: &MergePlan) -> Self {
+        let left: Vec<String> = plan
+            .script
+            .pre_steps
+            .iter()
+            .map(|step| format!("`{}`", step.sql))
+            .collect();
+        if left.is_empty() {
+            return self;
+        }
+        let note = format!(
+            " (committed before, and left: {}; a label cannot be used in the transaction that adds it)",
+            left.join(", ")
+        );
+        match self {
+            Self::Database { doing, source } => Self::Database {
+                doing: format!("{doing}{note}"),
+                source,
+            },
+            Self::Unexpected(text) => Self::Unexpected(format!("{text}{note}")),
+            Self::RowsInTheWay(mut items) => {
+                if let Some(item) = items.last_mut() {
+                    item.hint.push_str(&note);
+                }
+                Self::RowsInTheWay(items)
+            }
+            other => other,
+        }
     }
 
     /// Whether trying again as it is cannot help.

@@ -17,6 +17,7 @@ pub mod config;
 mod definitions;
 pub mod error;
 mod plan;
+mod probing;
 mod rebase;
 mod render;
 pub mod report;

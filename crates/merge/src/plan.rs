@@ -12,20 +12,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     Error, Snapshot, after_migrations,
     apply::migrated,
     catalog::{Catalog, FactId, Hash, Kind},
-    config::{self, Migration, Rows, Write},
+    config::{self, LEDGER, Migration, Rows, Write},
     definitions::{Definitions, Describer},
     render,
     report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
     scratch::Scratch,
-    script::{self, Probe, Script, Statement},
-    session::run,
+    script::{self, Script, Statement},
     snapshot,
     three_way::{self, Action, Aligned, Direction, Names, Resolutions, Sides},
 };
@@ -57,6 +56,8 @@ pub struct MergePlan {
     pub script: Script,
     /// Statements for configuration rows, with the number of the change that they serve.
     pub writes: Vec<(usize, Vec<Write>)>,
+    /// The tables that these write, as `schema.table`.
+    pub(crate) written: BTreeSet<String>,
     /// Of the parent that this was planned for ([`Snapshot::hash`]).
     pub parent_hash: Hash,
     pub(crate) parent: Snapshot,
@@ -173,6 +174,7 @@ pub(crate) async fn planned(
             .collect(),
         migrations: rows.migrations.clone(),
         writes: Vec::new(),
+        written: BTreeSet::new(),
         parent_hash: parent_now.hash(),
         expected_rows: parent_now.rows.as_ref().map(|_| rows.expected.clone()),
         ids: merge
@@ -203,7 +205,7 @@ pub(crate) async fn planned(
     let mut needs: Vec<(FactId, NeedsMigration)> = blocked
         .map(|blocked| (blocked.id.clone(), NeedsMigration::from(blocked)))
         .collect();
-    needs.extend(plan.ask_rows(parent).await?);
+    needs.extend(plan.ask_rows(parent, from).await?);
     plan.block(needs, &describer);
     plan.tell_unmodelled(&sides);
     plan.add_rows(rows);
@@ -256,7 +258,7 @@ async fn read(database: &PgConnectOptions) -> Result<Snapshot, Error> {
     }
 }
 
-async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Error> {
+pub(crate) async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Error> {
     // Texts of users belong into no log of ours.
     let options = database.clone().disable_statement_logging();
     options
@@ -390,48 +392,6 @@ impl MergePlan {
         }
     }
 
-    /// Which changes the parent's rows do not allow. Where migrations come first the answer is theirs to change: then
-    /// it is a warning, and the rows are asked again between the migrations and the script.
-    async fn ask_rows(
-        &mut self,
-        parent: &PgConnectOptions,
-    ) -> Result<Vec<(FactId, NeedsMigration)>, Error> {
-        if self.script.probes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut session = connect(parent).await?;
-        // Only looks, and not for ever: it is the parent's own database, and nothing is merged yet.
-        run(
-            &mut session,
-            "SET default_transaction_read_only = on; SET search_path = ''; SET row_security = off; \
-             SET lock_timeout = '10s'; SET statement_timeout = '60s'",
-        )
-        .await?;
-        let mut answers = Vec::new();
-        for probe in &self.script.probes {
-            match ask(&mut session, probe).await {
-                Ok(0) => {}
-                Ok(rows) => answers.push((probe.id.clone(), in_the_way(probe, rows))),
-                // A migration makes what the probe looks at.
-                Err(_) if !self.migrations.is_empty() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let _ = session.close().await;
-        if self.migrations.is_empty() {
-            return Ok(answers);
-        }
-        let source = self.direction.source();
-        self.warnings.extend(answers.into_iter().map(|(id, needs)| {
-            let text = format!(
-                "{}; the {source}'s migrations run first, and the rows are asked again after them",
-                needs.hint
-            );
-            Warning::about(&id, text)
-        }));
-        Ok(Vec::new())
-    }
-
     /// Takes what needs a migration out of the changes, under the name of the change.
     fn block(&mut self, needs: Vec<(FactId, NeedsMigration)>, describer: &Describer<'_>) {
         let sides = &describer.compared;
@@ -491,6 +451,7 @@ impl MergePlan {
 
     fn add_rows(&mut self, rows: config::Merged) {
         for migration in &rows.migrations {
+            self.written.insert(LEDGER.to_owned());
             let text = migration.text();
             self.changes.push(Change {
                 schema: "system".to_owned(),
@@ -506,6 +467,7 @@ impl MergePlan {
         for change in rows.changes {
             let texts: Vec<String> = change.writes.iter().map(Write::shown).collect();
             self.writes.push((self.changes.len(), change.writes));
+            self.written.insert(change.table);
             self.changes.push(Change {
                 schema: change.schema,
                 object: change.object,
@@ -533,23 +495,4 @@ fn owners(changes: &[three_way::Change]) -> BTreeMap<FactId, usize> {
         }
     }
     owners
-}
-
-/// How many rows stand in the way.
-pub(crate) async fn ask(session: &mut PgConnection, probe: &Probe) -> Result<i64, Error> {
-    sqlx::query_scalar(AssertSqlSafe(probe.sql.as_str()))
-        .fetch_one(session)
-        .await
-        .map_err(Error::while_doing(format!(
-            "count the rows that {} cannot keep",
-            probe.id
-        )))
-}
-
-pub(crate) fn in_the_way(probe: &Probe, rows: i64) -> NeedsMigration {
-    NeedsMigration {
-        probe: Some(probe.sql.clone()),
-        rows: Some(rows),
-        ..NeedsMigration::new(&probe.id, probe.why.replace("{rows}", &rows.to_string()))
-    }
 }

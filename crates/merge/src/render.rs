@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// Sections `[MIGRATION]`, `[DDL]` and `[DATA]` between `BEGIN` and `COMMIT`. A plan that is not clean opens with a
-/// banner; what it shows below is the rest, for reading only.
+/// banner; what it shows below is the rest, for reading only. With whose rights a statement runs ([`crate::apply`]) is not
+/// part of it.
 pub(crate) fn sql(plan: &MergePlan) -> String {
     let mut text = String::new();
     banner(&mut text, plan);
@@ -134,7 +135,20 @@ fn statements(text: &mut String, plan: &MergePlan, statements: &[Statement]) {
     }
 }
 
-/// Names and texts of people must not end the comment that they stand in.
+/// Names and texts of people must not end the comment that they stand in, nor look to a splitter as if a statement ended.
 fn comment(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
+    one_line(text).replace(';', ",")
+}
+
+/// Without line breaks and other characters that do something instead of being seen.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_comment_stays_one_line_and_no_statement() {
+        assert_eq!(super::comment("a\nDROP;\r\u{1b}b"), "a DROP,  b");
+    }
 }

@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use crate::{
     Error,
+    apply::rights_of_statement,
     catalog::{self, Catalog, FactId, Kind},
     script,
-    session::{run, run_all, settle_for_scripts},
+    session::{run, run_all, run_with_rights, settle_for_scripts},
 };
 
 /// Names carry the time of their making, so that what a killed process left behind can be told from what is in use.
@@ -33,29 +34,39 @@ impl Scratch {
     /// Empty, with the encoding and locale of the database in `on`, whose role must be a superuser.
     pub async fn create(on: &PgConnectOptions) -> Result<Self, Error> {
         let mut admin = connect(on).await?;
-        let created = create_database(&mut admin).await;
-        let _ = admin.close().await;
+        sweep(&mut admin).await?;
+        let (name, create) = new_database(&mut admin).await?;
+        // Before it is made, so that it is cleared away if this future is cancelled meanwhile.
         let mut scratch = Self {
-            name: created?,
+            name,
             on: on.clone(),
             session: None,
             left_out: BTreeSet::new(),
         };
+        let created = run(&mut admin, &create).await;
+        let _ = admin.close().await;
+        created?;
         let mut session = connect(&on.clone().database(&scratch.name)).await?;
-        settle_for_scripts(&mut session).await?;
         // What a branch's migrations run as; a right on the database is part of no catalog.
         run(
             &mut session,
             &format!(
-                "SET client_min_messages = warning; \
-                 DO $$ BEGIN IF pg_catalog.to_regrole('project_admin') IS NOT NULL THEN \
+                "DO $$ BEGIN IF pg_catalog.to_regrole('project_admin') IS NOT NULL THEN \
                  GRANT CREATE ON DATABASE {} TO project_admin; END IF; END $$",
                 scratch.name
             ),
         )
         .await?;
         scratch.session = Some(session);
+        scratch.settle().await?;
         Ok(scratch)
+    }
+
+    /// The settings of scripts, also after something else has set its own.
+    pub(crate) async fn settle(&mut self) -> Result<(), Error> {
+        let session = self.session()?;
+        settle_for_scripts(session).await?;
+        run(session, "SET client_min_messages = warning").await
     }
 
     /// Makes everything that the catalog has, the product's own objects too. What cannot be made here is
@@ -64,11 +75,31 @@ impl Scratch {
         let session = self.session()?;
         let empty = catalog::read(session).await?;
         let missing = extensions_that_cannot_be_made(session, catalog).await?;
-        let (catalog, left_out) = without(catalog, &missing);
-        let script = script::script(&empty, &catalog, &[]);
+        self.left_out = dependents(catalog, missing);
+        let catalog = without(catalog, &self.left_out);
+        let mut script = script::script(&empty, &catalog, &[]);
+        // There are no rows to fill them with, and perhaps no rights.
+        script.statements.retain(|statement| !statement.refreshes());
+        let session = self.session()?;
         run_all(session, &script.pre_steps).await?;
-        run_all(session, &script.statements).await?;
-        self.left_out = left_out;
+        let mut rest = script.statements.as_slice();
+        while !rest.is_empty() {
+            let role = |statement| rights_of_statement(&empty, &catalog, statement);
+            let plain = rest.iter().take_while(|s| role(s).is_none()).count();
+            run_all(session, &rest[..plain]).await?;
+            rest = &rest[plain..];
+            if let Some((statement, others)) = rest.split_first() {
+                run_with_rights(session, role(statement).as_deref(), &statement.sql).await?;
+                rest = others;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what of another catalog cannot be made here among what is left out.
+    pub(crate) async fn leave_out(&mut self, catalog: &Catalog) -> Result<(), Error> {
+        let missing = extensions_that_cannot_be_made(self.session()?, catalog).await?;
+        self.left_out.extend(dependents(catalog, missing));
         Ok(())
     }
 
@@ -129,11 +160,11 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
         .map_err(Error::while_doing("connect"))
 }
 
-async fn create_database(admin: &mut PgConnection) -> Result<String, Error> {
-    let failed = "make a scratch database";
+/// Drops what was left behind.
+async fn sweep(admin: &mut PgConnection) -> Result<(), Error> {
     let abandoned: Vec<String> = sqlx::query_scalar(
         "SELECT datname::text FROM pg_catalog.pg_database d
-         WHERE datname ~ ('^' || $1 || '[0-9]+_')
+         WHERE datname ~ ('^' || $1 || '[0-9]{1,15}_[0-9a-f]{32}$')
            AND pg_catalog.split_part(pg_catalog.substr(datname, pg_catalog.length($1) + 1), '_', 1)::bigint
                < extract(epoch FROM pg_catalog.now()) - $2
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid)",
@@ -142,12 +173,16 @@ async fn create_database(admin: &mut PgConnection) -> Result<String, Error> {
     .bind(ABANDONED)
     .fetch_all(&mut *admin)
     .await
-    .map_err(Error::while_doing(failed))?;
+    .map_err(Error::while_doing("look for abandoned scratch databases"))?;
     for name in abandoned {
         // Somebody else may be clearing it away, too.
         let _ = run(admin, &format!("DROP DATABASE IF EXISTS {name}")).await;
     }
+    Ok(())
+}
 
+/// The name of a new one, and the statement that makes it.
+async fn new_database(admin: &mut PgConnection) -> Result<(String, String), Error> {
     let (now, like): (i64, String) = sqlx::query_as(
         "SELECT extract(epoch FROM pg_catalog.now())::bigint,
                 pg_catalog.format('ENCODING %L LC_COLLATE %L LC_CTYPE %L',
@@ -162,14 +197,10 @@ async fn create_database(admin: &mut PgConnection) -> Result<String, Error> {
     )
     .fetch_one(&mut *admin)
     .await
-    .map_err(Error::while_doing(failed))?;
+    .map_err(Error::while_doing("make a scratch database"))?;
     let name = format!("{PREFIX}{now}_{}", Uuid::new_v4().simple());
-    run(
-        admin,
-        &format!("CREATE DATABASE {name} TEMPLATE template0 {like}"),
-    )
-    .await?;
-    Ok(name)
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0 {like}");
+    Ok((name, create))
 }
 
 async fn drop_database(on: &PgConnectOptions, name: &str) -> Result<(), Error> {
@@ -201,12 +232,11 @@ async fn extensions_that_cannot_be_made(
         .collect())
 }
 
-/// The catalog without some facts and all that needs them, and what went.
-fn without(catalog: &Catalog, missing: &BTreeSet<FactId>) -> (Catalog, BTreeSet<FactId>) {
-    let mut gone = missing.clone();
-    let mut catalog = catalog.clone();
+/// Facts, and all that needs them.
+fn dependents(catalog: &Catalog, missing: BTreeSet<FactId>) -> BTreeSet<FactId> {
+    let mut gone = missing;
     if gone.is_empty() {
-        return (catalog, gone);
+        return gone;
     }
     loop {
         let more: Vec<FactId> = catalog
@@ -220,10 +250,14 @@ fn without(catalog: &Catalog, missing: &BTreeSet<FactId>) -> (Catalog, BTreeSet<
             .map(|(id, _)| id.clone())
             .collect();
         if more.is_empty() {
-            break;
+            return gone;
         }
         gone.extend(more);
     }
+}
+
+fn without(catalog: &Catalog, gone: &BTreeSet<FactId>) -> Catalog {
+    let mut catalog = catalog.clone();
     catalog.facts.retain(|id, _| !gone.contains(id));
-    (catalog, gone)
+    catalog
 }

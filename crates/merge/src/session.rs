@@ -2,7 +2,12 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::{Error, config::Migration, script::Statement, script::quote::literal};
+use crate::{
+    Error,
+    config::Migration,
+    script::Statement,
+    script::quote::{ident, literal},
+};
 
 /// As scripts want it (merge-engine, "Transaction"): names are qualified, bodies of functions may mention what comes
 /// later, and existing event triggers and triggers must not act.
@@ -46,6 +51,19 @@ async fn set(conn: &mut PgConnection, verb: &str, settings: &[(&str, &str)]) -> 
         .map(|(name, value)| format!("{verb} {name} = {}", literal(value)))
         .collect();
     run(conn, &sql.join("; ")).await
+}
+
+/// One statement and no more: a text that holds two is refused.
+pub(crate) async fn run_one(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
+    sqlx::query(AssertSqlSafe(sql))
+        .persistent(false)
+        .execute(conn)
+        .await
+        .map_err(|source| Error::Database {
+            doing: format!("run `{}`", shortened(sql)),
+            source,
+        })?;
+    Ok(())
 }
 
 /// One statement, or several as one implicit transaction.
@@ -105,7 +123,7 @@ pub(crate) async fn run_migrations(
     .await?;
     for migration in migrations {
         for statement in &migration.statements {
-            as_project_admin(conn, statement)
+            as_role(conn, "project_admin", statement)
                 .await
                 .map_err(|source| Error::Database {
                     doing: format!(
@@ -119,23 +137,75 @@ pub(crate) async fn run_migrations(
     }
     // As the product has it: what was deferred fires with the rights of who wrote it.
     let failed = Error::while_doing("check what the migrations deferred");
-    as_project_admin(conn, "SET CONSTRAINTS ALL IMMEDIATE")
+    as_role(conn, "project_admin", "SET CONSTRAINTS ALL IMMEDIATE")
         .await
         .map_err(failed)?;
+    // A migration may SET what it likes, and would have set it for whatever comes.
+    run(
+        conn,
+        "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text); RESET ALL",
+    )
+    .await
+}
+
+/// One statement of a script, with the rights of `role` where that is not the session's own business.
+pub(crate) async fn run_with_rights(
+    conn: &mut PgConnection,
+    role: Option<&str>,
+    sql: &str,
+) -> Result<(), Error> {
+    let Some(role) = role else {
+        return run_one(conn, sql).await;
+    };
+    as_role(conn, role, sql)
+        .await
+        .map_err(|source| Error::Database {
+            doing: format!("run `{}` as {role}", shortened(sql)),
+            source,
+        })?;
     run(conn, "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text)").await
 }
 
-/// Runs what a tenant wrote, with no more than `project_admin`'s rights and inside the transaction that there is. In a
+/// The number that a query gives, with the rights of `role`, inside the caller's transaction, which may still write: once the
+/// function that lends the rights is there, it may be told to only read.
+pub(crate) async fn count_as(
+    conn: &mut PgConnection,
+    role: &str,
+    sql: &str,
+    read_only: bool,
+) -> Result<i64, sqlx::Error> {
+    let role = ident(role);
+    let mut make = format!(
+        "DROP FUNCTION IF EXISTS pg_temp.insforge_count(text); \
+         CREATE FUNCTION pg_temp.insforge_count(query text) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER \
+             AS $insforge$ DECLARE found bigint; BEGIN EXECUTE query INTO found; RETURN found; END $insforge$; \
+         ALTER FUNCTION pg_temp.insforge_count(text) OWNER TO {role}"
+    );
+    if read_only {
+        make.push_str("; SET TRANSACTION READ ONLY");
+    }
+    sqlx::raw_sql(AssertSqlSafe(make))
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query_scalar("SELECT pg_temp.insforge_count($1::text)")
+        .persistent(false)
+        .bind(sql)
+        .fetch_one(conn)
+        .await
+}
+
+/// Runs what a tenant wrote, with no more than the rights of `role` and inside the transaction that there is. In a
 /// function that is `SECURITY DEFINER` Postgres refuses `SET ROLE`, `RESET ROLE` and whatever begins or ends transactions,
 /// at any depth, which a session under `SET ROLE` does not. It is made anew for each statement, since its owner may
 /// replace it.
-async fn as_project_admin(conn: &mut PgConnection, statement: &str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(
+async fn as_role(conn: &mut PgConnection, role: &str, statement: &str) -> Result<(), sqlx::Error> {
+    let role = ident(role);
+    sqlx::raw_sql(AssertSqlSafe(format!(
         "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text); \
          CREATE FUNCTION pg_temp.insforge_run(statement text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER \
              AS $insforge$ BEGIN EXECUTE statement; END $insforge$; \
-         ALTER FUNCTION pg_temp.insforge_run(text) OWNER TO project_admin",
-    )
+         ALTER FUNCTION pg_temp.insforge_run(text) OWNER TO {role}"
+    )))
     .execute(&mut *conn)
     .await?;
     sqlx::query("SELECT pg_temp.insforge_run($1::text)")

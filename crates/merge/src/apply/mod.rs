@@ -11,6 +11,7 @@
 mod places;
 mod record;
 mod rehearsal;
+mod rights;
 mod transaction;
 
 use std::time::Duration;
@@ -21,12 +22,14 @@ use crate::{Error, Snapshot, plan::MergePlan, rebase::RebaseError, session::run,
 
 pub use record::{Record, is_recorded};
 pub(crate) use rehearsal::migrated;
+pub(crate) use rights::{of_probe as rights_of_probe, of_statement as rights_of_statement};
 
 /// How long a merge may hold others up.
 #[derive(Clone, Debug)]
 pub struct ApplyOptions {
     /// How long a statement waits for a lock, and with it everybody who comes behind it.
     pub lock_timeout: Duration,
+    /// Of one statement, and of all statements of the script together.
     pub statement_timeout: Duration,
     /// Of the whole script, when locks were not to be had or a deadlock was broken.
     pub attempts: u32,
@@ -156,6 +159,9 @@ async fn apply_in<E>(
                 tracing::info!(attempts, sqlstate = ?error.sqlstate(), "a merge met locks and is tried again");
                 tokio::time::sleep(backoff(attempts)).await;
                 attempts += 1;
+            }
+            Err(RebaseError::Rebase(error)) => {
+                return Err(RebaseError::Rebase(error.with_labels_left(plan)));
             }
             Err(error) => return Err(error),
         }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use sqlx::{Connection, postgres::PgConnectOptions};
 
-use super::places;
+use super::{places, rights};
 use crate::{
     Error,
     catalog::{Catalog, FactId},
     config::Migration,
     plan::{MergePlan, with_scratch},
     scratch::Scratch,
-    session::{enter_script, run, run_migrations},
+    session::{enter_script, run_migrations, run_one, run_with_rights},
 };
 
 /// What a rehearsal showed.
@@ -21,6 +21,8 @@ pub(super) struct Rehearsal {
     pub touched: BTreeSet<FactId>,
     /// The scratch database in the end.
     pub after: Catalog,
+    /// What no scratch database can have, before or after.
+    pub left_out: BTreeSet<FactId>,
 }
 
 /// What the parent's schema becomes through migrations. Rows that they write are not there to be seen; what they do
@@ -51,7 +53,9 @@ async fn migrate(scratch: &mut Scratch, migrations: &[Migration]) -> Result<(), 
     transaction
         .commit()
         .await
-        .map_err(Error::while_doing(failed))
+        .map_err(Error::while_doing(failed))?;
+    // Migrations may have set something for the session.
+    scratch.settle().await
 }
 
 pub(super) async fn rehearse(
@@ -65,14 +69,17 @@ pub(super) async fn rehearse(
         return Ok(Rehearsal {
             touched: BTreeSet::new(),
             after: plan.parent.catalog.clone(),
+            left_out: BTreeSet::new(),
         });
     }
     let (touched, after, left_out) = with_scratch(parent, async |scratch| {
         scratch.load(&plan.parent.catalog).await?;
+        scratch.leave_out(plan.from()).await?;
+        scratch.leave_out(&plan.target).await?;
         let before = scratch.read().await?;
         // As on the parent: they are committed before all else.
         for statement in &plan.script.pre_steps {
-            scratch.run(&statement.sql).await?;
+            run_one(scratch.session()?, &statement.sql).await?;
         }
         if !plan.migrations.is_empty() {
             migrate(scratch, &plan.migrations).await?;
@@ -84,11 +91,16 @@ pub(super) async fn rehearse(
     })
     .await?;
     check(parent, plan, &touched, &after, &left_out).await?;
-    Ok(Rehearsal { touched, after })
+    Ok(Rehearsal {
+        touched,
+        after,
+        left_out,
+    })
 }
 
 async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error> {
     let left_out = scratch.left_out().clone();
+    // A grant or a comment may be of something without a fact, as of a view's column.
     let cannot_run = |id: &FactId| {
         left_out.contains(id)
             || [&plan.target, plan.from()]
@@ -104,10 +116,11 @@ async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error
         .map_err(Error::while_doing(failed))?;
     enter_script(&mut transaction).await?;
     for statement in &plan.script.statements {
-        if statement.serves.as_ref().is_some_and(cannot_run) {
+        if statement.refreshes() || statement.serves.as_ref().is_some_and(cannot_run) {
             continue;
         }
-        run(&mut transaction, &statement.sql).await?;
+        let role = rights::of_statement(plan.from(), &plan.target, statement);
+        run_with_rights(&mut transaction, role.as_deref(), &statement.sql).await?;
     }
     transaction
         .commit()

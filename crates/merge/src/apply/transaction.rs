@@ -1,18 +1,23 @@
 //! The one transaction of a merge, and its proof.
 
+use std::{collections::BTreeMap, time::Instant};
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
     ApplyOptions, record,
     rehearsal::{Rehearsal, listed},
+    rights,
 };
 use crate::{
     Error, Snapshot,
     catalog::{self, Catalog, FactId},
     config::{self, Migration, Write},
-    plan::{MergePlan, ask, in_the_way},
+    plan::MergePlan,
+    probing::{ask, in_the_way},
     rebase::RebaseError,
-    session::{enter_rows, enter_script, run, run_migrations},
+    script::Lock,
+    session::{enter_rows, enter_script, run, run_migrations, run_one, run_with_rights},
     three_way::reparsed,
 };
 
@@ -20,6 +25,10 @@ use crate::{
 const SYNC: &str = "DO $$ BEGIN \
     IF pg_catalog.to_regprocedure('system.sync_postgrest_exposed_schemas()') IS NOT NULL THEN \
     PERFORM system.sync_postgrest_exposed_schemas(); END IF; END $$";
+
+/// Held by one merge at a time, for as long as its transactions last: a migration can give back what a session holds.
+const ALONE: &str =
+    "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insforge.merge')::bigint)";
 
 pub(super) struct Transaction<'a> {
     pub plan: &'a MergePlan,
@@ -38,7 +47,7 @@ impl Transaction<'_> {
                 let mut transaction = session.begin().await.map_err(Error::while_doing(failed))?;
                 self.guard(&mut transaction).await?;
                 enter_script(&mut transaction).await?;
-                match run(&mut transaction, &statement.sql).await {
+                match run_one(&mut transaction, &statement.sql).await {
                     Ok(()) => {
                         transaction
                             .commit()
@@ -103,19 +112,36 @@ impl Transaction<'_> {
     }
 
     async fn work(&self, conn: &mut PgConnection) -> Result<usize, Error> {
+        let begun = Instant::now();
         self.guard(conn).await?;
+        run(conn, ALONE).await?;
+        if !self.plan.migrations.is_empty() {
+            // They may write configuration themselves: what others wrote cannot be told from that afterwards.
+            self.lock_written(conn).await?;
+        }
         self.check_rows_are_planned_for(conn).await?;
-        run_migrations(conn, &self.plan.migrations).await?;
+        if !self.plan.migrations.is_empty() {
+            run_migrations(conn, &self.plan.migrations).await?;
+            // They had settings of their own.
+            self.guard(conn).await?;
+        }
         enter_script(conn).await?;
+        self.lock_asked(conn).await?;
         self.ask_rows(conn).await?;
         for statement in &self.plan.script.statements {
-            run(conn, &statement.sql).await?;
+            self.keep_to_the_time(conn, begun).await?;
+            let role = rights::of_statement(self.plan.from(), &self.plan.target, statement);
+            run_with_rights(conn, role.as_deref(), &statement.sql).await?;
         }
         if let Some(record) = &self.options.record {
             record::write(conn, record).await?;
         }
         run(conn, SYNC).await?;
         enter_rows(conn).await?;
+        if self.plan.migrations.is_empty() && !self.plan.written.is_empty() {
+            self.lock_written(conn).await?;
+            self.check_rows_are_planned_for(conn).await?;
+        }
         for migration in &self.plan.migrations {
             append(conn, migration).await?;
         }
@@ -147,6 +173,60 @@ impl Transaction<'_> {
         .await
     }
 
+    /// The statements share the time that one may take.
+    async fn keep_to_the_time(&self, conn: &mut PgConnection, begun: Instant) -> Result<(), Error> {
+        let left = self
+            .options
+            .statement_timeout
+            .saturating_sub(begun.elapsed());
+        // Not worth a round trip as long as most of it is left; and 0 would mean for ever.
+        if left > self.options.statement_timeout / 2 {
+            return Ok(());
+        }
+        let left = left.as_millis().max(1);
+        run(conn, &format!("SET LOCAL statement_timeout = {left}")).await
+    }
+
+    /// What a probe has seen must be what its statement finds: nobody may write in between.
+    async fn lock_asked(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        let mut locks: BTreeMap<&String, Lock> = BTreeMap::new();
+        for probe in &self.plan.script.probes {
+            for relation in &probe.relations {
+                let lock = locks.entry(relation).or_insert(probe.lock);
+                *lock = probe.lock.max(*lock);
+            }
+        }
+        for (relation, lock) in locks {
+            let is_table: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_class
+                                WHERE oid = pg_catalog.to_regclass($1) AND relkind IN ('r', 'p'))",
+            )
+            .bind(relation)
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(Error::while_doing("look for tables to lock"))?;
+            if is_table {
+                run_one(
+                    conn,
+                    &format!("LOCK TABLE {relation} IN {} MODE", lock.as_sql()),
+                )
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on nobody else writes the configuration that this merge writes.
+    async fn lock_written(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        let tables: Vec<&str> = self.plan.written.iter().map(String::as_str).collect();
+        let tables = tables.join(", ");
+        run_one(
+            conn,
+            &format!("LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"),
+        )
+        .await
+    }
+
     async fn check_rows_are_planned_for(&self, conn: &mut PgConnection) -> Result<(), Error> {
         if config::read(conn).await? == self.plan.parent.rows {
             Ok(())
@@ -159,7 +239,8 @@ impl Transaction<'_> {
     async fn ask_rows(&self, conn: &mut PgConnection) -> Result<(), Error> {
         let mut found = Vec::new();
         for probe in &self.plan.script.probes {
-            let rows = ask(conn, probe).await?;
+            let role = rights::of_probe(self.plan.from(), &self.plan.target, probe);
+            let rows = ask(conn, probe, role.as_deref(), false).await?;
             if rows > 0 {
                 found.push(in_the_way(probe, rows));
             }
@@ -190,7 +271,11 @@ impl Transaction<'_> {
     /// What was touched reads as in the rehearsal, everything else as before. (Or as in the rehearsal: what is made
     /// again from its own text may read differently once.)
     async fn prove_schema(&self, now: &Catalog) -> Result<(), Error> {
-        let Rehearsal { touched, after } = self.rehearsal;
+        let Rehearsal {
+            touched,
+            after,
+            left_out,
+        } = self.rehearsal;
         let before = &self.plan.parent.catalog;
         let payload = |catalog: &'_ Catalog, id: &FactId| {
             catalog.facts.get(id).map(|fact| fact.payload.hash())
@@ -211,10 +296,24 @@ impl Transaction<'_> {
         if !wrong.is_empty() {
             return Err(Error::Unexpected(listed(wrong, after, now)));
         }
+        // What could not be rehearsed must be there if it was merged. (Its text may read differently once.)
+        let target = &self.plan.target;
+        let is_there = |catalog: &Catalog, id: &FactId| catalog.facts.contains_key(id);
+        let missing: Vec<&FactId> = left_out
+            .iter()
+            .filter(|id| !now.is_managed(id) && is_there(now, id) != is_there(target, id))
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::Unexpected(listed(missing, target, now)));
+        }
+        let meant = |id: &FactId| {
+            left_out.contains(id) && payload(self.plan.from(), id) != payload(target, id)
+        };
         let changed = before.diff(now);
         let foreign = changed
             .iter()
             .filter(|id| !touched.contains(*id) && !now.is_managed(id))
+            .filter(|id| !meant(id))
             .any(|id| differs(&id) && payload(now, id) != payload(before, id));
         if foreign {
             // Somebody else's, since the script did no such thing where it was tried.
@@ -222,6 +321,27 @@ impl Transaction<'_> {
         }
         Ok(())
     }
+}
+
+/// A function of the product's, which says in its result whether it worked: `true`, or a row with a column `success`. Its
+/// body may rely on the path that the product's server has.
+async fn call(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
+    run(conn, "SET LOCAL search_path = public").await?;
+    let answer: Option<serde_json::Value> = sqlx::query_scalar(AssertSqlSafe(sql))
+        .persistent(false)
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(Error::while_doing(format!("run `{sql}`")))?;
+    run(conn, "SET LOCAL search_path = ''").await?;
+    let answer = answer.unwrap_or_default();
+    let refused = answer == false
+        || answer
+            .get("success")
+            .is_some_and(|success| *success == false);
+    if refused {
+        return Err(Error::Unexpected(format!("`{sql}` says {answer}")));
+    }
+    Ok(())
 }
 
 async fn append(conn: &mut PgConnection, migration: &Migration) -> Result<(), Error> {
@@ -243,8 +363,11 @@ async fn append(conn: &mut PgConnection, migration: &Migration) -> Result<(), Er
 }
 
 async fn write(conn: &mut PgConnection, write: &Write) -> Result<(), Error> {
+    if write.calls {
+        return call(conn, &write.sql).await;
+    }
     match &write.sealed {
-        None => run(conn, &write.sql).await,
+        None => run_one(conn, &write.sql).await,
         Some(sealed) => {
             sqlx::query(AssertSqlSafe(write.sql.as_str()))
                 .bind(sealed.ciphertext())

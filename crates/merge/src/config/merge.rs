@@ -53,6 +53,8 @@ pub struct RowChange {
     pub object: String,
     pub action: Action,
     pub writes: Vec<Write>,
+    /// The table that is written, as `schema.table`.
+    pub table: String,
     pub definitions: Definitions,
 }
 
@@ -349,6 +351,7 @@ impl Merger<'_> {
             object: name.object.clone(),
             action,
             writes,
+            table: table.qualified(),
             definitions: shown::row(self.sides, table, row, None),
         });
         let rows = &mut self.merged.expected.tables;

@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 pub use ledger::Migration;
 pub use merge::{Merged, Note, RowChange, RowConflict, Sides, merge};
+pub(crate) use read::LEDGER;
 pub use read::{is_product, read};
 pub use write::Write;
 

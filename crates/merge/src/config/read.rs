@@ -10,7 +10,7 @@ use super::{
 };
 use crate::Error;
 
-const LEDGER: &str = "system.custom_migrations";
+pub(crate) const LEDGER: &str = "system.custom_migrations";
 
 /// Which of the tables are there, and with which columns: releases differ.
 const COLUMNS: &str = "
@@ -113,8 +113,23 @@ fn as_texts(columns: &[&str]) -> String {
     texts.join(", ")
 }
 
+/// The parts, with dots between them: in all but the last one, dots of their own are told apart. An empty part and none
+/// are the same, as for the unique indexes.
 fn name_of(key: &[Option<String>]) -> String {
-    let parts: Vec<&str> = key.iter().flatten().map(String::as_str).collect();
+    let last = key.len().saturating_sub(1);
+    let parts: Vec<String> = key
+        .iter()
+        .enumerate()
+        .filter_map(|(place, part)| Some((place, part.as_ref()?)))
+        .filter(|(_, part)| !part.is_empty())
+        .map(|(place, part)| {
+            if place == last {
+                part.clone()
+            } else {
+                part.replace('\\', "\\\\").replace('.', "\\.")
+            }
+        })
+        .collect();
     parts.join(".")
 }
 
@@ -196,4 +211,18 @@ async fn read_here(conn: &mut PgConnection, there: &Columns) -> Result<Here, Err
     .await
     .map_err(Error::while_doing(failed))?;
     Ok(here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn names_of_rows_do_not_meet() {
+        let name = |parts: [&str; 2]| name_of(&parts.map(|part| Some(part.to_owned())));
+        assert_eq!(name(["rule", "public.t"]), "rule.public.t");
+        assert_ne!(name(["a.b", "c"]), name(["a", "b.c"]));
+        assert_eq!(name(["a", ""]), name_of(&[Some("a".to_owned()), None]));
+        assert_eq!(name_of(&[Some("x.y".to_owned())]), "x.y");
+    }
 }

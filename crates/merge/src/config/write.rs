@@ -6,7 +6,7 @@ use super::{
     Row, Rows, Sealed,
     tables::{Special, Table},
 };
-use crate::script::quote::literal;
+use crate::{render::one_line, script::quote::literal};
 
 /// One statement.
 #[derive(Clone, Debug)]
@@ -15,18 +15,33 @@ pub struct Write {
     pub sql: String,
     /// A ciphertext: bound when the statement runs, and left out wherever statements are shown.
     pub(crate) sealed: Option<Sealed>,
+    /// It calls a function of the product's, whose answer as JSON says whether that worked.
+    pub(crate) calls: bool,
 }
 
 impl Write {
     fn plain(sql: String) -> Self {
-        Self { sql, sealed: None }
+        Self {
+            sql,
+            sealed: None,
+            calls: false,
+        }
+    }
+
+    fn call(function: &str, arguments: &str) -> Self {
+        Self {
+            calls: true,
+            ..Self::plain(format!(
+                "SELECT pg_catalog.to_jsonb(answer) FROM {function}({arguments}) answer"
+            ))
+        }
     }
 
     /// For people. A statement with a sealed value is shown as a comment.
     pub fn shown(&self) -> String {
         match self.sealed {
             None => format!("{};", self.sql),
-            Some(_) => format!("-- with its ciphertext: {};", self.sql),
+            Some(_) => format!("-- with its ciphertext: {};", one_line(&self.sql)),
         }
     }
 }
@@ -169,15 +184,15 @@ impl Place<'_> {
             let sql = format!("UPDATE schedules.jobs SET encrypted_headers = $1 WHERE id = {id}");
             match sealed {
                 Some(sealed) => all.push(Write {
-                    sql,
                     sealed: Some(sealed.clone()),
+                    ..Write::plain(sql)
                 }),
                 None => all.push(Write::plain(sql.replace("$1", "NULL"))),
             }
         }
         let active = self.row.values.get("is_active") == Some(&Some("true".to_owned()));
         if here.schedules && active {
-            all.push(Write::plain(format!("SELECT schedules.enable_job({id})")));
+            all.push(Write::call("schedules.enable_job", &id));
         }
         all
     }

@@ -71,6 +71,7 @@ pub mod order {
     pub const COMMENT: u16 = 24;
     pub const PUBLICATION: u16 = 25;
     pub const EVENT_TRIGGER: u16 = 26;
+    pub const REFRESH: u16 = 27;
 }
 
 /// Drops run in the reverse order, foreign keys first.

@@ -39,7 +39,7 @@ mod writer;
 use serde::{Deserialize, Serialize};
 
 use self::{cuts::Cuts, narrow::narrowed, side::Side, writer::Writer};
-use crate::catalog::{Catalog, Column, FactId, Kind};
+use crate::catalog::{Catalog, FactId, Kind};
 
 /// A new name for something that stays what it is. Done first, on the database that reads as `from`.
 ///
@@ -69,6 +69,32 @@ pub struct Probe {
     pub sql: String,
     /// With `{rows}` for the number.
     pub why: String,
+    /// What the answer holds for: relations as SQL names them. Some may be sequences, or not be there.
+    pub relations: std::collections::BTreeSet<String>,
+    /// The lock under which the answer keeps holding.
+    pub lock: Lock,
+}
+
+/// Table locks, from the weakest. Each is what the statement behind a probe takes anyway, so that it does not have to ask
+/// for more later: that is how deadlocks come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lock {
+    /// Of indexes and of domains: nobody writes.
+    Share,
+    /// Of foreign keys.
+    ShareRowExclusive,
+    AccessExclusive,
+}
+
+impl Lock {
+    pub const fn as_sql(self) -> &'static str {
+        match self {
+            Self::Share => "SHARE",
+            Self::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
+            Self::AccessExclusive => "ACCESS EXCLUSIVE",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,8 +163,18 @@ pub fn script_replayed(
     after_renames(&replayed, to, renames, statements)
 }
 
+/// How the statement that makes a materialized view ends.
+pub(crate) const NO_DATA: &str = views::NO_DATA;
+
+impl Statement {
+    /// It fills a materialized view: of no use where there are no rows.
+    pub(crate) fn refreshes(&self) -> bool {
+        self.sql.starts_with(views::REFRESH)
+    }
+}
+
 /// One column as CREATE TABLE has it, with what only ALTER COLUMN can say in lines of its own.
-pub(crate) fn column_definition(name: &str, column: &Column) -> String {
+pub(crate) fn column_definition(name: &str, column: &crate::catalog::Column) -> String {
     let mut lines = vec![columns::column_sql(name, column, true)];
     lines.extend(columns::column_extras(name, column));
     lines.join("\n")

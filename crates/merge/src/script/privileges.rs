@@ -138,7 +138,14 @@ impl<'a> Writer<'a, '_> {
             }
         }
         let sql = format!("ALTER {} OWNER TO {}", named(subject), quote::ident(role));
-        self.step(owner, Step::Make, order::OWNER, vec![sql]);
+        // Who owns a new schema needs it before other things that are his are altered with his rights.
+        let at = if fresh && subject.kind == Kind::Schema {
+            order::SCHEMA
+        } else {
+            order::OWNER
+        };
+        self.step(owner, Step::Make, at, vec![sql]);
+        self.before_evaluation(subject, owner);
         if let Some(subject) = self.to.find(subject) {
             if matches!(self.to.payload(subject), Some(Payload::Sequence(s)) if s.owned_by.is_none())
             {
@@ -149,6 +156,29 @@ impl<'a> Writer<'a, '_> {
             self.graph.edge((subject, Step::Make), (owner, Step::Make));
             self.graph
                 .edge((subject, Step::Complete), (owner, Step::Make));
+        }
+    }
+
+    /// What is added to something new in a statement of its own may evaluate expressions. That is done with the rights
+    /// of the owner ([`crate::apply`]), so he is made first.
+    fn before_evaluation(&mut self, subject: &FactId, owner: &'a FactId) {
+        let later: Vec<&'a FactId> = self
+            .cuts
+            .separate
+            .iter()
+            .filter(|part| (&part.schema, &part.object) == (&subject.schema, &subject.object))
+            .filter(|part| match self.to.payload(part) {
+                Some(Payload::Constraint { kind, .. }) => *kind == 'c',
+                Some(Payload::Column(column)) => {
+                    let draws = |default: &String| default.contains("nextval(");
+                    column.identity.is_none() && !column.default.as_ref().is_some_and(draws)
+                }
+                _ => false,
+            })
+            .filter_map(|part| self.to.find(part))
+            .collect();
+        for part in later {
+            self.graph.edge((owner, Step::Make), (part, Step::Make));
         }
     }
 

@@ -64,10 +64,10 @@ pub fn literal(text: &str) -> String {
 
 /// A role in GRANT, REVOKE and policies.
 pub fn role(name: &str) -> Cow<'_, str> {
-    if name == "PUBLIC" {
-        Cow::Borrowed("PUBLIC")
-    } else {
-        ident(name)
+    match name {
+        // Everyone, and the role that is called so.
+        "PUBLIC" | "\"PUBLIC\"" => Cow::Borrowed(name),
+        _ => ident(name),
     }
 }
 
@@ -304,6 +304,13 @@ mod tests {
         assert_eq!(ident("a b\"c"), "\"a b\"\"c\"");
         assert_eq!(ident("größe"), "\"größe\"");
         assert!(KEYWORDS.is_sorted());
+    }
+
+    #[test]
+    fn a_role_called_public_is_not_everyone() {
+        assert_eq!(role("PUBLIC"), "PUBLIC");
+        assert_eq!(role("\"PUBLIC\""), "\"PUBLIC\"");
+        assert_eq!(role("Anon"), "\"Anon\"");
     }
 
     #[test]

@@ -8,7 +8,9 @@ use super::{
     rebuild::Action,
     writer::Writer,
 };
-use crate::catalog::{FactId, Payload, ViewColumn};
+use std::collections::HashSet;
+
+use crate::catalog::{FactId, Kind, Payload, ViewColumn};
 
 impl<'a> Writer<'a, '_> {
     pub(super) fn make_view(&mut self, id: &'a FactId, action: Action) {
@@ -67,18 +69,18 @@ impl<'a> Writer<'a, '_> {
                 options,
                 ..
             }) => {
-                let sql = match old {
-                    Some(Payload::MaterializedView { options: old, .. }) => {
-                        columns::option_changes(
-                            &format!("ALTER MATERIALIZED VIEW {name}"),
-                            old,
-                            options,
-                        )
-                    }
-                    _ => vec![format!(
-                        "CREATE MATERIALIZED VIEW {name}{} AS\n{definition}",
+                let sql = if let Some(Payload::MaterializedView { options: old, .. }) = old {
+                    columns::option_changes(
+                        &format!("ALTER MATERIALIZED VIEW {name}"),
+                        old,
+                        options,
+                    )
+                } else {
+                    self.refresh(id, &name);
+                    vec![format!(
+                        "CREATE MATERIALIZED VIEW {name}{} AS\n{definition}{NO_DATA}",
                         with(options)
-                    )],
+                    )]
                 };
                 self.step(id, Step::Make, order::MATERIALIZED_VIEW, sql);
             }
@@ -117,6 +119,32 @@ impl<'a> Writer<'a, '_> {
         }
     }
 
+    /// A materialized view is made empty: filling it runs its query with the rights of this session, while REFRESH does
+    /// with those of its owner, who has it once all else is done.
+    fn refresh(&mut self, id: &'a FactId, name: &str) {
+        let sql = format!("{REFRESH}{name}");
+        self.step(id, Step::Late, order::REFRESH, vec![sql]);
+        for below in self.filled_before(id) {
+            self.graph.edge((below, Step::Late), (id, Step::Late));
+        }
+    }
+
+    /// The materialized views that this one reads, through views and functions too.
+    fn filled_before(&self, id: &'a FactId) -> Vec<&'a FactId> {
+        let (mut found, mut seen) = (Vec::new(), HashSet::from([id]));
+        let mut open: Vec<&'a FactId> = self.to.needs(id).to_vec();
+        while let Some(need) = open.pop() {
+            if need.of.is_some() || !seen.insert(need) {
+                continue;
+            }
+            if need.kind == Kind::MaterializedView {
+                found.push(need);
+            }
+            open.extend(self.to.needs(need));
+        }
+        found
+    }
+
     /// Before the drops: a view that no longer needs what needs it.
     pub(super) fn empty_view(&mut self, id: &'a FactId) {
         if let Some(Payload::View { columns, .. }) = self.from.payload(id) {
@@ -131,6 +159,9 @@ impl<'a> Writer<'a, '_> {
         }
     }
 }
+
+pub const NO_DATA: &str = "\nWITH NO DATA";
+pub const REFRESH: &str = "REFRESH MATERIALIZED VIEW ";
 
 /// The same columns of nothing.
 fn stub(create: &str, columns: &[ViewColumn]) -> String {

@@ -101,6 +101,11 @@ async fn conflicts_are_code_two_until_they_are_resolved() {
         .psql("ALTER TABLE public.users ALTER mail SET DEFAULT 'b'")
         .await;
     let mut command = files.command(&pair);
+
+    let (_, text) = run(&command, false).await;
+    let told = "default from none to 'b'::text\n  parent now:\n    mail text DEFAULT 'a'::text\n  \
+                branch now:\n    mail text DEFAULT 'b'::text\n";
+    assert!(text.contains(told), "{text}");
     command.json = true;
 
     let (outcome, text) = run(&command, false).await;
@@ -138,6 +143,23 @@ async fn conflicts_are_code_two_until_they_are_resolved() {
         (&"merged".into(), &1.into())
     );
     assert_eq!(pair.parent.psql(default).await, "'b'::text");
+}
+
+#[tokio::test]
+async fn of_long_definitions_the_beginning_is_shown() {
+    let pair = Pair::new(BASE).await;
+    let files = files(&pair).await;
+    for (database, n) in [(&pair.parent, 1), (&pair.branch, 2)] {
+        let body = "-- a\n".repeat(20);
+        database
+            .psql(&format!(
+                "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS $f$\n{body}SELECT {n} $f$"
+            ))
+            .await;
+    }
+    let (_, text) = run(&files.command(&pair), false).await;
+    // Four lines before the body, and its last one.
+    assert_eq!(text.matches("    … 13 more lines\n").count(), 2, "{text}");
 }
 
 #[tokio::test]

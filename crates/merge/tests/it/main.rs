@@ -1,7 +1,11 @@
 //! The engine against real databases.
 
 // clippy knows tests by their attribute; all of this is one. Nothing here is built so often that strings matter.
-#![allow(clippy::unwrap_used, clippy::format_collect)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::format_collect,
+    clippy::format_push_string
+)]
 
 mod apply;
 mod cases;
@@ -19,4 +23,6 @@ mod properties;
 mod reading;
 mod rebase;
 mod renames;
+mod rights;
+mod script;
 mod speed;

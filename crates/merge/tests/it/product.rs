@@ -515,3 +515,75 @@ async fn a_snapshot_survives_its_bytes() {
         ));
     }
 }
+
+#[tokio::test]
+async fn a_job_that_cannot_be_scheduled_fails_the_merge() {
+    let schedules = SCHEDULES.replace("RETURN true;", "RETURN lower_one(p_job_id) > 0;");
+    let base = format!(
+        "{PRODUCT} CREATE FUNCTION public.lower_one(uuid) RETURNS int LANGUAGE sql AS 'SELECT 1'; {schedules}"
+    );
+    let job = |n: u8| {
+        format!(
+            "INSERT INTO schedules.jobs (id, name, cron_schedule, function_url)
+                VALUES ('00000000-0000-0000-0000-00000000000{n}', 'j{n}', '0 0 * * *', 'https://f.example')"
+        )
+    };
+    let pair = Pair::new(&base).await;
+    // The product's functions find what is in `public`.
+    pair.branch.psql(&job(1)).await;
+    pair.merge().await;
+
+    pair.branch.psql(&job(2)).await;
+    pair.parent
+        .psql("CREATE OR REPLACE FUNCTION public.lower_one(uuid) RETURNS int LANGUAGE sql AS 'SELECT 0'")
+        .await;
+    let refused = pair.try_apply(&pair.plan().await).await;
+    assert!(
+        matches!(&refused, Err(Error::Unexpected(text)) if text.contains("schedules.enable_job")),
+        "{refused:?}"
+    );
+    assert_eq!(
+        pair.parent
+            .psql("SELECT count(*) FROM schedules.jobs")
+            .await,
+        "1"
+    );
+}
+
+#[tokio::test]
+async fn what_somebody_writes_meanwhile_is_not_overwritten() {
+    use sqlx::Connection as _;
+    let pair = product().await;
+    pair.branch
+        .psql("UPDATE auth.config SET password_min_length = 12")
+        .await;
+    let plan = pair.plan().await;
+    let mut other = pair.parent.connect().await;
+    let mut theirs = other.begin().await.unwrap();
+    sqlx::query("UPDATE auth.config SET password_min_length = 20")
+        .execute(&mut *theirs)
+        .await
+        .unwrap();
+    let (merged, ()) = tokio::join!(pair.try_apply(&plan), async {
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        theirs.commit().await.unwrap();
+    });
+    assert!(matches!(merged, Err(Error::Stale)), "{merged:?}");
+    let length = "SELECT password_min_length FROM auth.config";
+    assert_eq!(pair.parent.psql(length).await, "20");
+}
+
+#[tokio::test]
+async fn what_a_migration_sets_ends_with_it() {
+    let pair = product().await;
+    pair.branch
+        .psql(
+            "SET ROLE project_admin; CREATE TABLE public.one (id int); RESET ROLE;
+             CREATE TABLE public.two (id int);
+             INSERT INTO system.custom_migrations (version, name, statements) VALUES ('1', 'settings', ARRAY[
+                'CREATE TABLE one (id int)', 'SET search_path = ''nowhere''', 'SELECT pg_advisory_unlock_all()',
+                'SET default_tablespace = ''pg_global'''])",
+        )
+        .await;
+    pair.merge().await;
+}

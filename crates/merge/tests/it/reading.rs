@@ -1,6 +1,6 @@
 //! What is read from a database does not depend on how the database came to be.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use cp_merge::catalog::{self, Catalog, FactId, Kind};
 

@@ -94,7 +94,7 @@ pub async fn grants(reader: &mut Reader<'_>) -> Result<(), Error> {
                     continue;
                 }
             }
-            let role = reader.role(Oid(grantee));
+            let role = reader.grantee(Oid(grantee));
             grant(reader, &id, role, privileges);
         }
     }
@@ -281,7 +281,7 @@ pub async fn defaults(reader: &mut Reader<'_>) -> Result<(), Error> {
         let schema = reader.schema(row.namespace);
         let object = format!("{}:{kind}", reader.role(row.role));
         let id = FactId {
-            grantee: reader.role(row.grantee),
+            grantee: reader.grantee(row.grantee),
             ..FactId::object(Kind::DefaultPrivilege, &schema, &object)
         };
         let mut privileges: BTreeMap<String, bool> = BTreeMap::new();

@@ -123,6 +123,15 @@ impl<'c> Reader<'c> {
         }
     }
 
+    /// Whom a grant is for. A role that is really called `PUBLIC` is not everyone: it keeps its quotes.
+    pub fn grantee(&self, oid: Oid) -> String {
+        let name = self.role(oid);
+        if oid.0 != 0 && name == "PUBLIC" {
+            return format!("\"{name}\"");
+        }
+        name
+    }
+
     /// Notes a fact that is an object of the class, and that it needs its schema.
     pub fn object(&mut self, class: u32, oid: Oid, id: FactId, payload: Payload) {
         let schema = FactId::object(Kind::Schema, "", &id.schema);

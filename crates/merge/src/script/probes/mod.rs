@@ -5,13 +5,15 @@ mod constraints;
 pub use constraints::key_expression;
 
 use super::{
-    Probe, Rename, casts,
+    Lock, Probe, Rename, casts,
     casts::Fit,
     quote,
     rebuild::{Action, Actions},
     renames,
     side::{Side, base_type},
 };
+use std::collections::BTreeSet;
+
 use crate::catalog::{Column, FactId, Kind, Payload};
 
 struct Prober<'a, 's> {
@@ -350,12 +352,39 @@ impl<'a> Prober<'a, '_> {
     }
 
     fn add(&mut self, id: &FactId, sql: String, why: String) {
+        let lock = match self.to.payload(id) {
+            Some(Payload::Index { .. } | Payload::Domain { .. }) => Lock::Share,
+            Some(Payload::Constraint { kind: 'f', .. }) => Lock::ShareRowExclusive,
+            Some(Payload::Constraint { .. })
+                if self
+                    .to
+                    .container(&id.schema, &id.object)
+                    .is_some_and(|holder| holder.kind == Kind::Domain) =>
+            {
+                Lock::Share
+            }
+            _ => Lock::AccessExclusive,
+        };
         self.probes.push(Probe {
             id: id.clone(),
+            relations: relations(&sql),
             sql,
             why,
+            lock,
         });
     }
+}
+
+/// What the query reads: the qualified names behind each FROM.
+fn relations(sql: &str) -> BTreeSet<String> {
+    const FROM: &str = "FROM ";
+    sql.match_indices(FROM)
+        .filter_map(|(at, _)| {
+            let (schema, rest) = quote::leading_ident(&sql[at + FROM.len()..])?;
+            let (name, _) = quote::leading_ident(rest.strip_prefix('.')?)?;
+            Some(quote::qualified(&schema, &name))
+        })
+        .collect()
 }
 
 /// A domain's check, asked about a column.
@@ -368,6 +397,13 @@ fn with_value(check: &str, column: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_query_reads() {
+        let sql = "SELECT count(*) FROM (SELECT * FROM public.a) o WHERE NOT EXISTS (SELECT FROM \"P\".\"b c\" r)";
+        let found: Vec<String> = relations(sql).into_iter().collect();
+        assert_eq!(found, ["\"P\".\"b c\"", "public.a"]);
+    }
 
     #[test]
     fn checks_of_domains_are_asked_about_columns() {

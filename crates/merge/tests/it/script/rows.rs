@@ -8,7 +8,7 @@ use cp_merge::{
 };
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::{State, read, text};
+use super::{State, read, text};
 
 /// Runs the script for good and reads again: the database must be as the other one is.
 async fn apply(from: &State, to: &State, renames: &[Rename]) -> Script {

@@ -1,6 +1,6 @@
 //! Forms of the same few objects, kind by kind: each form into each other one, and from nothing.
 
-use crate::{Report, State};
+use super::{Report, State};
 
 /// Every pair of the forms, both ways. Counts how many of them the rows refused.
 async fn family(forms: &[&str]) -> usize {

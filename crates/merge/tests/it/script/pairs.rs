@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use cp_merge::script::script;
 
-use crate::{Report, State};
+use super::{Report, State};
 
 /// `base`, `base+parent` and `base+branch` of every case.
 async fn states() -> Vec<[State; 3]> {

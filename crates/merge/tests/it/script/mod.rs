@@ -2,21 +2,6 @@
 //!
 //! Everything happens in transactions that are rolled back, so one database serves any number of targets.
 
-// clippy knows tests by their attribute; all of this is one. Nothing here is built so often that strings matter.
-#![allow(
-    clippy::unwrap_used,
-    clippy::format_collect,
-    clippy::format_push_string
-)]
-
-#[path = "../it/cluster.rs"]
-mod cluster;
-#[expect(
-    dead_code,
-    reason = "shared with the tests of whole merges, which dump and copy as well"
-)]
-#[path = "../it/database.rs"]
-mod database;
 mod family;
 mod pairs;
 mod rows;
@@ -28,8 +13,9 @@ use cp_merge::{
     catalog::{self, FactId, Kind, Payload},
     script::{Script, script},
 };
-use database::Database;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::database::Database;
 
 /// A database with a schema in it, read.
 struct State {
