@@ -283,7 +283,10 @@ impl ControlPlane {
         failure: &Failure,
     ) -> DomainResult<()> {
         let end = BranchEnd::Failed;
-        if self.settle_branch(conn, project, kind, end).await? {
+        let is_settled = self.settle_branch(conn, project, kind, end).await?;
+        // Whatever is left of a branch whose machine is gone, it does not serve.
+        let is_gone = failure.code == MACHINE_LOST && kind != OperationKind::CreateBranch;
+        if is_settled && !is_gone {
             return Ok(());
         }
         self.fail_project(conn, project, failure).await

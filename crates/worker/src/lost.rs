@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use cp_domain::operations::machine_lost;
 use cp_model::Machine;
 
 use crate::Worker;
@@ -32,6 +33,17 @@ pub(crate) async fn wait_or_lose(
     }
     cx.control_plane().note_missing(machine.id, true).await?;
     Ok(Some(look_again))
+}
+
+/// What a step does that needs the project's machine to be there, if it is not. None: it is.
+pub(crate) async fn without_machine(cx: &StepContext<'_>) -> Result<Option<Outcome>, StepError> {
+    let machine = cx.machine()?;
+    if cx.worker.find(machine).await?.is_some() {
+        note_seen(cx, machine).await?;
+        return Ok(None);
+    }
+    let waits = wait_or_lose(cx, machine).await?;
+    Ok(Some(waits.unwrap_or_else(|| Outcome::Fail(machine_lost()))))
 }
 
 /// The provider knows the machine: forgets that it did not.

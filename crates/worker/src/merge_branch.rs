@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Worker;
 use crate::copies::{compared, copied};
 use crate::jobs::{Ticks, log_failure};
+use crate::lost::without_machine;
 use crate::step::{Outcome, StepContext, StepError, StepResult, steps};
 
 steps!(
@@ -40,6 +41,9 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
 }
 
 async fn merge(cx: &StepContext<'_>) -> StepResult {
+    if let Some(outcome) = without_machine(cx).await? {
+        return Ok(outcome);
+    }
     let (control_plane, id) = (cx.control_plane(), cx.operation.id.0);
     let branch = control_plane.load_branch(cx.project().id).await?;
     let parent = cx.worker.database_of_parent(&branch).await?;

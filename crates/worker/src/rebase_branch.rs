@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::copies::{
     NO_SLOT, adopt_copies, compared, copied, copy_parent, once, put, recorded_copies,
 };
+use crate::lost::without_machine;
 use crate::merge_branch::{ATTEMPTS, LOCK_TIMEOUT, STATEMENT_TIMEOUT, not_applied};
 use crate::step::{Outcome, StepContext, StepError, StepResult, steps};
 
@@ -25,6 +26,9 @@ steps!(
 );
 
 pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
+    if let Some(outcome) = without_machine(cx).await? {
+        return Ok(outcome);
+    }
     match Step::parse(cx.step) {
         Some(Step::Look) | None => look(cx).await,
         Some(Step::CopyParent) => copy(cx).await,

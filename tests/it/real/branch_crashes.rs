@@ -210,6 +210,78 @@ async fn a_rebase_survives_every_crash_and_moves_the_base() {
     drop(worker);
 }
 
+#[tokio::test]
+async fn a_branch_whose_machine_is_gone_is_told_and_deleted() {
+    let world = World::start().await;
+    let id = world.branch("feat").await;
+    let machine = world.app.machine_of(id).await.unwrap();
+    let gone = world.local.compute.find(Region::UsEast, machine.id).await;
+    world
+        .local
+        .compute
+        .terminate(gone.unwrap().unwrap().at())
+        .await
+        .unwrap();
+    // Before anybody has noticed.
+    for verb in ["merge", "rebase"] {
+        let asked = world.ask(&id, verb, &json!({}));
+        let worker = world.worker();
+        let refused = asked.await.unwrap();
+        if verb == "merge" {
+            let refused = refused.expect_code(422, "branch.merge_failed");
+            let message = refused["message"].as_str().unwrap();
+            assert!(message.contains("machine is gone"), "{message}");
+        } else {
+            refused.expect_code(423, "branch.not_ready");
+        }
+        assert_eq!(world.app.status_of(id).await, ProjectStatus::Failed);
+        drop(worker);
+    }
+    let worker = world.worker();
+    world.delete(&id, "its machine was gone").await;
+    drop(worker);
+}
+
+#[tokio::test]
+async fn a_parent_that_goes_away_meanwhile_leaves_nothing_half_done() {
+    let world = World::start().await;
+    // Paused while its copy is about to be taken: there is no branch, and nothing of it is left.
+    let id = world.begin_branch("feat").await;
+    world
+        .die_at(id, "copy_parent", CrashPoint::BeforeEffect)
+        .await;
+    let path = format!("/{}/pause", world.parent.id);
+    world.partner.post(&path, &json!({})).await;
+    let worker = world.worker();
+    world.until_gone(&id).await;
+    drop(worker);
+    let parent: ProjectId = world.parent.id.parse().unwrap();
+    assert_eq!(world.app.status_of(parent).await, ProjectStatus::Paused);
+    let worker = world.worker();
+    let path = format!("/{}/restore", world.parent.id);
+    world.partner.post(&path, &json!({})).await;
+    until_active(&world.app, parent).await;
+    drop(worker);
+
+    // Deleted after its copy was taken: the branch goes with it.
+    let id = world.begin_branch("feat").await;
+    world
+        .die_at(id, "restore_copy", CrashPoint::BeforeEffect)
+        .await;
+    world
+        .partner
+        .delete_project(&world.parent.id)
+        .await
+        .expect(200);
+    let worker = world.worker();
+    world.until_gone(&id).await;
+    eventually("no machine is left", DONE, async || {
+        world.local.machines().await.is_empty().then_some(())
+    })
+    .await;
+    drop(worker);
+}
+
 fn steps(kind: OperationKind) -> Vec<&'static str> {
     let mut steps = all_steps(kind);
     steps.retain(|step| *step != NEVER_HERE);
@@ -470,23 +542,24 @@ impl World {
 
     async fn delete(&self, id: &ProjectId, site: &str) {
         self.partner.delete(&self.path(id, "")).await.expect(200);
-        eventually(
-            &format!("{site}: machine and copies are gone"),
-            DONE,
-            async || {
-                let left = self
-                    .local
-                    .objects_under(&format!("projects/{id}/branch"))
-                    .await;
-                (left.is_empty() && self.local.machines().await.len() == 1).then_some(())
-            },
-        )
-        .await;
-        let gone = ProjectStatus::Deleted;
-        eventually("it is deleted", DONE, async || {
-            (self.app.status_of(*id).await == gone).then_some(())
+        self.until_gone(id).await;
+        eventually(&format!("{site}: its machine is gone"), DONE, async || {
+            (self.local.machines().await.len() == 1).then_some(())
         })
         .await;
+    }
+
+    /// Deleted, with its copies.
+    async fn until_gone(&self, id: &ProjectId) {
+        eventually("it is deleted", DONE, async || {
+            (self.app.status_of(*id).await == ProjectStatus::Deleted).then_some(())
+        })
+        .await;
+        let left = self
+            .local
+            .objects_under(&format!("projects/{id}/branch"))
+            .await;
+        assert_eq!(left, Vec::<String>::new());
     }
 }
 
