@@ -261,7 +261,9 @@ async fn read(database: &PgConnectOptions) -> Result<Snapshot, Error> {
 pub(crate) async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Error> {
     // Texts of users belong into no log of ours.
     let options = database.clone().disable_statement_logging();
+    // See `apply`: nothing prepared is used again.
     options
+        .statement_cache_capacity(0)
         .connect()
         .await
         .map_err(Error::while_doing("connect"))

@@ -9,7 +9,7 @@ use crate::{
     plan::{MergePlan, connect},
     report::{NeedsMigration, Warning},
     script::Probe,
-    session::{count_as, run},
+    session::{PATH, count_as, run},
 };
 
 impl MergePlan {
@@ -27,20 +27,26 @@ impl MergePlan {
         // Only looks, and not for ever: it is the parent's own database, and nothing is merged yet.
         run(
             &mut session,
-            "SET default_transaction_read_only = on; SET search_path = ''; SET row_security = off; \
-             SET lock_timeout = '10s'; SET statement_timeout = '60s'",
+            &format!(
+                "SET default_transaction_read_only = on; SET search_path = {PATH}; SET row_security = off; \
+                 SET session_replication_role = replica; SET lock_timeout = '10s'; SET statement_timeout = '60s'"
+            ),
         )
         .await?;
         let mut answers = Vec::new();
         for probe in &self.script.probes {
             let role = rights_of_probe(from, &self.target, probe);
-            // Read-write until the function is there that lends the rights, see `count_as`.
+            // What lends the rights is made first; with them there is nothing but reading, see `count_as`.
+            let begin = match role {
+                Some(_) => "BEGIN READ WRITE",
+                None => "BEGIN READ ONLY",
+            };
             let failed = "ask the rows";
             let mut look = session
-                .begin_with("BEGIN READ WRITE")
+                .begin_with(begin)
                 .await
                 .map_err(Error::while_doing(failed))?;
-            let answer = ask(&mut look, probe, role.as_deref(), true).await;
+            let answer = ask(&mut look, probe, role.as_deref()).await;
             look.rollback().await.map_err(Error::while_doing(failed))?;
             match answer {
                 Ok(0) => {}
@@ -71,13 +77,9 @@ pub(crate) async fn ask(
     session: &mut PgConnection,
     probe: &Probe,
     role: Option<&str>,
-    read_only: bool,
 ) -> Result<i64, Error> {
-    if read_only && role.is_none() {
-        run(session, "SET TRANSACTION READ ONLY").await?;
-    }
     let counted = match role {
-        Some(role) => count_as(session, role, &probe.sql, read_only).await,
+        Some(role) => count_as(session, role, &probe.sql).await,
         None => {
             sqlx::query_scalar(AssertSqlSafe(probe.sql.as_str()))
                 .fetch_one(session)

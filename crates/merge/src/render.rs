@@ -51,7 +51,7 @@ pub(crate) fn sql(plan: &MergePlan) -> String {
     }
     if !plan.writes.is_empty() {
         for setting in ROWS_SETTINGS {
-            let _ = writeln!(text, "SET LOCAL {} = '{}';", setting.0, setting.1);
+            let _ = writeln!(text, "SET LOCAL {} = {};", setting.0, setting.1);
         }
     }
     for (change, writes) in &plan.writes {

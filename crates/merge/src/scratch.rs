@@ -10,7 +10,7 @@ use crate::{
     apply::rights_of_statement,
     catalog::{self, Catalog, FactId, Kind},
     script,
-    session::{run, run_all, run_with_rights, settle_for_scripts},
+    session::{run, run_all, run_all_with_rights, settle_for_scripts},
 };
 
 /// Names carry the time of their making, so that what a killed process left behind can be told from what is in use.
@@ -83,15 +83,16 @@ impl Scratch {
         let session = self.session()?;
         run_all(session, &script.pre_steps).await?;
         let mut rest = script.statements.as_slice();
-        while !rest.is_empty() {
+        while let Some(first) = rest.first() {
             let role = |statement| rights_of_statement(&empty, &catalog, statement);
-            let plain = rest.iter().take_while(|s| role(s).is_none()).count();
-            run_all(session, &rest[..plain]).await?;
-            rest = &rest[plain..];
-            if let Some((statement, others)) = rest.split_first() {
-                run_with_rights(session, role(statement).as_deref(), &statement.sql).await?;
-                rest = others;
+            let lent = role(first);
+            let alike = rest.iter().take_while(|s| role(s) == lent).count();
+            let (part, others) = rest.split_at(alike);
+            match lent {
+                None => run_all(session, part).await?,
+                Some(role) => run_all_with_rights(session, &role, part).await?,
             }
+            rest = others;
         }
         Ok(())
     }
@@ -154,7 +155,9 @@ impl Drop for Scratch {
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     // Scripts are long, and some are secret: none belongs into a log.
     let options = options.clone().disable_statement_logging();
+    // Nothing prepared is used again: what a migration prepares under the same name would be run in its place.
     options
+        .statement_cache_capacity(0)
         .connect()
         .await
         .map_err(Error::while_doing("connect"))

@@ -2,25 +2,26 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::{
-    Error,
-    config::Migration,
-    script::Statement,
-    script::quote::{ident, literal},
-};
+use crate::{Error, config::Migration, script::Statement, script::quote::ident};
+
+/// No schema of users, and temporary objects last: left unsaid they would be first, and a tenant's `pg_temp.text` would be
+/// what `text` means. All that scripts name has its schema, so nothing reads otherwise than with the empty path.
+pub(crate) const PATH: &str = "pg_catalog, pg_temp";
 
 /// As scripts want it (merge-engine, "Transaction"): names are qualified, bodies of functions may mention what comes
 /// later, and existing event triggers and triggers must not act.
 const SCRIPT: &[(&str, &str)] = &[
-    ("search_path", ""),
+    ("search_path", PATH),
     ("check_function_bodies", "off"),
     ("session_replication_role", "replica"),
 ];
 
 /// Configuration rows are written as the product's server writes them, with foreign keys and triggers. (The one on
 /// `cron.job` tells the scheduler.)
-pub(crate) const ROWS_SETTINGS: &[(&str, &str)] =
-    &[("search_path", ""), ("session_replication_role", "origin")];
+pub(crate) const ROWS_SETTINGS: &[(&str, &str)] = &[
+    ("search_path", PATH),
+    ("session_replication_role", "origin"),
+];
 
 /// For the rest of the transaction.
 pub(crate) async fn enter_script(conn: &mut PgConnection) -> Result<(), Error> {
@@ -36,7 +37,7 @@ pub(crate) async fn settle_for_scripts(conn: &mut PgConnection) -> Result<(), Er
 pub(crate) fn script_settings() -> Vec<String> {
     SCRIPT
         .iter()
-        .map(|(name, value)| format!("SET LOCAL {name} = {}", literal(value)))
+        .map(|(name, value)| format!("SET LOCAL {name} = {value}"))
         .collect()
 }
 
@@ -48,7 +49,7 @@ pub(crate) async fn enter_rows(conn: &mut PgConnection) -> Result<(), Error> {
 async fn set(conn: &mut PgConnection, verb: &str, settings: &[(&str, &str)]) -> Result<(), Error> {
     let sql: Vec<String> = settings
         .iter()
-        .map(|(name, value)| format!("{verb} {name} = {}", literal(value)))
+        .map(|(name, value)| format!("{verb} {name} = {value}"))
         .collect();
     run(conn, &sql.join("; ")).await
 }
@@ -135,15 +136,20 @@ pub(crate) async fn run_migrations(
                 })?;
         }
     }
-    // As the product has it: what was deferred fires with the rights of who wrote it.
+    // Whatever is left for the commit would be done with the session's rights: the queries of cursors, and what was
+    // deferred, which fires with the rights of who wrote it, as the product has it.
+    let failed = Error::while_doing("close the cursors of the migrations");
+    as_role(conn, "project_admin", "CLOSE ALL")
+        .await
+        .map_err(failed)?;
     let failed = Error::while_doing("check what the migrations deferred");
-    as_role(conn, "project_admin", "SET CONSTRAINTS ALL IMMEDIATE")
+    lend(conn, "project_admin", &["SET CONSTRAINTS ALL IMMEDIATE"])
         .await
         .map_err(failed)?;
     // A migration may SET what it likes, and would have set it for whatever comes.
     run(
         conn,
-        "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text); RESET ALL",
+        "SET CONSTRAINTS ALL IMMEDIATE; DEALLOCATE ALL; RESET ALL",
     )
     .await
 }
@@ -157,60 +163,130 @@ pub(crate) async fn run_with_rights(
     let Some(role) = role else {
         return run_one(conn, sql).await;
     };
-    as_role(conn, role, sql)
+    lend(conn, role, &[sql])
         .await
         .map_err(|source| Error::Database {
             doing: format!("run `{}` as {role}", shortened(sql)),
             source,
-        })?;
-    run(conn, "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text)").await
+        })
 }
 
-/// The number that a query gives, with the rights of `role`, inside the caller's transaction, which may still write: once the
-/// function that lends the rights is there, it may be told to only read.
+/// As [`run_all`], with the rights of `role`.
+pub(crate) async fn run_all_with_rights(
+    conn: &mut PgConnection,
+    role: &str,
+    statements: &[Statement],
+) -> Result<(), Error> {
+    let texts: Vec<&str> = statements.iter().map(|s| s.sql.as_str()).collect();
+    if lend(conn, role, &texts).await.is_err() {
+        run(conn, "DISCARD TEMP").await?;
+        for text in texts {
+            run_with_rights(conn, Some(role), text).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs statements with no more than the rights of `role`, and so that nothing of them outlives them but what they say.
+///
+/// Postgres has a state for this, the security-restricted operation, in which no role can be taken, nothing can be deferred or
+/// left open, no temporary table can be made, nothing is prepared, and which takes back all settings in the end. SQL comes into
+/// it by the expression of an index, which is evaluated with the rights of the table's owner: here once for each row, in their
+/// order. (An expression must claim to be immutable, and what is immutable may not write; but it may call what does.)
+/// Whatever else was made in `pg_temp` is gone afterwards.
+async fn lend(conn: &mut PgConnection, role: &str, statements: &[&str]) -> Result<(), sqlx::Error> {
+    let run = "BEGIN EXECUTE statement; END";
+    prepare_to_lend(conn, role, run, "").await?;
+    evaluate(conn, statements).await?;
+    sqlx::raw_sql("DISCARD TEMP").execute(conn).await?;
+    Ok(())
+}
+
+/// The number that a query gives, with the rights of `role` as for statements of a script. Whatever it calls can only read.
 pub(crate) async fn count_as(
     conn: &mut PgConnection,
     role: &str,
     sql: &str,
-    read_only: bool,
 ) -> Result<i64, sqlx::Error> {
-    let role = ident(role);
-    let mut make = format!(
-        "DROP FUNCTION IF EXISTS pg_temp.insforge_count(text); \
-         CREATE FUNCTION pg_temp.insforge_count(query text) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER \
-             AS $insforge$ DECLARE found bigint; BEGIN EXECUTE query INTO found; RETURN found; END $insforge$; \
-         ALTER FUNCTION pg_temp.insforge_count(text) OWNER TO {role}"
+    let look = "DECLARE found pg_catalog.int8;
+         BEGIN
+             PERFORM pg_catalog.set_config('transaction_read_only', 'on', true);
+             EXECUTE statement INTO found;
+             INSERT INTO pg_temp.insforge_answer VALUES (found);
+         END";
+    // Not the role's own: what is read from it must be a table.
+    let answer = format!(
+        "CREATE TABLE pg_temp.insforge_answer (found pg_catalog.int8); \
+         GRANT INSERT ON pg_temp.insforge_answer TO {};",
+        ident(role)
     );
-    if read_only {
-        make.push_str("; SET TRANSACTION READ ONLY");
-    }
-    sqlx::raw_sql(AssertSqlSafe(make))
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query_scalar("SELECT pg_temp.insforge_count($1::text)")
+    prepare_to_lend(conn, role, look, &answer).await?;
+    evaluate(conn, &[sql]).await?;
+    let found = sqlx::query_scalar("SELECT pg_catalog.max(found) FROM pg_temp.insforge_answer")
         .persistent(false)
-        .bind(sql)
-        .fetch_one(conn)
-        .await
+        .fetch_one(&mut *conn)
+        .await?;
+    sqlx::raw_sql("DISCARD TEMP").execute(conn).await?;
+    Ok(found)
 }
 
-/// Runs what a tenant wrote, with no more than the rights of `role` and inside the transaction that there is. In a
+async fn prepare_to_lend(
+    conn: &mut PgConnection,
+    role: &str,
+    run: &str,
+    more: &str,
+) -> Result<(), sqlx::Error> {
+    let role = ident(role);
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "{more} CREATE TABLE pg_temp.insforge_lent (statement pg_catalog.text); \
+         ALTER TABLE pg_temp.insforge_lent OWNER TO {role}; \
+         CREATE FUNCTION pg_temp.insforge_run(statement pg_catalog.text) RETURNS pg_catalog.void \
+             LANGUAGE plpgsql AS $insforge$ {run} $insforge$; \
+         ALTER FUNCTION pg_temp.insforge_run(pg_catalog.text) OWNER TO {role}; \
+         CREATE FUNCTION pg_temp.insforge_lend(statement pg_catalog.text) RETURNS pg_catalog.int4 \
+             LANGUAGE plpgsql IMMUTABLE \
+             AS $insforge$ BEGIN PERFORM pg_temp.insforge_run(statement); RETURN 0; END $insforge$; \
+         ALTER FUNCTION pg_temp.insforge_lend(pg_catalog.text) OWNER TO {role}"
+    )))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn evaluate(conn: &mut PgConnection, statements: &[&str]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO pg_temp.insforge_lent SELECT * FROM pg_catalog.unnest($1::pg_catalog.text[])",
+    )
+    .persistent(false)
+    .bind(statements)
+    .execute(&mut *conn)
+    .await?;
+    sqlx::raw_sql("CREATE INDEX ON pg_temp.insforge_lent (pg_temp.insforge_lend(statement))")
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Runs a statement of a migration, with no more than the rights of `role` and inside the transaction that there is. In a
 /// function that is `SECURITY DEFINER` Postgres refuses `SET ROLE`, `RESET ROLE` and whatever begins or ends transactions,
 /// at any depth, which a session under `SET ROLE` does not. It is made anew for each statement, since its owner may
-/// replace it.
+/// replace it; and since earlier statements may have set a path and made temporary objects, each name here has its schema.
 async fn as_role(conn: &mut PgConnection, role: &str, statement: &str) -> Result<(), sqlx::Error> {
     let role = ident(role);
     sqlx::raw_sql(AssertSqlSafe(format!(
-        "DROP FUNCTION IF EXISTS pg_temp.insforge_run(text); \
-         CREATE FUNCTION pg_temp.insforge_run(statement text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER \
-             AS $insforge$ BEGIN EXECUTE statement; END $insforge$; \
-         ALTER FUNCTION pg_temp.insforge_run(text) OWNER TO {role}"
+        "DROP FUNCTION IF EXISTS pg_temp.insforge_run(pg_catalog.text); \
+         CREATE FUNCTION pg_temp.insforge_run(statement pg_catalog.text) RETURNS pg_catalog.void \
+             LANGUAGE plpgsql SECURITY DEFINER AS $insforge$ BEGIN EXECUTE statement; END $insforge$; \
+         ALTER FUNCTION pg_temp.insforge_run(pg_catalog.text) OWNER TO {role}"
     )))
     .execute(&mut *conn)
     .await?;
-    sqlx::query("SELECT pg_temp.insforge_run($1::text)")
+    sqlx::query("SELECT pg_temp.insforge_run($1::pg_catalog.text)")
         .persistent(false)
         .bind(statement)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::raw_sql("DROP FUNCTION IF EXISTS pg_temp.insforge_run(pg_catalog.text)")
         .execute(conn)
         .await?;
     Ok(())

@@ -97,6 +97,8 @@ pub(crate) async fn apply_keeping<E>(
     let mut session = parent
         .clone()
         .disable_statement_logging()
+        // Nothing prepared is used again: a migration could prepare its own under the same name.
+        .statement_cache_capacity(0)
         .connect()
         .await
         .map_err(Error::while_doing("connect"))?;

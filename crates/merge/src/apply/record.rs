@@ -42,7 +42,7 @@ pub(super) async fn write(conn: &mut PgConnection, record: &Record) -> Result<()
     run(
         conn,
         "CREATE TABLE IF NOT EXISTS system.control_plane_merges \
-         (id uuid PRIMARY KEY, merged_at timestamptz NOT NULL DEFAULT pg_catalog.now())",
+         (id pg_catalog.uuid PRIMARY KEY, merged_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now())",
     )
     .await?;
     sqlx::query("INSERT INTO system.control_plane_merges (id) VALUES ($1)")

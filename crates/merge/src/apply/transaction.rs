@@ -17,7 +17,7 @@ use crate::{
     probing::{ask, in_the_way},
     rebase::RebaseError,
     script::Lock,
-    session::{enter_rows, enter_script, run, run_migrations, run_one, run_with_rights},
+    session::{PATH, enter_rows, enter_script, run, run_migrations, run_one, run_with_rights},
     three_way::reparsed,
 };
 
@@ -240,7 +240,7 @@ impl Transaction<'_> {
         let mut found = Vec::new();
         for probe in &self.plan.script.probes {
             let role = rights::of_probe(self.plan.from(), &self.plan.target, probe);
-            let rows = ask(conn, probe, role.as_deref(), false).await?;
+            let rows = ask(conn, probe, role.as_deref()).await?;
             if rows > 0 {
                 found.push(in_the_way(probe, rows));
             }
@@ -326,13 +326,13 @@ impl Transaction<'_> {
 /// A function of the product's, which says in its result whether it worked: `true`, or a row with a column `success`. Its
 /// body may rely on the path that the product's server has.
 async fn call(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
-    run(conn, "SET LOCAL search_path = public").await?;
+    run(conn, "SET LOCAL search_path = public, pg_temp").await?;
     let answer: Option<serde_json::Value> = sqlx::query_scalar(AssertSqlSafe(sql))
         .persistent(false)
         .fetch_optional(&mut *conn)
         .await
         .map_err(Error::while_doing(format!("run `{sql}`")))?;
-    run(conn, "SET LOCAL search_path = ''").await?;
+    run(conn, &format!("SET LOCAL search_path = {PATH}")).await?;
     let answer = answer.unwrap_or_default();
     let refused = answer == false
         || answer
@@ -347,7 +347,7 @@ async fn call(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
 async fn append(conn: &mut PgConnection, migration: &Migration) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO system.custom_migrations (version, name, statements, created_at)
-         VALUES ($1, $2, $3, $4::timestamptz)",
+         VALUES ($1, $2, $3, $4::pg_catalog.timestamptz)",
     )
     .bind(&migration.version)
     .bind(&migration.name)

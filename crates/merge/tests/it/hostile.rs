@@ -69,3 +69,118 @@ async fn a_migration_has_the_rights_of_project_admin_and_no_others() {
         assert_eq!(pair.parent.psql(&found).await, "0", "{escape}");
     }
 }
+
+/// Takes what a superuser could give; for anybody else it does nothing.
+const GRAB: &str = "CREATE FUNCTION public.f() RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN
+    IF (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user) THEN
+        ALTER ROLE project_admin SUPERUSER;
+    END IF;
+    RETURN true; END $f$";
+
+/// Plans and, where that is possible, applies. Says which of them was refused, and why.
+async fn try_merge(pair: &Pair) -> Result<(), String> {
+    let (parent, branch) = (pair.parent.options(), pair.branch.options());
+    let merged = match plan(&parent, &branch, &pair.bases, &Resolutions::new()).await {
+        Ok(plan) => pair.try_apply(&plan).await,
+        Err(error) => Err(error),
+    };
+    merged.map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn migrations_leave_nothing_that_runs_later_as_superuser() {
+    let deferred = [
+        "CREATE TABLE d (i int)",
+        "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS $t$ BEGIN
+             PERFORM public.f(); SET CONSTRAINTS ALL DEFERRED;
+             IF (SELECT count(*) FROM public.d) < 3 THEN INSERT INTO public.d VALUES (2); END IF; RETURN NULL; END $t$",
+        "CREATE CONSTRAINT TRIGGER later AFTER INSERT ON d DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION later()",
+        "INSERT INTO d VALUES (1)",
+    ];
+    // With what is refused for it.
+    let attacks: [(&[&str], &str); 6] = [
+        (&["CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (public.f())"], ""),
+        (
+            &[
+                "CREATE DOMAIN public.text AS pg_catalog.text CHECK (public.f())",
+                "CREATE DOMAIN public.uuid AS pg_catalog.uuid CHECK (public.f())",
+                "SELECT set_config('search_path', 'public, pg_catalog', false)",
+            ],
+            "",
+        ),
+        (&["DECLARE c CURSOR WITH HOLD FOR SELECT public.f()"], ""),
+        (&deferred, "cannot fire deferred trigger"),
+        (&["SET CONSTRAINTS ALL DEFERRED", "CREATE TEMP TABLE scratch (i int)", "SET ROLE project_admin"], "cannot set parameter \"role\""),
+        (
+            &[
+                "DEALLOCATE ALL",
+                "DO $d$ BEGIN FOR n IN 1..300 LOOP
+                     EXECUTE format('PREPARE sqlx_s_%s AS SELECT public.f()', n); END LOOP; END $d$",
+            ],
+            "",
+        ),
+    ];
+    for (statements, refused) in attacks {
+        let pair = product().await;
+        let quoted: Vec<String> = [GRAB]
+            .iter()
+            .chain(statements)
+            .map(|statement| format!("$s${statement}$s$"))
+            .collect();
+        pair.branch
+            .psql(&format!(
+                "INSERT INTO system.custom_migrations (version, name, statements)
+                 VALUES ('2', 'attack', ARRAY[{}])",
+                quoted.join(", ")
+            ))
+            .await;
+        let merged = try_merge(&pair).await;
+        match merged {
+            Ok(()) => assert_eq!(refused, "", "{statements:?}"),
+            Err(error) => assert!(
+                !refused.is_empty() && error.contains(refused),
+                "{statements:?}: {error}"
+            ),
+        }
+        assert_eq!(pair.parent.psql(IS_SUPERUSER).await, "f", "{statements:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_expression_leaves_nothing_that_runs_later_as_superuser() {
+    let attacks = [
+        "EXECUTE 'CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (public.f())'",
+        "PERFORM pg_catalog.set_config('search_path', 'public, pg_catalog', false)",
+        "EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT public.f()'",
+        "EXECUTE 'INSERT INTO public.d VALUES (1)'",
+        "SET CONSTRAINTS ALL DEFERRED; INSERT INTO public.d VALUES (1)",
+        "EXECUTE 'PREPARE sqlx_s_50 AS SELECT public.f()'",
+        "EXECUTE 'CREATE OR REPLACE FUNCTION pg_temp.insforge_run(statement pg_catalog.text) RETURNS pg_catalog.void
+             LANGUAGE sql AS ''SELECT public.f()'''",
+    ];
+    for attack in attacks {
+        let pair = Pair::new(
+            "CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1);
+             ALTER TABLE public.t OWNER TO project_admin",
+        )
+        .await;
+        pair.branch.psql("DELETE FROM public.t").await;
+        pair.branch.psql(&format!(
+            "{GRAB}; CREATE DOMAIN public.text AS pg_catalog.text CHECK (public.f());
+             CREATE TABLE public.d (i int); ALTER TABLE public.d OWNER TO project_admin;
+             CREATE FUNCTION public.later() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.f(); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER later AFTER INSERT ON public.d DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION public.later();
+             ALTER TABLE public.d ENABLE ALWAYS TRIGGER later;
+             CREATE FUNCTION public.act() RETURNS boolean LANGUAGE plpgsql AS $a$ BEGIN
+                 IF pg_catalog.to_regclass('public.d') IS NOT NULL THEN {attack}; END IF; RETURN true; END $a$;
+             ALTER FUNCTION public.act() OWNER TO project_admin; ALTER FUNCTION public.f() OWNER TO project_admin;
+             ALTER TABLE public.t ADD COLUMN a boolean DEFAULT public.act();
+             ALTER TABLE public.t ADD COLUMN b boolean DEFAULT public.act()"
+        ))
+        .await;
+        let _ = try_merge(&pair).await;
+        assert_eq!(pair.parent.psql(IS_SUPERUSER).await, "f", "{attack}");
+    }
+}
