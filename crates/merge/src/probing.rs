@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
     Error,
-    apply::rights_of_probe,
+    apply::Rights,
     catalog::{Catalog, FactId},
     plan::{MergePlan, connect},
     report::{NeedsMigration, Warning},
@@ -33,9 +33,10 @@ impl MergePlan {
             ),
         )
         .await?;
+        let rights = Rights::new(from, &self.target);
         let mut answers = Vec::new();
         for probe in &self.script.probes {
-            let role = rights_of_probe(from, &self.target, probe);
+            let role = rights.of_probe(probe);
             // What lends the rights is made first; with them there is nothing but reading, see `count_as`.
             let begin = match role {
                 Some(_) => "BEGIN READ WRITE",

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    apply::rights_of_statement,
+    apply::Rights,
     catalog::{self, Catalog, FactId, Kind},
     script,
     session::{run, run_all, run_all_with_rights, settle_for_scripts},
@@ -83,8 +83,9 @@ impl Scratch {
         let session = self.session()?;
         run_all(session, &script.pre_steps).await?;
         let mut rest = script.statements.as_slice();
+        let rights = Rights::new(&empty, &catalog);
         while let Some(first) = rest.first() {
-            let role = |statement| rights_of_statement(&empty, &catalog, statement);
+            let role = |statement| rights.of_statement(statement);
             let lent = role(first);
             let alike = rest.iter().take_while(|s| role(s) == lent).count();
             let (part, others) = rest.split_at(alike);

@@ -22,7 +22,7 @@ use crate::{Error, Snapshot, plan::MergePlan, rebase::RebaseError, session::run,
 
 pub use record::{Record, is_recorded};
 pub(crate) use rehearsal::migrated;
-pub(crate) use rights::{of_probe as rights_of_probe, of_statement as rights_of_statement};
+pub(crate) use rights::Rights;
 
 /// How long a merge may hold others up.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use sqlx::{Connection, postgres::PgConnectOptions};
 
-use super::{places, rights};
+use super::{places, rights::Rights};
 use crate::{
     Error,
     catalog::{Catalog, FactId},
@@ -115,11 +115,12 @@ async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error
         .await
         .map_err(Error::while_doing(failed))?;
     enter_script(&mut transaction).await?;
+    let rights = Rights::new(plan.from(), &plan.target);
     for statement in &plan.script.statements {
         if statement.refreshes() || statement.serves.as_ref().is_some_and(cannot_run) {
             continue;
         }
-        let role = rights::of_statement(plan.from(), &plan.target, statement);
+        let role = rights.of_statement(statement);
         run_with_rights(&mut transaction, role.as_deref(), &statement.sql).await?;
     }
     transaction

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 use super::{
     ApplyOptions, record,
     rehearsal::{Rehearsal, listed},
-    rights,
+    rights::Rights,
 };
 use crate::{
     Error, Snapshot,
@@ -128,9 +128,10 @@ impl Transaction<'_> {
         enter_script(conn).await?;
         self.lock_asked(conn).await?;
         self.ask_rows(conn).await?;
+        let rights = Rights::new(self.plan.from(), &self.plan.target);
         for statement in &self.plan.script.statements {
             self.keep_to_the_time(conn, begun).await?;
-            let role = rights::of_statement(self.plan.from(), &self.plan.target, statement);
+            let role = rights.of_statement(statement);
             run_with_rights(conn, role.as_deref(), &statement.sql).await?;
         }
         if let Some(record) = &self.options.record {
@@ -237,9 +238,10 @@ impl Transaction<'_> {
 
     /// Again, after the migrations: rows may have come since the plan was made, and migrations may have mended some.
     async fn ask_rows(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        let rights = Rights::new(self.plan.from(), &self.plan.target);
         let mut found = Vec::new();
         for probe in &self.plan.script.probes {
-            let role = rights::of_probe(self.plan.from(), &self.plan.target, probe);
+            let role = rights.of_probe(probe);
             let rows = ask(conn, probe, role.as_deref()).await?;
             if rows > 0 {
                 found.push(in_the_way(probe, rows));

@@ -244,6 +244,8 @@ mod tests {
         vec![Statement {
             sql: sql.to_owned(),
             serves: None,
+            makes: None,
+            evaluates: false,
         }]
     }
 

@@ -439,6 +439,8 @@ impl<'a> Writer<'a, '_> {
             let changed = |sql: String| super::Statement {
                 sql,
                 serves: Some(id.clone()),
+                makes: Some(id.clone()),
+                evaluates: true,
             };
             let mut detach = Vec::new();
             for (schema, parent) in &one.leaves {

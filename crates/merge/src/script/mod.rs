@@ -59,6 +59,11 @@ pub struct Statement {
     /// The fact that the statement brings to its wanted form. None: something unchanged is put out of the way and
     /// made again.
     pub serves: Option<FactId>,
+    /// The fact that it makes or alters, changed or not: what the fact holds may be evaluated for that. None for
+    /// statements that read nothing of users (drops, renames).
+    pub makes: Option<FactId>,
+    /// It may go over rows that are there.
+    pub evaluates: bool,
 }
 
 /// A question to the database before anything is done to it.

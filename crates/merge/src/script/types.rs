@@ -257,6 +257,8 @@ pub fn move_labels_ahead(script: &mut Script, from: &Side<'_>, to: &Side<'_>, re
             script.pre_steps.push(Statement {
                 sql: add_value(&type_name, label, before.as_deref()),
                 serves: Some(id.clone()),
+                makes: None,
+                evaluates: false,
             });
         }
     }

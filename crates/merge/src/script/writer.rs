@@ -173,12 +173,21 @@ impl<'a, 's> Writer<'a, 's> {
         Statement {
             sql,
             serves: changed.then(|| id.clone()),
+            makes: None,
+            evaluates: false,
         }
     }
 
     /// Adds a step of the making phase with its statements.
     pub fn step(&mut self, id: &'a FactId, step: Step, order: u16, sql: Vec<String>) {
-        let statements = sql.into_iter().map(|sql| self.statement(id, sql)).collect();
+        let statements = sql
+            .into_iter()
+            .map(|sql| Statement {
+                makes: Some(id.clone()),
+                evaluates: step == Step::Make,
+                ..self.statement(id, sql)
+            })
+            .collect();
         self.graph
             .add((id, step), Rank { phase: 1, order }, statements);
     }

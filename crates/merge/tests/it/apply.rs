@@ -27,6 +27,8 @@ fn bomb() -> Statement {
     Statement {
         sql: "SELECT 1 / (count(*) - 100) FROM public.accounts".to_owned(),
         serves: None,
+        makes: None,
+        evaluates: false,
     }
 }
 
@@ -64,6 +66,8 @@ async fn what_the_script_did_beyond_the_plan_is_rolled_back() {
         other.script.statements.push(Statement {
             sql: sql.to_owned(),
             serves: None,
+            makes: None,
+            evaluates: false,
         });
         other
     };

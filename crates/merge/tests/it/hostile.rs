@@ -184,3 +184,68 @@ async fn an_expression_leaves_nothing_that_runs_later_as_superuser() {
         assert_eq!(pair.parent.psql(IS_SUPERUSER).await, "f", "{attack}");
     }
 }
+
+/// Of `project_admin`: a table with a row, a cast of his own, and all that the attacks start from.
+const HIS: &str = "
+    GRANT ALL ON SCHEMA public TO project_admin;
+    CREATE TYPE public.e AS ENUM ('a'); ALTER TYPE public.e OWNER TO project_admin;
+    CREATE TABLE public.t (id int, note text, e public.e); ALTER TABLE public.t OWNER TO project_admin;
+    INSERT INTO public.t VALUES (1, 'n', 'a');";
+
+#[tokio::test]
+async fn what_a_text_reads_like_lends_no_rights() {
+    let cast = "CREATE FUNCTION public.as_text(public.e) RETURNS text LANGUAGE plpgsql AS
+            'BEGIN PERFORM public.f(); RETURN 1; END';
+        CREATE CAST (public.e AS text) WITH FUNCTION public.as_text(public.e) AS ASSIGNMENT";
+    let attacks = [
+        ("", "ALTER TABLE public.t ADD CONSTRAINT k CHECK (public.f() AND note <> ' DROP CONSTRAINT ')"),
+        (
+            "",
+            "CREATE SEQUENCE public.s;
+             CREATE FUNCTION public.g() RETURNS regclass LANGUAGE plpgsql AS 'BEGIN PERFORM public.f(); RETURN ''public.s''::regclass; END';
+             ALTER TABLE public.t ADD COLUMN n int DEFAULT nextval(public.g())",
+        ),
+        (cast, "ALTER TABLE public.t ALTER COLUMN e TYPE text"),
+        (cast, "ALTER TABLE public.t ALTER COLUMN e TYPE varchar(5)"),
+    ];
+    for (before, sql) in attacks {
+        let pair = Pair::new(&format!(
+            "{HIS}{GRAB}; ALTER FUNCTION public.f() OWNER TO project_admin; {before}"
+        ))
+        .await;
+        pair.branch
+            .psql(&format!("DELETE FROM public.t; {sql}"))
+            .await;
+        let _ = try_merge(&pair).await;
+        assert_eq!(pair.parent.psql(IS_SUPERUSER).await, "f", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn constants_of_domains_are_parsed_as_the_owner() {
+    let makes = [
+        "CREATE VIEW public.v AS SELECT '{1}'::public.d[] AS d",
+        "CREATE POLICY p ON public.t USING ('{1}'::public.d[] IS NOT NULL)",
+        "ALTER TABLE public.t ALTER COLUMN note SET DEFAULT '{1}'::public.d[]",
+        "CREATE FUNCTION public.g(a public.d[] DEFAULT '{1}') RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION public.g() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT ('{1}'::public.d[])[1]; END",
+        "CREATE TABLE public.n (d public.d[] DEFAULT '{1}')",
+        "CREATE INDEX ON public.t (id) WHERE '{1}'::public.d[] IS NOT NULL",
+    ];
+    // The branch is restored by a superuser, who must not be taken for one here.
+    let on_branch = |sql: &str| format!("SET ROLE project_admin; {sql}; RESET ROLE");
+    for sql in makes {
+        let pair = Pair::new(&format!(
+            "{HIS}{GRAB}; ALTER FUNCTION public.f() OWNER TO project_admin"
+        ))
+        .await;
+        pair.branch
+            .psql(&on_branch(&format!(
+                "CREATE DOMAIN public.d AS int CHECK (public.f()); {sql}"
+            )))
+            .await;
+        let merged = try_merge(&pair).await;
+        assert_eq!(pair.parent.psql(IS_SUPERUSER).await, "f", "{sql}");
+        assert_eq!(merged, Ok(()), "{sql}");
+    }
+}

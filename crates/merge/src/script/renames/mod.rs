@@ -53,6 +53,8 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
                     .map(|sql| Statement {
                         sql,
                         serves: Some(serves.clone()),
+                        makes: None,
+                        evaluates: false,
                     }),
             );
             if taken.is_some() || model[at] {
@@ -77,6 +79,8 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
             statements.push(Statement {
                 sql: format!("CREATE SCHEMA {}", quote::ident(&to.schema)),
                 serves: Some(home.clone()),
+                makes: None,
+                evaluates: false,
             });
             catalog.facts.insert(
                 home,
@@ -93,6 +97,8 @@ pub fn apply(from: &Catalog, renames: &[Rename]) -> (Catalog, Vec<Statement>) {
                 .map(|sql| Statement {
                     sql,
                     serves: Some(original.clone()),
+                    makes: None,
+                    evaluates: false,
                 }),
         );
         if in_model {
