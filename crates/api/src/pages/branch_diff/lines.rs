@@ -59,10 +59,14 @@ mod tests {
     #[test]
     fn long_texts_end_and_take_no_time() {
         let hostile = |offset: usize| {
-            let line = |n: usize| char::from(b'a' + u8::try_from((n * n + offset) % 7).unwrap());
-            (0..200_000)
-                .map(|n| format!("{}\n", line(n)))
-                .collect::<String>()
+            let mut text = String::new();
+            for n in 0..200_000 {
+                text.push(char::from(
+                    b'a' + u8::try_from((n * n + offset) % 7).unwrap(),
+                ));
+                text.push('\n');
+            }
+            text
         };
         let (left, right) = (hostile(0), hostile(3));
         assert!(is_long(&left) && !is_long("a\nb"));

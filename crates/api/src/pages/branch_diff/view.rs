@@ -267,7 +267,7 @@ mod tests {
         diff.render("feat").into_string()
     }
 
-    fn diff(conflicts: serde_json::Value, changes: serde_json::Value) -> serde_json::Value {
+    fn diff(conflicts: &serde_json::Value, changes: &serde_json::Value) -> serde_json::Value {
         json!({
             "summary": { "added": 0, "modified": 0, "conflicts": 0 },
             "rendered_sql": "-- none\n",
@@ -282,9 +282,9 @@ mod tests {
     #[test]
     fn a_conflict_shows_the_base_against_each_side() {
         let page = render(diff(
-            json!([{ "schema": "public", "object": "users.name", "type": "column", "hint": "both changed its default",
+            &json!([{ "schema": "public", "object": "users.name", "type": "column", "hint": "both changed its default",
                 "definitions": { "base": "name text", "parent": "name text DEFAULT 'a'", "branch": "name text DEFAULT 'b'" } }]),
-            json!([]),
+            &json!([]),
         ));
         assert!(page.contains("Nothing can be merged yet: 1 thing to settle first."));
         assert!(page.contains("both changed its default"));
@@ -299,8 +299,8 @@ mod tests {
     #[test]
     fn what_people_wrote_is_text() {
         let page = render(diff(
-            json!([]),
-            json!([{ "schema": "public", "object": "<b>x</b>", "type": "function", "action": "add", "sql": "",
+            &json!([]),
+            &json!([{ "schema": "public", "object": "<b>x</b>", "type": "function", "action": "add", "sql": "",
                 "definitions": { "base": null, "parent": null, "branch": "<script>alert(1)</script>" } }]),
         ));
         assert!(
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn nothing_to_merge_is_said() {
-        let page = render(diff(json!([]), json!([])));
+        let page = render(diff(&json!([]), &json!([])));
         assert!(page.contains("has all of the branch’s changes already"));
     }
 }
