@@ -139,7 +139,12 @@ async fn put_old_back(cx: &StepContext<'_>) -> StepResult {
 
 /// The new database serves: from here on there is no way back. What cannot be dropped now goes with the next reset.
 async fn discard(cx: &StepContext<'_>) -> StepResult {
-    adopt_copies(cx, &recorded_copies(cx)?).await?;
+    match adopt_copies(cx, &recorded_copies(cx)?).await {
+        Ok(()) => {}
+        // The new database with the old base would be another branch.
+        Err(StepError::Failed(Outcome::Retry(failure))) => return Ok(Outcome::Hold(failure)),
+        Err(error) => return Err(error),
+    }
     let dropped = async {
         let database = cx
             .worker
