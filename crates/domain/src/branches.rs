@@ -455,10 +455,25 @@ impl ControlPlane {
             }
             _ => return Ok(false),
         };
+        if kind == OperationKind::RebaseBranch && end != BranchEnd::Succeeded {
+            self.keep_new_base(conn, project.id).await?;
+        }
         held(branches::mark_state(conn, project.id, branch.state, to, now).await?)?;
         // The project's status may stay as it is, and somebody waits for the end.
         operations::notify_project(conn, project.id).await?;
         Ok(is_settled)
+    }
+
+    /// A rebase that ends in its last step has changed the branch: that it was made from the parent as it is
+    /// now must not be lost with it.
+    async fn keep_new_base(&self, conn: &mut PgConnection, id: ProjectId) -> DomainResult<()> {
+        let newest = operations::list_operations(conn, Some(id), None, 1).await?;
+        if let Some(rebase) = newest.first().filter(|newest| newest.step == "adopt")
+            && let Ok(copies) = serde_json::from_value(rebase.data["copies"].clone())
+        {
+            held(branches::set_copies(conn, id, &copies).await?)?;
+        }
+        Ok(())
     }
 
     /// An operator takes up again what had failed.

@@ -57,7 +57,11 @@ impl ControlPlane {
         let crossings_before = (now - CROSSINGS_KEPT).date_naive();
         retention::delete_usage_limit_crossings(&mut conn, crossings_before).await?;
         let comparisons_before = now - crate::merges::COMPARISONS_KEPT;
-        while branch_comparisons::delete_ended(&mut conn, comparisons_before).await? >= BATCH {}
+        let dry_runs_before = now - crate::merges::DRY_RUNS_KEPT;
+        while branch_comparisons::delete_ended(&mut conn, comparisons_before, dry_runs_before)
+            .await?
+            >= BATCH
+        {}
         let codes_before = now - CODES_KEPT;
         while retention::delete_authorization_codes(&mut conn, codes_before).await? >= BATCH {}
         while retention::delete_device_codes(&mut conn, codes_before).await? >= BATCH {}

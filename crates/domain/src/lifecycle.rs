@@ -229,8 +229,7 @@ impl ControlPlane {
         request_id: &str,
     ) -> DomainResult<OperationId> {
         let id = project.id;
-        self.delete_branches_of(conn, project, actor, request_id)
-            .await?;
+        Box::pin(self.delete_branches_of(conn, project, actor, request_id)).await?;
         if let Some(running) = operations::find_in_flight(conn, id).await? {
             let reason = Failure::new("project_deleted", "the project was deleted while this ran");
             operations::mark_cancelled(conn, running.id, &reason, self.now()).await?;

@@ -17,6 +17,9 @@ use crate::{ControlPlane, DomainError, DomainResult, Thing};
 /// Comparisons are kept this long, for whoever looks at what was merged.
 pub(crate) const COMPARISONS_KEPT: TimeDelta = TimeDelta::days(30);
 
+/// A dry run's result is fetched at once.
+pub(crate) const DRY_RUNS_KEPT: TimeDelta = TimeDelta::hours(1);
+
 /// Whoever asked for one waits at most that long.
 const COMPARISONS_WANTED: TimeDelta = TimeDelta::minutes(5);
 
@@ -156,6 +159,12 @@ impl ControlPlane {
                 })
             })
             .transpose()
+    }
+
+    /// For workers: keeps a dry run that was taken for `lease` more.
+    pub async fn extend_comparison(&self, id: ComparisonId, lease: Duration) -> DomainResult<bool> {
+        let mut conn = self.db().acquire().await?;
+        Ok(branch_comparisons::extend(&mut conn, id, lease.as_secs_f64()).await?)
     }
 
     /// Ends a dry run; whoever waits for it is told.

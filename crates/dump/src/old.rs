@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     database::{Database, quote_identifier},
     error::Error,
+    mark::{self, Mark},
     prepare::{self, run},
     restore::Restored,
 };
@@ -28,8 +29,11 @@ pub(crate) async fn keep(
     database: &Database,
     id: Uuid,
 ) -> Result<(), Error> {
-    // What earlier resets could not discard.
-    discard_where(server, &format!("datname <> '{}'", name(id))).await?;
+    // What earlier resets could not discard; in the way of nothing but the disk's space.
+    let others = format!("datname <> '{}'", name(id));
+    if let Err(error) = discard_where(server, &others).await {
+        tracing::warn!(%error, "a database that an earlier reset kept is still there");
+    }
     allow_connections(server, &database.name, true).await?;
     prepare::roll_back_prepared(server, database).await?;
     allow_connections(server, &database.name, false).await?;
@@ -46,6 +50,9 @@ pub(crate) async fn keep(
 
 /// Gives the kept database its name again, in the place of what a restore has made since. Without a kept one everything
 /// stays as it is: it was not replaced yet, or is back already.
+///
+/// # Errors
+/// [`Error::Incomplete`] when nothing was kept and what is there is no whole database.
 pub async fn put_back(database: &Database, id: Uuid) -> Result<Restored, Error> {
     let mut server = database.maintenance().connect().await?;
     if is_kept(&mut server, id).await? {
@@ -53,6 +60,10 @@ pub async fn put_back(database: &Database, id: Uuid) -> Result<Restored, Error> 
             prepare::drop(&mut server, database).await?;
         }
         rename(&mut server, &name(id), &database.name).await?;
+    } else if !prepare::exists(&mut server, &database.name).await?
+        || mark::find(&mut server, &database.name).await? == Some(Mark::Incomplete)
+    {
+        return Err(Error::Incomplete(database.describe()));
     }
     allow_connections(&mut server, &database.name, true).await?;
     Ok(Restored {

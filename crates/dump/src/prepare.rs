@@ -97,7 +97,12 @@ async fn recreate_on(
     }
     if exists {
         match keep {
-            Some(id) if !old::is_kept(server, id).await? => old::keep(server, database, id).await?,
+            Some(id)
+                if !old::is_kept(server, id).await?
+                    && mark::find(server, &database.name).await? != Some(Mark::Incomplete) =>
+            {
+                old::keep(server, database, id).await?;
+            }
             _ => {
                 mark::set(server, &database.name, Mark::Incomplete).await?;
                 drop(server, database).await?;

@@ -42,7 +42,7 @@ pub enum How {
     /// Whatever is there goes: the database is dropped, with everybody's sessions, and made anew. For a reset, and for a
     /// machine whose server has made its tables already. The server, PostgREST and deno should be stopped.
     InPlace,
-    /// As in place, but what is there at the first attempt of this id is kept beside it, until
+    /// As in place, but what is there at the first attempt of this id, if it is whole, is kept beside it until
     /// [`put_back`](crate::put_back) or [`discard_kept`](crate::discard_kept). Takes the space of both meanwhile.
     InPlaceKeeping(Uuid),
 }

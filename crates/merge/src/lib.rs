@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 mod definitions;
 pub mod error;
+mod parallel;
 mod plan;
 mod probing;
 mod rebase;

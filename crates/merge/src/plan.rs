@@ -21,6 +21,7 @@ use crate::{
     catalog::{Catalog, FactId, Hash, Kind},
     config::{self, LEDGER, Migration, Rows, Write},
     definitions::{Definitions, Describer},
+    parallel::both,
     render,
     report::{Change, Conflict, DiffResult, NeedsMigration, Rename, Warning},
     scratch::Scratch,
@@ -130,14 +131,20 @@ pub(crate) async fn planned(
         direction,
     };
     let aligned = three_way::align(&sides, resolutions, parent).await?;
-    let merge = three_way::decide(&aligned, resolutions);
-    // Where texts were brought into one form, those of the parent too: else they would seem to differ.
-    let as_read = matches!(aligned.parent, Cow::Borrowed(_));
-    let script = if merge.renames.is_empty() && as_read {
-        script::script(from, &merge.target, &[])
-    } else {
-        script::script_replayed(from, &aligned.parent, &merge.target, &merge.renames)
-    };
+    let (parent_hash, (merge, script)) = both(
+        || parent_now.hash(),
+        || {
+            let merge = three_way::decide(&aligned, resolutions);
+            // Where texts were brought into one form, those of the parent too: else they would seem to differ.
+            let as_read = matches!(aligned.parent, Cow::Borrowed(_));
+            let script = if merge.renames.is_empty() && as_read {
+                script::script(from, &merge.target, &[])
+            } else {
+                script::script_replayed(from, &aligned.parent, &merge.target, &merge.renames)
+            };
+            (merge, script)
+        },
+    );
 
     let describer = Describer {
         names: Names::new(&aligned),
@@ -175,7 +182,7 @@ pub(crate) async fn planned(
         migrations: rows.migrations.clone(),
         writes: Vec::new(),
         written: BTreeSet::new(),
-        parent_hash: parent_now.hash(),
+        parent_hash,
         expected_rows: parent_now.rows.as_ref().map(|_| rows.expected.clone()),
         ids: merge
             .changes

@@ -123,6 +123,23 @@ pub async fn take(
     .transpose()
 }
 
+/// Keeps a comparison that was taken for `seconds` more.
+pub async fn extend(
+    conn: &mut PgConnection,
+    id: ComparisonId,
+    seconds: f64,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update branch_comparisons set lease_until = clock_timestamp() + make_interval(secs => $2)
+         where id = $1 and state = 'running'",
+        id.0,
+        seconds
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Ends a comparison, once.
 pub async fn mark_ended(
     conn: &mut PgConnection,
@@ -181,11 +198,17 @@ pub async fn delete_of_branch(conn: &mut PgConnection, branch: ProjectId) -> Sto
     Ok(())
 }
 
-/// In a batch: old ones, for nobody looks at them again. Gives how many.
-pub async fn delete_ended(conn: &mut PgConnection, before: DateTime<Utc>) -> StorageResult<u64> {
+/// In a batch: old ones, for nobody looks at them again. At dry runs only who asked for them does. Gives how many.
+pub async fn delete_ended(
+    conn: &mut PgConnection,
+    before: DateTime<Utc>,
+    dry_runs_before: DateTime<Utc>,
+) -> StorageResult<u64> {
     let done = sqlx::query!(
-        "delete from branch_comparisons where id in (select id from branch_comparisons where created_at < $1 limit $2)",
+        "delete from branch_comparisons where id in (select id from branch_comparisons
+             where created_at < $1 or (operation_id is null and created_at < $2) limit $3)",
         before,
+        dry_runs_before,
         BATCH.cast_signed()
     )
     .execute(conn)

@@ -211,8 +211,9 @@ pub(crate) async fn adopt_copies(
 ) -> Result<(), StepError> {
     let (objects, region) = (cx.worker.objects()?, cx.project().region);
     // Before the record, which proves that nobody else had the lease while we looked: what was there then is older
-    // than anything that another worker may store.
-    let there = stored_for(objects, region, &prefix_of(cx.project().id)?).await?;
+    // than anything that another worker may store. The record is what matters; without a list all stays.
+    let listed = stored_for(objects, region, &prefix_of(cx.project().id)?).await;
+    let there = listed.unwrap_or_default();
     cx.control_plane().record_copies(cx.lease, copies).await?;
     cx.after_effect().await;
     let kept = [&copies.dump, &copies.parent, &copies.branch];
@@ -287,7 +288,7 @@ pub(crate) async fn put(
     })
 }
 
-fn incomplete() -> StepError {
+pub(crate) fn incomplete() -> StepError {
     let text = "the copy that the branch was made from is not complete; delete the branch";
     StepError::Failed(Outcome::Fail(Failure::new("branch_incomplete", text)))
 }

@@ -89,6 +89,10 @@ impl Worker {
                 )),
                 Ok(Err(StepError::LeaseLost)) => return Err(DomainError::LeaseLost),
             };
+            let outcome = match lease.kind {
+                OperationKind::ResetBranch => reset_branch::or_back(&context, outcome),
+                _ => outcome,
+            };
             tracing::debug!(step, ?outcome, "step ran");
             let next = self.record(lease, &operation, outcome).await?;
             context.reach(CrashPoint::AfterRecord).await;

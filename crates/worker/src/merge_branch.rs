@@ -7,7 +7,9 @@ use std::time::Duration;
 use cp_domain::{Comparison, MERGE_CONFLICT, Resolutions};
 use cp_dump::Database;
 use cp_merge::{ApplyOptions, Bases, Choice, Error, MergePlan, RebasePlan, Record, Snapshot};
-use cp_model::{Branch, BranchState, Failure, MergeDirection, MergeSide, ProjectStatus};
+use cp_model::{
+    Branch, BranchState, Failure, MergeDirection, MergeSide, OperationKind, ProjectStatus,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
@@ -28,8 +30,9 @@ pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
 pub(crate) const ATTEMPTS: u32 = 10;
 
-/// How long a worker may take for a dry run before another one takes it over, and how many workers may die of it.
-const COMPARISON_LEASE: Duration = Duration::from_mins(5);
+/// How long a dry run may take; how soon another worker takes over that of one that died; how many may die of it.
+const COMPARISON_TIMEOUT: Duration = Duration::from_mins(5);
+const COMPARISON_LEASE: Duration = Duration::from_secs(45);
 const COMPARISON_ATTEMPTS: i32 = 3;
 /// Each is told of when it is asked for; this is for what was not heard, and for what a dead worker left.
 const SWEEP: Duration = Duration::from_secs(15);
@@ -161,10 +164,15 @@ impl Worker {
 
     async fn compare(&self, comparison: &Comparison) -> Result<serde_json::Value, StepError> {
         let branch = self.control_plane().load_branch(comparison.branch).await?;
-        let is_made = !matches!(
-            branch.state,
-            BranchState::Creating | BranchState::Resetting | BranchState::Deleted
-        );
+        // Its base moves in these steps.
+        let is_rebased = branch.work.as_ref().is_some_and(|work| {
+            work.kind == OperationKind::RebaseBranch && matches!(&*work.step, "rebase" | "adopt")
+        });
+        let is_made = !is_rebased
+            && !matches!(
+                branch.state,
+                BranchState::Creating | BranchState::Resetting | BranchState::Deleted
+            );
         if !is_made || branch.project.status != ProjectStatus::Active {
             let text = format!(
                 "the branch is {} and its backend {}; it must be made, and active, to be compared",
@@ -207,6 +215,20 @@ pub(crate) async fn compare_branches(worker: Worker, shutdown: CancellationToken
 }
 
 impl Worker {
+    /// Ends when the dry run is somebody else's, or nobody's: its branch is deleted.
+    async fn keep_comparison(&self, comparison: &Comparison) {
+        loop {
+            tokio::time::sleep(COMPARISON_LEASE / 3).await;
+            let kept = self
+                .control_plane()
+                .extend_comparison(comparison.id, COMPARISON_LEASE);
+            // What could not be asked is asked again; the lease allows for it.
+            if let Ok(false) = kept.await {
+                return;
+            }
+        }
+    }
+
     async fn compare_all(&self) -> cp_domain::DomainResult<()> {
         let control_plane = self.control_plane();
         while let Some(comparison) = control_plane.take_comparison(COMPARISON_LEASE).await? {
@@ -220,7 +242,11 @@ impl Worker {
                 }
                 self.compare(&comparison).await
             };
-            let compared = tokio::time::timeout(COMPARISON_LEASE, compared).await;
+            let compared = tokio::time::timeout(COMPARISON_TIMEOUT, compared);
+            let compared = tokio::select! {
+                compared = compared => compared,
+                () = self.keep_comparison(&comparison) => continue,
+            };
             let failure = match compared {
                 Ok(Ok(diff)) => {
                     control_plane

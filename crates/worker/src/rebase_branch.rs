@@ -5,6 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use cp_domain::{MERGE_CONFLICT, Resolutions};
+use cp_dump::{Exported, make_roles};
 use cp_merge::{ApplyOptions, Error, RebaseError, RebasePlan, Record, Snapshot};
 use cp_model::{Branch, BranchCopies, Failure};
 use serde_json::{Value, json};
@@ -40,6 +41,14 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
 /// What stands in the way is found before hours are spent on a copy.
 async fn look(cx: &StepContext<'_>) -> StepResult {
     let branch = cx.control_plane().load_branch(cx.project().id).await?;
+    // What the parent's changes may name. Roles that nothing needs in the end do no harm.
+    let mut exported = Exported::open(&cx.worker.database_of_parent(&branch).await?)
+        .await
+        .map_err(copied)?;
+    let roles = exported.roles().await.map_err(copied)?;
+    exported.close().await.map_err(copied)?;
+    let own = cx.worker.database_of(cx.project(), Some(cx.machine()?));
+    make_roles(&own.await?, &roles).await.map_err(copied)?;
     let parent = cx.worker.snapshot_of_parent(&branch).await?;
     let plan = plan(cx, &branch, &parent).await?;
     if let Some(refused) = refuse(cx, &plan).await? {
@@ -130,8 +139,12 @@ async fn keep_base(
 
 /// From here on the branch was made from the parent as it is in the copy.
 async fn adopt(cx: &StepContext<'_>) -> StepResult {
-    adopt_copies(cx, &recorded_copies(cx)?).await?;
-    Ok(Outcome::Done)
+    match adopt_copies(cx, &recorded_copies(cx)?).await {
+        Ok(()) => Ok(Outcome::Done),
+        // The branch has the parent's changes: without its new base a merge would take them for its own.
+        Err(StepError::Failed(Outcome::Retry(failure))) => Ok(Outcome::Hold(failure)),
+        Err(error) => Err(error),
+    }
 }
 
 async fn plan(

@@ -23,7 +23,7 @@ use crate::partner_auth::WhiteLabel;
 use crate::partnership::project_of;
 use crate::places::Place;
 use crate::problem::Problem;
-use crate::wire::branch::{BranchResponse, BranchesResponse, DiffResult, MergeResponse};
+use crate::wire::branch::{BranchResponse, BranchesResponse, DiffResult, MergeAnswer};
 
 fn of(parent: ProjectId, branch: ProjectId) -> BranchRef {
     BranchRef {
@@ -216,7 +216,7 @@ pub async fn reset_project_branch(
     params(PartnerParam, ProjectParam, BranchParam, MergeQuery, IdempotencyParam),
     request_body = Option<MergeRequest>,
     responses(
-        (status = 200, description = "It is merged; of a dry run, what a merge would do", body = MergeResponse),
+        (status = 200, description = "It is merged; of a dry run, what a merge would do", body = MergeAnswer),
         BadRequestError, NotFoundError, PartnerMergeErrors, PartnerErrors,
     )
 )]
@@ -246,7 +246,7 @@ pub async fn merge_project_branch(
     params(PartnerParam, ProjectParam, BranchParam, MergeQuery, IdempotencyParam),
     request_body = Option<MergeRequest>,
     responses(
-        (status = 200, description = "It is rebased; of a dry run, what a rebase would do", body = MergeResponse),
+        (status = 200, description = "It is rebased; of a dry run, what a rebase would do", body = MergeAnswer),
         BadRequestError, NotFoundError, PartnerMergeErrors, PartnerErrors,
     )
 )]

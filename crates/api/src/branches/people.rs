@@ -22,7 +22,7 @@ use crate::pages::redirects::see_other;
 use crate::params::{BranchParam, BranchPath, ProjectParam, ProjectPath, QueryText};
 use crate::places::Place;
 use crate::problem::Problem;
-use crate::wire::branch::{BranchResponse, BranchesResponse, DiffResult, MergeResponse};
+use crate::wire::branch::{BranchResponse, BranchesResponse, DiffResult, MergeAnswer};
 
 fn own(branch: ProjectId) -> BranchRef {
     BranchRef {
@@ -176,7 +176,7 @@ pub async fn reset_branch(
     params(BranchParam, MergeQuery),
     request_body = Option<MergeRequest>,
     responses(
-        (status = 200, description = "It is merged; of a dry run, what a merge would do", body = MergeResponse),
+        (status = 200, description = "It is merged; of a dry run, what a merge would do", body = MergeAnswer),
         BearerErrors, BranchErrors, MergeErrors,
     )
 )]
@@ -205,7 +205,7 @@ pub async fn merge_branch(
     params(BranchParam, MergeQuery),
     request_body = Option<MergeRequest>,
     responses(
-        (status = 200, description = "It is rebased; of a dry run, what a rebase would do", body = MergeResponse),
+        (status = 200, description = "It is rebased; of a dry run, what a rebase would do", body = MergeAnswer),
         BearerErrors, BranchErrors, MergeErrors,
     )
 )]

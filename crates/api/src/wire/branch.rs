@@ -239,6 +239,15 @@ struct Conflict {
     definitions: Definitions,
 }
 
+/// The answer to a merge or a rebase: that it was done, or of a dry run what it would do.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+pub enum MergeAnswer {
+    Done(MergeResponse),
+    DryRun(DiffResult),
+}
+
 /// The answer to a merge or a rebase that was done.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -22,11 +22,14 @@ pub fn narrowed<'c>(
     renames: &[Rename],
 ) -> (Cow<'c, Catalog>, Cow<'c, Catalog>) {
     let all: Vec<Difference<'c>> = from.walk(to).collect();
-    if all.iter().filter(|both| both.differs()).count() > all.len() / 4 {
+    let differing: Vec<usize> = (0..all.len())
+        .filter(|&number| all[number].differs())
+        .collect();
+    if differing.len() > all.len() / 4 {
         return (Cow::Borrowed(from), Cow::Borrowed(to));
     }
     let field = Field::new(all);
-    let mut moving = field.moving(renames);
+    let mut moving = field.moving(differing, renames);
     field.include_surroundings(&mut moving);
     if moving.iter().filter(|kept| **kept).count() > field.all.len() / 4 {
         return (Cow::Borrowed(from), Cow::Borrowed(to));
@@ -81,9 +84,15 @@ impl<'c> Field<'c> {
             members: HashMap::new(),
             needers: HashMap::new(),
         };
+        let mut number = 0;
+        // Those of one kind come one after the other.
+        for run in field.all.chunk_by(|a, b| unit(a.id) == unit(b.id)) {
+            let members = field.members.entry(unit(run[0].id)).or_default();
+            members.extend(number..number + run.len());
+            number += run.len();
+        }
         for (number, both) in field.all.iter().enumerate() {
             let own = unit(both.id);
-            field.members.entry(own).or_default().push(number);
             let mut last = own;
             for need in needs(both) {
                 let there = unit(need);
@@ -102,10 +111,8 @@ impl<'c> Field<'c> {
     }
 
     /// What differs or is renamed, and what stands on it.
-    fn moving(&self, renames: &[Rename]) -> Vec<bool> {
-        let mut open: Vec<usize> = (0..self.all.len())
-            .filter(|&number| self.all[number].differs())
-            .collect();
+    fn moving(&self, differing: Vec<usize>, renames: &[Rename]) -> Vec<bool> {
+        let mut open = differing;
         for rename in renames {
             open.extend(self.members_of(unit(&rename.to)));
         }

@@ -273,6 +273,14 @@ fn take_texts(catalog: &mut Cow<'_, Catalog>, from: &Catalog, ids: &BTreeSet<Fac
 /// What both sides changed into texts that differ may be the same after one more parse.
 async fn settle_texts(aligned: &mut Aligned<'_>, on: &PgConnectOptions) -> Result<(), Error> {
     let branch = Edits::between(&aligned.branch_t0, &aligned.branch);
+    let touched = |id: &FactId| {
+        let (was, is) = (&aligned.parent_t0.facts, &aligned.parent.facts);
+        !same_fact(was.get(id), is.get(id))
+    };
+    // Mostly so, and known without looking through the parent.
+    if !branch.made.keys().any(touched) {
+        return Ok(());
+    }
     let parent = Edits::between(&aligned.parent_t0, &aligned.parent);
     let doubtful: BTreeSet<FactId> = branch
         .made

@@ -11,7 +11,10 @@ use super::{
     enums, hints,
     names::member_renames,
 };
-use crate::catalog::{Catalog, Fact, FactId, Kind, Needs, Payload, Place};
+use crate::{
+    catalog::{Catalog, Fact, FactId, Kind, Needs, Payload, Place},
+    parallel::both,
+};
 
 /// A conflict that nobody has answered.
 struct Open {
@@ -37,13 +40,15 @@ pub struct Decision<'d> {
 }
 
 pub fn decide(aligned: &Aligned<'_>, resolutions: &Resolutions) -> Merge {
-    let mut branch_edits = Edits::between(&aligned.branch_t0, &aligned.branch);
+    let (mut parent_edits, mut branch_edits) = both(
+        || Edits::between(&aligned.parent_t0, &aligned.parent),
+        || Edits::between(&aligned.branch_t0, &aligned.branch),
+    );
     branch_edits.renamed = aligned
         .renames
         .iter()
         .map(|rename| rename.to.clone())
         .collect();
-    let mut parent_edits = Edits::between(&aligned.parent_t0, &aligned.parent);
     parent_edits.renamed.clone_from(&aligned.renamed_by_parent);
     let mut decision = Decision {
         aligned,

@@ -11,6 +11,7 @@ use std::{
 use super::{Choice, Direction, Resolutions, Sides, containers::container};
 use crate::{
     catalog::{Catalog, Fact, FactId, Kind, Payload, Place},
+    parallel::both,
     script::{Rename, quote},
 };
 
@@ -167,8 +168,10 @@ fn goes_with_table(catalog: &Catalog, id: &FactId) -> bool {
 impl<'a> Aligned<'a> {
     /// Names, and what payloads say in names outside of texts. Texts stay as they are.
     pub fn by_name(sides: &Sides<'a>, resolutions: &Resolutions) -> Self {
-        let branch = Side::new(sides.branch_t0, sides.branch);
-        let parent = Side::new(sides.parent_t0, sides.parent);
+        let (branch, parent) = both(
+            || Side::new(sides.branch_t0, sides.branch),
+            || Side::new(sides.parent_t0, sides.parent),
+        );
         if branch.moved.is_empty() && parent.moved.is_empty() {
             let mut aligned = Self {
                 parent_t0: Cow::Borrowed(sides.parent_t0),

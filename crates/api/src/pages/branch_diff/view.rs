@@ -1,9 +1,14 @@
 //! The diff as people read it: what stands in the way first, then what changes, then the whole SQL.
 
+use std::time::{Duration, Instant};
+
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::lines::side_by_side;
+use super::lines::{is_long, side_by_side};
+
+/// How long all comparisons of a page may take together.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What workers keep of a comparison, as far as it is shown (see `wire::branch::DiffResult`).
 #[derive(Deserialize)]
@@ -58,6 +63,7 @@ struct Warning {
 impl Diff {
     pub fn render(&self, branch: &str) -> Markup {
         let blocked = self.conflicts.len() + self.needs_migration.len();
+        let until = Instant::now() + PATIENCE;
         html! {
             h1 { "What merging " (branch) " would do" }
             p { (self.outcome(blocked)) }
@@ -69,14 +75,14 @@ impl Diff {
                         code { r#"{"resolutions":{"NAME":"branch"}}"# } " takes the branch’s version, "
                         code { r#""parent""# } " keeps the parent’s."
                     }
-                    @for item in &self.conflicts { (item.conflict()) }
+                    @for item in &self.conflicts { (item.conflict(until)) }
                 }
             }
             @if !self.needs_migration.is_empty() {
                 section.diff aria-labelledby="needs-migration" {
                     h2 #needs-migration { "Needs a migration" }
                     p.fine { "The parent’s rows are in the way. Write a migration on the branch that settles them; it runs first." }
-                    @for item in &self.needs_migration { (item.change()) }
+                    @for item in &self.needs_migration { (item.change(until)) }
                 }
             }
             @if !self.warnings.is_empty() {
@@ -101,7 +107,7 @@ impl Diff {
                             code { (full_name(&rename.schema, &rename.from)) } " to " code { (rename.to) }
                         }
                     }
-                    @for item in &self.changes { (item.change()) }
+                    @for item in &self.changes { (item.change(until)) }
                 }
             }
             @if !self.rendered_sql.trim().is_empty() {
@@ -149,7 +155,7 @@ impl Item {
     }
 
     /// The base against each side.
-    fn conflict(&self) -> Markup {
+    fn conflict(&self, until: Instant) -> Markup {
         let Definitions {
             base,
             parent,
@@ -159,21 +165,21 @@ impl Item {
             article {
                 (self.heading())
                 @if base.is_some() {
-                    (table(("When the branch was made", base), ("Parent now", parent)))
-                    (table(("When the branch was made", base), ("Branch now", branch)))
+                    (table(("When the branch was made", base), ("Parent now", parent), until))
+                    (table(("When the branch was made", base), ("Branch now", branch), until))
                 } @else {
-                    (table(("Parent now", parent), ("Branch now", branch)))
+                    (table(("Parent now", parent), ("Branch now", branch), until))
                 }
             }
         }
     }
 
-    fn change(&self) -> Markup {
+    fn change(&self, until: Instant) -> Markup {
         let Definitions { parent, branch, .. } = &self.definitions;
         html! {
             article {
                 (self.heading())
-                (table(("Parent now", parent), ("Branch now", branch)))
+                (table(("Parent now", parent), ("Branch now", branch), until))
             }
         }
     }
@@ -182,10 +188,10 @@ impl Item {
 type Side<'a> = (&'a str, &'a Option<String>);
 
 /// Nothing where neither side has anything to show.
-fn table((left_name, left): Side<'_>, (right_name, right): Side<'_>) -> Markup {
+fn table((left_name, left): Side<'_>, (right_name, right): Side<'_>, until: Instant) -> Markup {
     let text = |side: &'_ Option<String>| side.clone().unwrap_or_default();
     let (left_text, right_text) = (text(left), text(right));
-    let rows = side_by_side(&left_text, &right_text);
+    let rows = side_by_side(&left_text, &right_text, until);
     let line = |text: Option<&str>, is_same: bool, mark: &'static str, said: &'static str| {
         html! {
             td.same[is_same].gone[!is_same && text.is_some() && mark == "−"].new[!is_same && text.is_some() && mark == "+"] {
@@ -199,6 +205,9 @@ fn table((left_name, left): Side<'_>, (right_name, right): Side<'_>) -> Markup {
         }
     };
     html! {
+        @if is_long(&left_text) || is_long(&right_text) {
+            p.fine { "Only the beginning is shown; the JSON of the same address has all of it." }
+        }
         @if !rows.is_empty() {
             div.scroll.sides role="region" aria-label=(format!("{left_name}, {right_name}")) tabindex="0" {
                 table {
@@ -258,7 +267,7 @@ mod tests {
         diff.render("feat").into_string()
     }
 
-    fn diff(conflicts: serde_json::Value, changes: serde_json::Value) -> serde_json::Value {
+    fn diff(conflicts: &serde_json::Value, changes: &serde_json::Value) -> serde_json::Value {
         json!({
             "summary": { "added": 0, "modified": 0, "conflicts": 0 },
             "rendered_sql": "-- none\n",
@@ -273,9 +282,9 @@ mod tests {
     #[test]
     fn a_conflict_shows_the_base_against_each_side() {
         let page = render(diff(
-            json!([{ "schema": "public", "object": "users.name", "type": "column", "hint": "both changed its default",
+            &json!([{ "schema": "public", "object": "users.name", "type": "column", "hint": "both changed its default",
                 "definitions": { "base": "name text", "parent": "name text DEFAULT 'a'", "branch": "name text DEFAULT 'b'" } }]),
-            json!([]),
+            &json!([]),
         ));
         assert!(page.contains("Nothing can be merged yet: 1 thing to settle first."));
         assert!(page.contains("both changed its default"));
@@ -290,8 +299,8 @@ mod tests {
     #[test]
     fn what_people_wrote_is_text() {
         let page = render(diff(
-            json!([]),
-            json!([{ "schema": "public", "object": "<b>x</b>", "type": "function", "action": "add", "sql": "",
+            &json!([]),
+            &json!([{ "schema": "public", "object": "<b>x</b>", "type": "function", "action": "add", "sql": "",
                 "definitions": { "base": null, "parent": null, "branch": "<script>alert(1)</script>" } }]),
         ));
         assert!(
@@ -304,7 +313,7 @@ mod tests {
 
     #[test]
     fn nothing_to_merge_is_said() {
-        let page = render(diff(json!([]), json!([])));
+        let page = render(diff(&json!([]), &json!([])));
         assert!(page.contains("has all of the branch’s changes already"));
     }
 }

@@ -43,14 +43,40 @@ const CATALOGS: [&str; 35] = [
     "type",
 ];
 
-/// Equal to an earlier one if and only if nothing was committed to the catalogs in between.
+/// What the catalogs hold at a moment. The rows are those of an earlier one if and only if nothing was committed to the
+/// catalogs in between.
 ///
 /// Postgres never changes a row of a catalog that facts come from: it writes another one, with the id of the transaction
 /// (`xmin`) and a place (`ctid`) of its own. (What it does change in place are statistics of VACUUM and ANALYZE.) So a
 /// change that was undone by another one shows, too.
 ///
 /// Looks with the snapshot of the statement: it tells nothing inside of a transaction that keeps its first one.
-pub async fn fingerprint(conn: &mut PgConnection) -> Result<String, Error> {
+#[derive(Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    pub rows: String,
+    /// Those that have ended (`pg_current_snapshot`), in any database of the server.
+    transactions: String,
+}
+
+impl Fingerprint {
+    /// The one of now: at once where no transaction that writes ended since this one.
+    pub async fn again(&self, conn: &mut PgConnection) -> Result<Self, Error> {
+        let row = sqlx::raw_sql("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text")
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(Error::while_doing(DOING))?;
+        let transactions: String = row.try_get(0).map_err(Error::while_doing(DOING))?;
+        if transactions == self.transactions {
+            return Ok(self.clone());
+        }
+        fingerprint(conn).await
+    }
+}
+
+const DOING: &str = "look for changes of the schema";
+
+/// Reads all rows' places: some ten thousand in an empty database.
+pub async fn fingerprint(conn: &mut PgConnection) -> Result<Fingerprint, Error> {
     let catalogs = CATALOGS.map(|name| {
         format!(
             "(SELECT pg_catalog.bit_xor(pg_catalog.hash_record_extended(ROW(xmin, ctid), 0)) FROM pg_catalog.pg_{name})"
@@ -59,7 +85,7 @@ pub async fn fingerprint(conn: &mut PgConnection) -> Result<String, Error> {
     // `pg_authid` is for superusers only, hence by name.
     let sql = format!(
         "SELECT pg_catalog.concat_ws(' ', {}, (SELECT pg_catalog.bit_xor(pg_catalog.hashtextextended(rolname::pg_catalog.text, \
-         oid::pg_catalog.int8)) FROM pg_catalog.pg_roles))",
+         oid::pg_catalog.int8)) FROM pg_catalog.pg_roles)), pg_catalog.pg_current_snapshot()::pg_catalog.text",
         // An empty catalog is a word as well.
         catalogs
             .map(|catalog| format!("coalesce({catalog}, 0)"))
@@ -69,7 +95,9 @@ pub async fn fingerprint(conn: &mut PgConnection) -> Result<String, Error> {
     let row = sqlx::raw_sql(AssertSqlSafe(sql))
         .fetch_one(conn)
         .await
-        .map_err(Error::while_doing("look for changes of the schema"))?;
-    row.try_get(0)
-        .map_err(Error::while_doing("look for changes of the schema"))
+        .map_err(Error::while_doing(DOING))?;
+    Ok(Fingerprint {
+        rows: row.try_get(0).map_err(Error::while_doing(DOING))?,
+        transactions: row.try_get(1).map_err(Error::while_doing(DOING))?,
+    })
 }

@@ -189,7 +189,7 @@ fn commented(reader: &Reader<'_>, row: &CommentRow) -> Option<FactId> {
     let id = reader.objects.get(&(row.class.0, row.oid.0))?.clone();
     let number = i16::try_from(row.number).ok()?;
     if number != 0 {
-        let name = reader.column_names.get(&(row.oid.0, number))?;
+        let name = reader.column_name(row.oid.0, number)?;
         return Some(FactId::part(Kind::Column, &id.schema, &id.object, name));
     }
     let fact = reader.catalog.facts.get(&id)?;

@@ -141,7 +141,10 @@ fn default_rights_of_everyone(reader: &mut Reader<'_>) {
         .catalog
         .facts
         .keys()
-        .filter_map(|id| Some((id.clone(), default_right_of_everyone(id.kind)?)))
+        .filter_map(|id| {
+            let privilege = default_right_of_everyone(id.kind)?;
+            Some((id.clone(), privilege))
+        })
         .collect();
     for (id, privilege) in subjects {
         let privileges = BTreeMap::from([(privilege.to_owned(), false)]);
@@ -172,7 +175,7 @@ fn subject(reader: &Reader<'_>, class: u32, oid: u32, number: i16) -> Option<(Fa
     }
     let id = reader.objects.get(&(class, oid))?.clone();
     if number != 0 {
-        let name = reader.column_names.get(&(oid, number))?;
+        let name = reader.column_name(oid, number)?;
         return Some((
             FactId::part(Kind::Column, &id.schema, &id.object, name),
             'r',

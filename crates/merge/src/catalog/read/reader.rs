@@ -46,7 +46,7 @@ pub struct Reader<'c> {
     pub objects: HashMap<(u32, u32), FactId>,
     /// `(table, attnum)` of the columns that are facts, and of inherited ones: then the fact they come from.
     pub columns: HashMap<(u32, i16), FactId>,
-    /// Names of all columns of tables and views and of all attributes, by relation and number.
+    /// Names of columns of views and of attributes, by relation and number.
     pub column_names: HashMap<(u32, i16), String>,
     /// Schema and name of the sequences of identity columns, which are no facts.
     pub identity_sequences: HashMap<u32, (String, String)>,
@@ -180,6 +180,16 @@ impl<'c> Reader<'c> {
     /// The relation that an oid of `pg_class` is, if it is a fact.
     pub fn relation(&self, oid: Oid) -> Option<FactId> {
         self.objects.get(&(class::RELATION, oid.0)).cloned()
+    }
+
+    /// Of a table's or view's column, or of an attribute.
+    pub fn column_name(&self, relation: u32, number: i16) -> Option<&str> {
+        let place = (relation, number);
+        // The column of a view is the view.
+        let column = self.columns.get(&place).filter(|id| !id.part.is_empty());
+        let name = column.map(|id| &id.part);
+        name.or_else(|| self.column_names.get(&place))
+            .map(String::as_str)
     }
 
     pub fn owner(&mut self, id: &FactId, owner: Oid) {

@@ -179,9 +179,6 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
             identity.map(|sequence| sequence.options.into()),
         ));
         reader.columns.insert((place.oid, number), id.clone());
-        reader
-            .column_names
-            .insert((place.oid, number), id.part.clone());
         if let Some(default) = default {
             reader
                 .objects
