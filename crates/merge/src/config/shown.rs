@@ -67,13 +67,38 @@ fn value(text: Option<&str>) -> Value {
     }
 }
 
+/// Whether a job's headers (JSON) have any value that is not shown.
+pub(super) fn may_hold_secrets(headers: &str) -> bool {
+    match serde_json::from_str(headers) {
+        Ok(Value::Object(headers)) => headers
+            .values()
+            .any(|value| !value.as_str().is_some_and(is_reference)),
+        _ => true,
+    }
+}
+
+/// Whether it names secrets of the project (`${{secrets.X}}`) and holds nothing else but a scheme's name.
+fn is_reference(text: &str) -> bool {
+    let (mut rest, mut other, mut names_one) = (text, String::new(), false);
+    while let Some((before, behind)) = rest.split_once("${{secrets.") {
+        let Some((_name, after)) = behind.split_once("}}") else {
+            return false;
+        };
+        other.push_str(before);
+        (rest, names_one) = (after, true);
+    }
+    other.push_str(rest);
+    let schemes = ["", "bearer", "basic", "token"];
+    names_one && schemes.contains(&other.trim().to_ascii_lowercase().as_str())
+}
+
 /// Headers often hold tokens. Those that name a secret of the project say enough; of others only that they changed.
 fn hide(value: Value, base: Option<&Value>) -> Value {
     let Value::Object(headers) = value else {
         return value;
     };
     let hidden = |name: &String, value: Value| match &value {
-        Value::String(text) if text.contains("${{secrets.") => value,
+        Value::String(text) if is_reference(text) => value,
         _ => match base.and_then(|base| base.get(name)) {
             Some(was) if *was != value => "(hidden, changed)".into(),
             _ => "(hidden)".into(),
@@ -100,7 +125,31 @@ impl Migration {
 mod tests {
     use serde_json::json;
 
-    use super::{hide, value};
+    use super::{hide, is_reference, may_hold_secrets, value};
+
+    #[test]
+    fn only_what_is_nothing_but_a_reference_is_shown() {
+        for shown in [
+            "${{secrets.A}}",
+            "Bearer ${{secrets.A}}",
+            "basic ${{secrets.A}}${{secrets.B}}",
+        ] {
+            assert!(is_reference(shown), "{shown}");
+        }
+        for hidden in [
+            "",
+            "abc",
+            "Bearer abc",
+            "key ${{secrets.A}}",
+            "${{secrets.A",
+            "${{secrets.A}}x",
+        ] {
+            assert!(!is_reference(hidden), "{hidden}");
+        }
+        assert!(may_hold_secrets(r#"{"a": "${{secrets.A}}", "b": "x"}"#));
+        assert!(!may_hold_secrets(r#"{"a": "${{secrets.A}}"}"#));
+        assert!(!may_hold_secrets("{}"));
+    }
 
     #[test]
     fn texts_are_read_as_what_they_are() {

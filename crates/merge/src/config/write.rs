@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Row, Rows, Sealed,
+    shown::may_hold_secrets,
     tables::{Special, Table},
 };
 use crate::{render::one_line, script::quote::literal};
@@ -17,6 +18,8 @@ pub struct Write {
     pub(crate) sealed: Option<Sealed>,
     /// It calls a function of the product's, whose answer as JSON says whether that worked.
     pub(crate) calls: bool,
+    /// A literal of the statement that is left out wherever it is shown: it holds what may be a secret.
+    hidden: Option<String>,
 }
 
 impl Write {
@@ -25,7 +28,15 @@ impl Write {
             sql,
             sealed: None,
             calls: false,
+            hidden: None,
         }
+    }
+
+    fn hiding(mut self, text: Option<&str>) -> Self {
+        self.hidden = text
+            .filter(|headers| may_hold_secrets(headers))
+            .map(|headers| value(Some(headers)));
+        self
     }
 
     fn call(function: &str, arguments: &str) -> Self {
@@ -39,9 +50,13 @@ impl Write {
 
     /// For people. A statement with a sealed value is shown as a comment.
     pub fn shown(&self) -> String {
+        let sql = match &self.hidden {
+            None => self.sql.clone(),
+            Some(literal) => self.sql.replace(literal, "'(hidden)'"),
+        };
         match self.sealed {
-            None => format!("{};", self.sql),
-            Some(_) => format!("-- with its ciphertext: {};", one_line(&self.sql)),
+            None => format!("{sql};"),
+            Some(_) => format!("-- with its ciphertext: {};", one_line(&sql)),
         }
     }
 }
@@ -101,7 +116,10 @@ impl Place<'_> {
             set.join(", ")
         ));
         match self.table.special {
-            Special::Job => self.with_schedule(vec![insert], true),
+            Special::Job => {
+                let headers = self.row.values.get("headers").and_then(Option::as_deref);
+                self.with_schedule(vec![insert.hiding(headers)], true)
+            }
             _ => vec![insert],
         }
     }
@@ -126,7 +144,10 @@ impl Place<'_> {
             self.condition()
         ));
         match self.table.special {
-            Special::Job => self.with_schedule(vec![update], set.contains_key("headers")),
+            Special::Job => {
+                let headers = set.get("headers").and_then(Option::as_deref);
+                self.with_schedule(vec![update.hiding(headers)], set.contains_key("headers"))
+            }
             _ => vec![update],
         }
     }
