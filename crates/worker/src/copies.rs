@@ -209,6 +209,10 @@ pub(crate) async fn adopt_copies(
     cx: &StepContext<'_>,
     copies: &BranchCopies,
 ) -> Result<(), StepError> {
+    // What is recorded here takes the place of what is deleted below.
+    if copies.dump.is_none() || copies.parent.is_none() || copies.branch.is_none() {
+        return Err(incomplete());
+    }
     let (objects, region) = (cx.worker.objects()?, cx.project().region);
     // Before the record, which proves that nobody else had the lease while we looked: what was there then is older
     // than anything that another worker may store. The record is what matters; without a list all stays.
