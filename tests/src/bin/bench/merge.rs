@@ -215,9 +215,11 @@ pub async fn child(arguments: &[String]) {
 /// How long migra takes, in seconds.
 async fn migra(pair: &Pair) -> f64 {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/migra/.venv/bin/migra");
+    // SQLAlchemy knows this spelling of the scheme only.
+    let address = |url: &str| url.replacen("postgres://", "postgresql://", 1);
     let began = Instant::now();
     let output = Command::new(program)
-        .args(["--unsafe", &pair.parent, &pair.branch])
+        .args(["--unsafe", &address(&pair.parent), &address(&pair.branch)])
         .stdin(Stdio::null())
         .output()
         .await
