@@ -18,7 +18,7 @@ use crate::wire::{schema, time};
 
 /// What was used, by metric. Sizes are the greatest of the month; the rest is the sum.
 #[derive(Serialize, ToSchema)]
-struct UsedAmounts {
+struct MonthlyAmounts {
     #[schema(example = 73_400_320)]
     database_bytes: i64,
     #[schema(example = 1_288_490_188)]
@@ -35,7 +35,7 @@ struct UsedAmounts {
     ec2_compute: i64,
 }
 
-impl From<Amounts> for UsedAmounts {
+impl From<Amounts> for MonthlyAmounts {
     fn from(amounts: Amounts) -> Self {
         Self {
             database_bytes: amounts[Metric::DatabaseBytes],
@@ -53,7 +53,7 @@ impl From<Amounts> for UsedAmounts {
 
 /// What one project used.
 #[derive(Serialize, ToSchema)]
-struct ProjectLine {
+struct ProjectMonth {
     #[schema(value_type = Uuid)]
     id: ProjectId,
     name: String,
@@ -61,10 +61,10 @@ struct ProjectLine {
     #[schema(value_type = String, example = "active")]
     status: ProjectStatus,
     #[serde(flatten)]
-    used: UsedAmounts,
+    used: MonthlyAmounts,
 }
 
-impl From<ProjectTotal> for ProjectLine {
+impl From<ProjectTotal> for ProjectMonth {
     fn from(line: ProjectTotal) -> Self {
         Self {
             id: line.project.id,
@@ -76,7 +76,7 @@ impl From<ProjectTotal> for ProjectLine {
 }
 
 #[derive(Serialize, ToSchema)]
-struct UsageOwner {
+struct UsingOrganization {
     #[schema(value_type = Uuid)]
     id: OrganizationId,
     #[schema(example = "Moreno Labs")]
@@ -86,7 +86,7 @@ struct UsageOwner {
 }
 
 #[derive(Serialize, ToSchema)]
-struct UsageMeta {
+struct MonthMeta {
     #[serde(serialize_with = "time::seconds")]
     requested_at: DateTime<Utc>,
     /// First second of the month.
@@ -99,23 +99,23 @@ struct UsageMeta {
 /// What an organization used this month.
 #[derive(Serialize, ToSchema)]
 pub struct OrganizationUsageResponse {
-    organization: UsageOwner,
-    usage_summary: UsedAmounts,
-    projects: Vec<ProjectLine>,
-    _meta: UsageMeta,
+    organization: UsingOrganization,
+    usage_summary: MonthlyAmounts,
+    projects: Vec<ProjectMonth>,
+    _meta: MonthMeta,
 }
 
 impl OrganizationUsageResponse {
     fn new(used: OrganizationUsage, requested_at: DateTime<Utc>) -> Self {
         Self {
-            organization: UsageOwner {
+            organization: UsingOrganization {
                 id: used.organization.id,
                 name: used.organization.name,
                 price_plan: used.organization.plan,
             },
             usage_summary: used.total.into(),
             projects: used.projects.into_iter().map(Into::into).collect(),
-            _meta: UsageMeta {
+            _meta: MonthMeta {
                 requested_at,
                 period_start: used.period.start(),
                 period_end: used.period.end(),

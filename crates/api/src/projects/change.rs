@@ -91,7 +91,7 @@ pub async fn update_project(
         BearerErrors, OwnProjectErrors, PlatformChangeErrors,
     )
 )]
-pub async fn delete_project(
+pub async fn delete_own_project(
     State(control_plane): State<ControlPlane>,
     Bearer(by): Bearer,
     ProjectPath(id): ProjectPath,

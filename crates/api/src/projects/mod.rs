@@ -15,12 +15,12 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(
             project::get_project,
             change::update_project,
-            change::delete_project
+            change::delete_own_project
         ))
         .routes(routes!(project::get_access_api_key))
         .routes(routes!(change::transfer_project))
-        .routes(routes!(run::pause_project))
-        .routes(routes!(run::restore_project))
-        .routes(routes!(run::restart_project))
+        .routes(routes!(run::pause_own_project))
+        .routes(routes!(run::restore_own_project))
+        .routes(routes!(run::restart_own_project))
         .routes(routes!(run::upgrade_instance))
 }

@@ -95,7 +95,7 @@ fn answer_with(seen: MemberProject) -> Response {
         BearerErrors, OwnProjectErrors, PlatformChangeErrors,
     )
 )]
-pub async fn pause_project(
+pub async fn pause_own_project(
     State(state): State<ApiState>,
     Bearer(by): Bearer,
     ProjectPath(id): ProjectPath,
@@ -123,7 +123,7 @@ pub async fn pause_project(
         BearerErrors, OwnProjectErrors, PlatformChangeErrors,
     )
 )]
-pub async fn restore_project(
+pub async fn restore_own_project(
     State(state): State<ApiState>,
     Bearer(by): Bearer,
     ProjectPath(id): ProjectPath,
@@ -151,7 +151,7 @@ pub async fn restore_project(
         BearerErrors, OwnProjectErrors, PlatformChangeErrors,
     )
 )]
-pub async fn restart_project(
+pub async fn restart_own_project(
     State(state): State<ApiState>,
     Bearer(by): Bearer,
     ProjectPath(id): ProjectPath,
