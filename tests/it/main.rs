@@ -20,6 +20,7 @@ mod lifecycle_property;
 mod oauth;
 mod oauth_attacks;
 mod partnership;
+mod platform;
 mod rate_limits;
 mod real;
 mod reconcile;

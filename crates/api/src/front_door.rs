@@ -180,7 +180,7 @@ fn log(problem: &Problem, outage: &Outage) {
         if let Some(refused) = outage.tell(Instant::now()) {
             tracing::warn!(refused, "not available; requests are answered 503");
         }
-    } else if problem.status.is_server_error() {
+    } else if problem.status.is_server_error() && problem.status != StatusCode::NOT_IMPLEMENTED {
         let cause = problem.cause.as_deref().unwrap_or("none given");
         tracing::error!(status = problem.status.as_u16(), cause, "request failed");
     } else {

@@ -8,6 +8,7 @@
 mod agent;
 mod auth;
 mod bearer;
+mod billing;
 mod body;
 mod branches;
 mod caller;
@@ -19,12 +20,14 @@ mod front_door;
 mod idempotency;
 mod jwks;
 mod oauth;
+mod organizations;
 mod pages;
 mod params;
 mod partner_auth;
 mod partnership;
 mod places;
 mod problem;
+mod projects;
 mod same_site;
 mod serve;
 mod usage_events;
@@ -116,6 +119,9 @@ fn open_routes() -> OpenApiRouter<ApiState> {
         .merge(oauth::routes())
         .merge(auth::routes())
         .merge(agent::routes())
+        .merge(organizations::routes())
+        .merge(projects::routes())
+        .merge(billing::routes())
         .merge(branches::people())
         .merge(usage_events::routes())
 }

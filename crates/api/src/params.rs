@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
-use cp_model::{FieldError, FieldResult, OperationId, ProjectId, UserId};
+use cp_model::{
+    FieldError, FieldResult, InvitationId, MemberId, OperationId, OrganizationId, ProjectId, UserId,
+};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
@@ -29,7 +31,8 @@ async fn path_id<S: Send + Sync>(
     Ok(parse_id(name, given)?)
 }
 
-fn parse_id(name: &'static str, given: &str) -> FieldResult<Uuid> {
+/// A UUID in its usual form.
+pub fn parse_id(name: &'static str, given: &str) -> FieldResult<Uuid> {
     let rule = || {
         FieldError::new(
             name,
@@ -44,6 +47,12 @@ fn parse_id(name: &'static str, given: &str) -> FieldResult<Uuid> {
 
 /// `{projectId}` of the path.
 pub struct ProjectPath(pub ProjectId);
+/// `{organizationId}` of the path.
+pub struct OrganizationPath(pub OrganizationId);
+/// `{organizationId}` and `{memberId}` of the path.
+pub struct MemberPath(pub OrganizationId, pub MemberId);
+/// `{organizationId}` and `{invitationId}` of the path.
+pub struct InvitationPath(pub OrganizationId, pub InvitationId);
 /// `{userId}` of the path.
 pub struct UserPath(pub UserId);
 /// `{branchId}` of the path.
@@ -59,6 +68,35 @@ impl<S: Send + Sync> FromRequestParts<S> for ProjectPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let id = path_id(parts, state, "projectId").await?;
         Ok(Self(ProjectId(id)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OrganizationPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = path_id(parts, state, "organizationId").await?;
+        Ok(Self(OrganizationId(id)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let organization = path_id(parts, state, "organizationId").await?;
+        let member = path_id(parts, state, "memberId").await?;
+        Ok(Self(OrganizationId(organization), MemberId(member)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InvitationPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let organization = path_id(parts, state, "organizationId").await?;
+        let invitation = path_id(parts, state, "invitationId").await?;
+        Ok(Self(OrganizationId(organization), InvitationId(invitation)))
     }
 }
 
@@ -148,6 +186,15 @@ pub fn id(name: &'static str, given: Option<&str>) -> FieldResult<Option<Uuid>> 
     given.map(|text| parse_id(name, text)).transpose()
 }
 
+/// `true` or `false`; an absent parameter is false.
+pub fn switch(name: &'static str, given: Option<&str>) -> FieldResult<bool> {
+    given.map_or(Ok(false), |given| {
+        one_of(name, given, &[true, false], |on| {
+            if on { "true" } else { "false" }
+        })
+    })
+}
+
 /// One of the texts of an enum; the refusal lists them.
 pub fn one_of<T: Copy>(
     name: &'static str,
@@ -183,6 +230,42 @@ pub struct ProjectParam {
     /// The project's id.
     #[param(rename = "projectId", example = "0192d3b4-5c6d-7e8f-9a0b-1c2d3e4f5a6b")]
     project_id: Uuid,
+}
+
+/// For the document: the path of an endpoint on one organization.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+pub struct OrganizationParam {
+    /// The organization's id.
+    #[param(
+        rename = "organizationId",
+        example = "019a2f60-44d0-7c3e-b1a5-0d5e7f9a2c31"
+    )]
+    organization_id: Uuid,
+}
+
+/// For the document: the path of an endpoint on one member.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+pub struct MemberParam {
+    /// The membership's id, from the list of members.
+    #[param(rename = "memberId", example = "019a2f61-8f02-7a6b-8c1d-3b9e5a7c0d42")]
+    member_id: Uuid,
+}
+
+/// For the document: the path of an endpoint on one invitation.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+pub struct InvitationParam {
+    /// The invitation's id, from the list of members.
+    #[param(
+        rename = "invitationId",
+        example = "019a2f62-0b77-7f15-9e20-5c4d6e8fa053"
+    )]
+    invitation_id: Uuid,
 }
 
 /// For the document: the path of an endpoint on one branch.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
-use cp_domain::{BranchError, DomainError, RateLimit, Thing};
+use cp_domain::{BranchError, DomainError, OrganizationError, RateLimit, Thing};
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -214,6 +214,15 @@ impl Problem {
         self
     }
 
+    /// 501: plans are set by the operator.
+    pub fn no_payments() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "not_configured",
+            "This installation takes no payments. Ask its operator for another plan.",
+        )
+    }
+
     /// 503: we, or what we stand on, cannot work just now.
     pub fn unavailable() -> Self {
         Self {
@@ -399,6 +408,23 @@ impl From<BranchError> for Problem {
     }
 }
 
+impl From<OrganizationError> for Problem {
+    fn from(error: OrganizationError) -> Self {
+        use OrganizationError as E;
+        let (status, code) = match error {
+            E::AdministratorNeeded => (StatusCode::FORBIDDEN, "administrator_needed"),
+            E::TooMany => (StatusCode::FORBIDDEN, "organization_limit_reached"),
+            E::OtherAddress(_) => (StatusCode::FORBIDDEN, "other_address"),
+            E::LastAdministrator => (StatusCode::CONFLICT, "last_administrator"),
+            E::Home(_) => (StatusCode::CONFLICT, "home_organization"),
+            E::HasProjects(_) => (StatusCode::CONFLICT, "organization_has_projects"),
+            E::AlreadyMember(_) => (StatusCode::CONFLICT, "already_member"),
+            E::TooManyInvitations => (StatusCode::CONFLICT, "too_many_invitations"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
 impl From<DomainError> for Problem {
     fn from(error: DomainError) -> Self {
         let conflict =
@@ -493,6 +519,7 @@ impl From<DomainError> for Problem {
             ),
             DomainError::OAuth(error) => error.into(),
             DomainError::Branch(error) => error.into(),
+            DomainError::Organization(error) => error.into(),
             DomainError::Conflict(message) => conflict("conflict", message.into()),
             DomainError::Unavailable => Self::unavailable(),
             DomainError::LeaseLost => Self::internal("a request met a lease, which only workers hold"),
@@ -504,7 +531,14 @@ impl From<DomainError> for Problem {
 /// Another tenant's thing is answered byte for byte like a missing one (design.md, invariant 7).
 fn not_found(thing: Thing) -> Problem {
     let (code, message) = match thing {
-        Thing::Project => ("project_not_found", "There is no such project."),
+        Thing::Organization => ("organization_not_found", "There is no such organization."),
+        Thing::Member => ("member_not_found", "There is no such member."),
+        Thing::Invitation => (
+            "invitation_not_found",
+            "There is no such invitation, or it was answered.",
+        ),
+        // The client looks for these words (contract/platform-api.md 3.1).
+        Thing::Project => ("project_not_found", "Project not found."),
         Thing::Branch => ("branch.not_found", "There is no such branch."),
         Thing::User => (
             "user_not_found",
@@ -595,12 +629,12 @@ mod tests {
         let problem = Problem::from(DomainError::NotFound(Thing::Project));
         assert_eq!(
             body(&problem, Form::Partnership),
-            json!({"success": false, "message": "There is no such project.",
+            json!({"success": false, "message": "Project not found.",
                    "code": "project_not_found", "requestId": "r-1"})
         );
         assert_eq!(
             body(&problem, Form::Platform),
-            json!({"code": "project_not_found", "error": "There is no such project.", "requestId": "r-1"})
+            json!({"code": "project_not_found", "error": "Project not found.", "requestId": "r-1"})
         );
     }
 

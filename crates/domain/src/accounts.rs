@@ -1,7 +1,7 @@
 //! People's accounts, as far as partners make them and plans go; the rest is in [`crate::people`].
 
 use cp_model::{Plan, UserId, field};
-use cp_storage::{StorageError, accounts, partners};
+use cp_storage::{StorageError, organizations, partners};
 use serde_json::json;
 
 use crate::context::{IdempotentRequest, PartnerCaller};
@@ -43,10 +43,10 @@ impl ControlPlane {
     /// For operators: changes what a person's own organization pays for.
     pub async fn set_user_plan(&self, user: UserId, plan: Plan) -> DomainResult<()> {
         let mut tx = self.db().begin().await?;
-        let (organization, _) = accounts::lock_personal_organization(&mut tx, user)
+        let (organization, _) = organizations::lock_personal_organization(&mut tx, user)
             .await?
             .ok_or(DomainError::NotFound(crate::Thing::User))?;
-        accounts::set_plan(&mut tx, organization, plan).await?;
+        organizations::set_plan(&mut tx, organization, plan).await?;
         let target = organization.to_string();
         let details = json!({ "plan": plan.as_str() });
         self.audit_service(

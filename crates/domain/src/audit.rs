@@ -1,12 +1,12 @@
 //! Writes the audit log from the verbs' transactions.
 
-use cp_model::{Project, ProjectId, UserId};
+use cp_model::{OrganizationId, Project, ProjectId, UserId};
 use cp_storage::audit::{AuditEntry, insert_entry};
 use cp_storage::{PgConnection, StorageResult};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::ControlPlane;
-use crate::context::{Caller, PartnerCaller, UserCaller};
+use crate::context::{Caller, PartnerCaller, ProjectCaller, UserCaller};
 
 impl ControlPlane {
     /// A partner did something.
@@ -37,20 +37,62 @@ impl ControlPlane {
         .await
     }
 
-    /// A partner did something to a project.
+    /// Somebody did something to a project. The administrators of its organization can read it.
     pub(crate) async fn audit_project(
         &self,
         conn: &mut PgConnection,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         action: &str,
-        project: ProjectId,
+        (project, organization): (ProjectId, OrganizationId),
+        details: Value,
     ) -> StorageResult<()> {
-        self.audit_partner(
+        let (caller, partner_id) = match by {
+            ProjectCaller::Partner(by, _) => (&by.caller, Some(&by.partner.id)),
+            ProjectCaller::Person(by) => (&by.caller, None),
+        };
+        let address = caller.address.map(|a| a.to_string());
+        insert_entry(
             conn,
-            by,
-            action,
-            ("project", &project.to_string()),
-            json!({}),
+            AuditEntry {
+                at: self.now(),
+                actor: &by.actor(),
+                partner_id,
+                organization_id: Some(organization),
+                action,
+                target_type: "project",
+                target_id: &project.to_string(),
+                address: address.as_deref(),
+                request_id: Some(caller.request_id.as_str()),
+                details,
+            },
+        )
+        .await
+    }
+
+    /// A member changed something of an organization.
+    pub(crate) async fn audit_organization(
+        &self,
+        conn: &mut PgConnection,
+        by: &UserCaller,
+        action: &str,
+        organization: OrganizationId,
+        details: Value,
+    ) -> StorageResult<()> {
+        let address = by.caller.address.map(|a| a.to_string());
+        insert_entry(
+            conn,
+            AuditEntry {
+                at: self.now(),
+                actor: &by.actor(),
+                partner_id: None,
+                organization_id: Some(organization),
+                action,
+                target_type: "organization",
+                target_id: &organization.to_string(),
+                address: address.as_deref(),
+                request_id: Some(by.caller.request_id.as_str()),
+                details,
+            },
         )
         .await
     }

@@ -14,40 +14,17 @@ use cp_model::{
 use cp_storage::branches::NewBranch;
 use cp_storage::projects::NewProject;
 use cp_storage::{
-    PgConnection, accounts, branch_comparisons, branches, machines, operations, projects,
+    PgConnection, branch_comparisons, branches, machines, operations, organizations, projects,
 };
 use cp_tokens::secret::app_key;
 use serde_json::{Value, json};
 
-use crate::context::{IdempotentRequest, PartnerCaller, UserCaller};
+use crate::context::ProjectCaller;
 use crate::operations::{Lease, commit, held, lock};
 use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
 
 /// How long before a branch expires its owner is told.
 const WARNING: TimeDelta = TimeDelta::hours(24);
-
-/// Who asks for something about branches.
-#[derive(Clone, Copy)]
-pub enum BranchCaller<'a> {
-    Partner(&'a PartnerCaller, Option<&'a IdempotentRequest>),
-    Person(&'a UserCaller),
-}
-
-impl BranchCaller<'_> {
-    fn actor(self) -> String {
-        match self {
-            Self::Partner(by, _) => by.actor(),
-            Self::Person(by) => by.actor(),
-        }
-    }
-
-    fn request_id(&self) -> &str {
-        match self {
-            Self::Partner(by, _) => by.caller.request_id.as_str(),
-            Self::Person(by) => by.caller.request_id.as_str(),
-        }
-    }
-}
 
 /// A branch as its caller names it. Partners name the parent, too; it must be that one.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +92,7 @@ impl ControlPlane {
     /// Makes a branch: listed from now on, `creating` until a worker has copied the parent.
     pub async fn create_branch(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         parent: ProjectId,
         request: &BranchRequest,
     ) -> DomainResult<Branch> {
@@ -125,13 +102,11 @@ impl ControlPlane {
             return Err(FieldError::new("expires_at", "must be in the future").into());
         }
         let mut tx = self.db().begin().await?;
-        if let BranchCaller::Partner(by, key) = by {
-            self.take_key(&mut tx, &by.partner.id, key).await?;
-        }
-        let parent = self.lock_parent(&mut tx, by, parent).await?;
+        self.take_key_of(&mut tx, by).await?;
+        let parent = self.lock_own_project(&mut tx, by, parent).await?;
         check_branchable(&parent)?;
         // Under the organization's lock the limits hold, however many ask at once.
-        accounts::lock_organization(&mut tx, parent.organization_id).await?;
+        organizations::lock_organization(&mut tx, parent.organization_id).await?;
         self.check_branch_limits(&mut tx, &parent, &name).await?;
         let id = ProjectId::generate();
         let new = NewProject {
@@ -175,9 +150,14 @@ impl ControlPlane {
             .begin_operation(&mut tx, id, kind, &actor, by.request_id(), json!({}))
             .await?;
         let details = json!({ "parent": parent.id, "name": name, "mode": request.mode });
-        self.audit_branch(&mut tx, by, "branch.created", id, details)
+        let audited = (id, parent.organization_id);
+        self.audit_project(&mut tx, by, "branch.created", audited, details)
             .await?;
-        self.note_branch_effect(&mut tx, by, id, operation).await?;
+        let effect = Effect::Operation {
+            project: id,
+            operation,
+        };
+        self.note_effect_of(&mut tx, by, effect).await?;
         let branch = find(&mut tx, id).await?;
         commit(tx).await?;
         Ok(branch)
@@ -186,17 +166,17 @@ impl ControlPlane {
     /// The live branches of a project, oldest first.
     pub async fn list_branches(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         parent: ProjectId,
     ) -> DomainResult<Vec<Branch>> {
         let mut conn = self.db().acquire().await?;
-        let parent = self.find_parent(&mut conn, by, parent).await?;
+        let parent = self.find_own_project(&mut conn, by, parent).await?;
         Ok(branches::list_branches(&mut conn, parent.id).await?)
     }
 
     pub async fn find_branch(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
     ) -> DomainResult<Branch> {
         let mut conn = self.db().acquire().await?;
@@ -206,7 +186,7 @@ impl ControlPlane {
     /// Gives the branch its first database again, under the same keys and address.
     pub async fn reset_branch(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
     ) -> DomainResult<Branch> {
         let kind = OperationKind::ResetBranch;
@@ -219,7 +199,7 @@ impl ControlPlane {
     /// operation to wait for.
     pub async fn begin_merge(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
         direction: MergeDirection,
         resolutions: &Resolutions,
@@ -235,16 +215,14 @@ impl ControlPlane {
 
     async fn begin_branch_work(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
         kind: OperationKind,
         data: Value,
     ) -> DomainResult<(ProjectId, OperationId)> {
         let now = self.now();
         let mut tx = self.db().begin().await?;
-        if let BranchCaller::Partner(by, key) = by {
-            self.take_key(&mut tx, &by.partner.id, key).await?;
-        }
+        self.take_key_of(&mut tx, by).await?;
         let seen = self.find_own_branch(&mut tx, by, branch).await?;
         let id = seen.project.id;
         if kind != OperationKind::ResetBranch {
@@ -273,8 +251,14 @@ impl ControlPlane {
         let operation = self
             .begin_operation(&mut tx, id, kind, &by.actor(), by.request_id(), data)
             .await?;
-        self.audit_branch(&mut tx, by, action, id, details).await?;
-        self.note_branch_effect(&mut tx, by, id, operation).await?;
+        let audited = (id, project.organization_id);
+        self.audit_project(&mut tx, by, action, audited, details)
+            .await?;
+        let effect = Effect::Operation {
+            project: id,
+            operation,
+        };
+        self.note_effect_of(&mut tx, by, effect).await?;
         commit(tx).await?;
         Ok((id, operation))
     }
@@ -282,13 +266,11 @@ impl ControlPlane {
     /// Ends access at once; workers reclaim the machine and the copies.
     pub async fn delete_branch(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
     ) -> DomainResult<ProjectId> {
         let mut tx = self.db().begin().await?;
-        if let BranchCaller::Partner(by, key) = by {
-            self.take_key(&mut tx, &by.partner.id, key).await?;
-        }
+        self.take_key_of(&mut tx, by).await?;
         let id = self.find_own_branch(&mut tx, by, branch).await?.project.id;
         let project = lock(&mut tx, id).await?;
         // It may have been deleted between the look and the lock.
@@ -296,53 +278,31 @@ impl ControlPlane {
         let operation = self
             .begin_delete(&mut tx, &project, &by.actor(), by.request_id())
             .await?;
-        self.audit_branch(&mut tx, by, "branch.deleted", id, json!({}))
+        let audited = (id, project.organization_id);
+        self.audit_project(&mut tx, by, "branch.deleted", audited, json!({}))
             .await?;
-        self.note_branch_effect(&mut tx, by, id, operation).await?;
+        let effect = Effect::Operation {
+            project: id,
+            operation,
+        };
+        self.note_effect_of(&mut tx, by, effect).await?;
         commit(tx).await?;
         Ok(id)
-    }
-
-    async fn find_parent(
-        &self,
-        conn: &mut PgConnection,
-        by: BranchCaller<'_>,
-        id: ProjectId,
-    ) -> DomainResult<Project> {
-        let found = match by {
-            BranchCaller::Partner(by, _) => {
-                let found = projects::find_partner_project(conn, &by.partner.id, id).await?;
-                found.filter(|p| p.user_id.is_none() || by.partner.co_branded)
-            }
-            BranchCaller::Person(by) => projects::find_user_project(conn, by.user.id, id).await?,
-        };
-        found.ok_or(DomainError::NotFound(Thing::Project))
-    }
-
-    async fn lock_parent(
-        &self,
-        conn: &mut PgConnection,
-        by: BranchCaller<'_>,
-        id: ProjectId,
-    ) -> DomainResult<Project> {
-        self.find_parent(conn, by, id).await?;
-        lock(conn, id).await?;
-        self.find_parent(conn, by, id).await
     }
 
     async fn find_own_branch(
         &self,
         conn: &mut PgConnection,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
     ) -> DomainResult<Branch> {
         let BranchRef { parent, branch: id } = branch;
         let found = match by {
-            BranchCaller::Partner(by, _) => {
+            ProjectCaller::Partner(by, _) => {
                 let found = branches::find_partner_branch(conn, &by.partner.id, parent, id).await?;
                 found.filter(|b| b.project.user_id.is_none() || by.partner.co_branded)
             }
-            BranchCaller::Person(by) => branches::find_user_branch(conn, by.user.id, id).await?,
+            ProjectCaller::Person(by) => branches::find_user_branch(conn, by.user.id, id).await?,
         };
         found.ok_or(DomainError::NotFound(Thing::Branch))
     }
@@ -378,39 +338,6 @@ impl ControlPlane {
                  delete the branches of one first"
             );
             return Err(BranchError::QuotaExceeded(text).into());
-        }
-        Ok(())
-    }
-
-    async fn audit_branch(
-        &self,
-        conn: &mut PgConnection,
-        by: BranchCaller<'_>,
-        action: &str,
-        id: ProjectId,
-        details: Value,
-    ) -> DomainResult<()> {
-        let target = id.to_string();
-        let target = ("project", target.as_str());
-        match by {
-            BranchCaller::Partner(by, _) => {
-                self.audit_partner(conn, by, action, target, details).await
-            }
-            BranchCaller::Person(by) => self.audit_by_user(conn, by, action, target, details).await,
-        }?;
-        Ok(())
-    }
-
-    async fn note_branch_effect(
-        &self,
-        conn: &mut PgConnection,
-        by: BranchCaller<'_>,
-        project: ProjectId,
-        operation: OperationId,
-    ) -> DomainResult<()> {
-        if let BranchCaller::Partner(by, key) = by {
-            let effect = Effect::Operation { project, operation };
-            self.note_effect(conn, &by.partner.id, key, effect).await?;
         }
         Ok(())
     }

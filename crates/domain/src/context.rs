@@ -32,6 +32,31 @@ impl PartnerCaller {
     }
 }
 
+/// Who asks for something about a project: its partner, perhaps with an idempotency key, or somebody of its
+/// organization.
+#[derive(Clone, Copy)]
+pub enum ProjectCaller<'a> {
+    Partner(&'a PartnerCaller, Option<&'a IdempotentRequest>),
+    Person(&'a UserCaller),
+}
+
+impl ProjectCaller<'_> {
+    /// How the audit log and operations name it.
+    pub fn actor(self) -> String {
+        match self {
+            Self::Partner(by, _) => by.actor(),
+            Self::Person(by) => by.actor(),
+        }
+    }
+
+    pub fn request_id(&self) -> &str {
+        match self {
+            Self::Partner(by, _) => by.caller.request_id.as_str(),
+            Self::Person(by) => by.caller.request_id.as_str(),
+        }
+    }
+}
+
 /// What people and applications are told of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {

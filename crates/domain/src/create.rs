@@ -1,4 +1,5 @@
-//! Making projects: `sync-project` for people, `sync-embedded-project` for partners.
+//! Making projects: `sync-project` for a partner's people, `sync-embedded-project` for partners, and what people make
+//! themselves.
 
 use cp_model::catalogue::DEFAULT_VOLUME_GIB;
 use cp_model::{
@@ -7,11 +8,13 @@ use cp_model::{
 };
 use cp_storage::operations::NewOperation;
 use cp_storage::projects::NewProject;
-use cp_storage::{PgConnection, StorageError, accounts, operations, partners, projects, wakeups};
+use cp_storage::{
+    PgConnection, StorageError, operations, organizations, partners, projects, wakeups,
+};
 use cp_tokens::secret::app_key;
 use serde_json::{Map, Value, json};
 
-use crate::context::{IdempotentRequest, PartnerCaller};
+use crate::context::{IdempotentRequest, PartnerCaller, ProjectCaller, UserCaller};
 use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
 
 /// What a partner asks for.
@@ -43,7 +46,7 @@ impl ControlPlane {
         }
         // The lock makes both rules hold under concurrency: one project of a name, no more than
         // the plan allows.
-        let (organization, plan) = accounts::lock_personal_organization(&mut tx, user)
+        let (organization, plan) = organizations::lock_personal_organization(&mut tx, user)
             .await?
             .ok_or_else(|| {
                 DomainError::internal(format!("user {user} has no personal organization"))
@@ -52,12 +55,13 @@ impl ControlPlane {
         let project = if let Some(existing) = existing {
             existing.id
         } else {
-            self.check_plan(&mut tx, by, user, organization, plan)
+            self.check_plan_for_partner(&mut tx, by, user, organization, plan)
                 .await?;
             let request = ProjectRequest {
                 name,
                 ..request.clone()
             };
+            let by = ProjectCaller::Partner(by, key);
             self.insert_project(&mut tx, by, organization, Some(user), &request)
                 .await?
                 .ok_or_else(|| {
@@ -94,7 +98,13 @@ impl ControlPlane {
         self.take_key(&mut tx, partner, key).await?;
         let organization = by.partner.organization_id;
         let inserted = self
-            .insert_project(&mut tx, by, organization, None, &request)
+            .insert_project(
+                &mut tx,
+                ProjectCaller::Partner(by, key),
+                organization,
+                None,
+                &request,
+            )
             .await?;
         let project = if let Some(id) = inserted {
             id
@@ -112,12 +122,36 @@ impl ControlPlane {
         Ok(effect)
     }
 
+    /// A new project in an organization that the person belongs to.
+    pub async fn create_project(
+        &self,
+        by: &UserCaller,
+        organization: OrganizationId,
+        request: &ProjectRequest,
+    ) -> DomainResult<ProjectId> {
+        let request = ProjectRequest {
+            name: field::project_name("name", &request.name)?,
+            ..request.clone()
+        };
+        let mut tx = self.db().begin().await?;
+        self.find_member_role(&mut tx, by, organization).await?;
+        let plan = organizations::lock_organization(&mut tx, organization).await?;
+        // They may have been removed between the look and the lock.
+        self.find_member_role(&mut tx, by, organization).await?;
+        self.check_plan(&mut tx, organization, plan).await?;
+        let caller = ProjectCaller::Person(by);
+        let id = self
+            .insert_project(&mut tx, caller, organization, Some(by.user.id), &request)
+            .await?
+            .ok_or_else(|| DomainError::internal("a new project was there"))?;
+        tx.commit().await.map_err(StorageError::from)?;
+        Ok(id)
+    }
+
     /// Refuses what would take more than the plan's places. The caller holds the organization's lock.
     pub(crate) async fn check_plan(
         &self,
         conn: &mut PgConnection,
-        by: &PartnerCaller,
-        user: UserId,
         organization: OrganizationId,
         plan: Plan,
     ) -> DomainResult<()> {
@@ -127,18 +161,38 @@ impl ControlPlane {
         if projects::count_against_plan(conn, organization).await? < i64::from(limit) {
             return Ok(());
         }
-        let candidates = self.user_projects(conn, &by.partner, user).await?;
         Err(DomainError::ProjectLimitReached {
             message: plan.limit_message(limit),
-            candidates,
+            candidates: Vec::new(),
         })
+    }
+
+    /// The same; a partner is told which of the person's projects it could be given instead.
+    pub(crate) async fn check_plan_for_partner(
+        &self,
+        conn: &mut PgConnection,
+        by: &PartnerCaller,
+        user: UserId,
+        organization: OrganizationId,
+        plan: Plan,
+    ) -> DomainResult<()> {
+        match self.check_plan(conn, organization, plan).await {
+            Err(DomainError::ProjectLimitReached { message, .. }) => {
+                let candidates = self.user_projects(conn, &by.partner, user).await?;
+                Err(DomainError::ProjectLimitReached {
+                    message,
+                    candidates,
+                })
+            }
+            checked => checked,
+        }
     }
 
     /// The project, its secrets, its operation and the wake-up. None: a unique index has it.
     async fn insert_project(
         &self,
         conn: &mut PgConnection,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         organization: OrganizationId,
         user: Option<UserId>,
         request: &ProjectRequest,
@@ -150,7 +204,10 @@ impl ControlPlane {
         let new = NewProject {
             id,
             organization_id: organization,
-            partner_id: Some(&by.partner.id),
+            partner_id: match by {
+                ProjectCaller::Partner(by, _) => Some(&by.partner.id),
+                ProjectCaller::Person(_) => None,
+            },
             user_id: user,
             parent_id: None,
             external_id: request.external_id.as_deref(),
@@ -168,17 +225,13 @@ impl ControlPlane {
             return Ok(None);
         }
         self.make_secrets(conn, id).await?;
-        let actor = by.actor();
-        self.begin_operation(
-            conn,
-            id,
-            OperationKind::Provision,
-            &actor,
-            by.caller.request_id.as_str(),
-            json!({}),
-        )
-        .await?;
-        self.audit_project(conn, by, "project.created", id).await?;
+        let (actor, request_id) = (by.actor(), by.request_id());
+        let kind = OperationKind::Provision;
+        self.begin_operation(conn, id, kind, &actor, request_id, json!({}))
+            .await?;
+        let audited = (id, organization);
+        self.audit_project(conn, by, "project.created", audited, json!({}))
+            .await?;
         Ok(Some(id))
     }
 

@@ -5,6 +5,7 @@ use cp_storage::StorageError;
 
 use crate::branches::BranchError;
 use crate::oauth::OAuthError;
+use crate::organizations::OrganizationError;
 use crate::reads::ProjectAccess;
 
 pub type DomainResult<T> = Result<T, DomainError>;
@@ -12,6 +13,9 @@ pub type DomainResult<T> = Result<T, DomainError>;
 /// What was not found, or is somebody else's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thing {
+    Organization,
+    Member,
+    Invitation,
     Project,
     Branch,
     User,
@@ -33,6 +37,9 @@ pub enum Thing {
 impl Thing {
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Organization => "organization",
+            Self::Member => "member",
+            Self::Invitation => "invitation",
             Self::Project => "project",
             Self::Branch => "branch",
             Self::User => "user",
@@ -106,6 +113,8 @@ pub enum DomainError {
     OAuth(#[from] OAuthError),
     #[error(transparent)]
     Branch(#[from] BranchError),
+    #[error(transparent)]
+    Organization(#[from] OrganizationError),
     /// An operator's verb that does not fit the state of things; says what to do.
     #[error("{0}")]
     Conflict(String),

@@ -8,7 +8,7 @@ use cp_storage::{PgConnection, idempotency};
 use cp_tokens::secret::constant_time_eq;
 use serde::{Deserialize, Serialize};
 
-use crate::context::IdempotentRequest;
+use crate::context::{IdempotentRequest, ProjectCaller};
 use crate::{ControlPlane, DomainError, DomainResult};
 
 /// How long answers are kept.
@@ -165,5 +165,32 @@ impl ControlPlane {
             idempotency::set_effect(conn, partner, &request.key, &effect).await?;
         }
         Ok(())
+    }
+
+    /// As [`Self::take_key`]; people send no keys.
+    pub(crate) async fn take_key_of(
+        &self,
+        conn: &mut PgConnection,
+        by: ProjectCaller<'_>,
+    ) -> DomainResult<()> {
+        match by {
+            ProjectCaller::Partner(by, key) => self.take_key(conn, &by.partner.id, key).await,
+            ProjectCaller::Person(_) => Ok(()),
+        }
+    }
+
+    /// As [`Self::note_effect`]; people send no keys.
+    pub(crate) async fn note_effect_of(
+        &self,
+        conn: &mut PgConnection,
+        by: ProjectCaller<'_>,
+        effect: Effect,
+    ) -> DomainResult<()> {
+        match by {
+            ProjectCaller::Partner(by, key) => {
+                self.note_effect(conn, &by.partner.id, key, effect).await
+            }
+            ProjectCaller::Person(_) => Ok(()),
+        }
     }
 }

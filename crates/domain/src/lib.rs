@@ -19,6 +19,7 @@ pub mod machines;
 mod merges;
 pub mod oauth;
 pub mod operations;
+mod organizations;
 mod partners;
 pub mod people;
 pub mod queue;
@@ -38,18 +39,23 @@ use cp_tokens::sealing::Sealer;
 
 pub use authorize::Authorization;
 pub use branches::{
-    BranchCaller, BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT,
-    RESET_FAILED, Resolutions, parent_away,
+    BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, RESET_FAILED, Resolutions,
+    parent_away,
 };
 pub use context::{
-    Caller, Credential, IdempotentRequest, PartnerCaller, Profile, UserCaller, fingerprint,
+    Caller, Credential, IdempotentRequest, PartnerCaller, Profile, ProjectCaller, UserCaller,
+    fingerprint,
 };
 pub use create::ProjectRequest;
 pub use errors::{DomainError, DomainResult, Thing};
 pub use idempotency::{Begun, Effect, StoredAnswer};
 pub use keys::{PublishedJwks, SigningKeySummary};
-pub use lifecycle::Upgrade;
+pub use lifecycle::{SizeFields, Upgrade};
 pub use merges::{Comparison, MergeOutcome};
+pub use organizations::{
+    AuditPlace, AuditRecord, MemberProject, OrganizationError, OrganizationUsage, ProjectUpdate,
+    ShownInvitation,
+};
 pub use partners::{NewPartner, PartnerCredentials};
 pub use rate_limit::RateLimit;
 pub use reads::{Access, OperationSummary, Page, ProjectAccess, ProjectView};

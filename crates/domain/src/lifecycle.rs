@@ -1,14 +1,16 @@
-//! What a partner does to a project that exists: pause, restore, restart, upgrade, delete.
+//! What is done to a project that exists, by its partner or by people of its organization: pause, restore, restart,
+//! upgrade, delete.
 
 use cp_model::catalogue::MAX_VOLUME_GIB;
 use cp_model::{
     Failure, FieldError, FieldResult, InstanceType, MachineSize, OperationId, OperationKind,
-    Project, ProjectId, ProjectStatus, UpgradePlan, field,
+    Project, ProjectId, ProjectStatus, UpgradePlan,
 };
-use cp_storage::{PgConnection, StorageError, accounts, machines, operations, projects};
+use cp_storage::{PgConnection, StorageError, machines, operations, organizations, projects};
 use serde_json::{Value, json};
 
-use crate::context::{IdempotentRequest, PartnerCaller};
+use crate::context::ProjectCaller;
+use crate::operations::lock;
 use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
 
 /// What a project's machine shall be made of; what is left out stays. Made by [`Upgrade::new`].
@@ -16,28 +18,40 @@ use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
 pub struct Upgrade {
     instance_type: Option<InstanceType>,
     volume_gib: Option<i32>,
+    fields: SizeFields,
+}
+
+/// What the caller's interface calls the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeFields {
+    pub instance_type: &'static str,
+    pub volume_gib: &'static str,
 }
 
 impl Upgrade {
-    /// `volume_size_gib`: 1 to [`MAX_VOLUME_GIB`].
+    /// `volume_gib`: `least` to [`MAX_VOLUME_GIB`].
     pub fn new(
         instance_type: Option<InstanceType>,
-        volume_size_gib: Option<i64>,
+        volume_gib: Option<i64>,
+        least: i32,
+        fields: SizeFields,
     ) -> FieldResult<Self> {
-        if instance_type.is_none() && volume_size_gib.is_none() {
-            let rule = "or volume_size_gib must be given";
-            return Err(FieldError::new("instance_type", rule));
+        if instance_type.is_none() && volume_gib.is_none() {
+            let rule = format!("or {} must be given", fields.volume_gib);
+            return Err(FieldError::new(fields.instance_type, rule));
         }
-        let volume_gib = volume_size_gib.map(|given| {
+        let volume_gib = volume_gib.map(|given| {
             let fits = i32::try_from(given).ok();
-            fits.filter(|gib| (1..=MAX_VOLUME_GIB).contains(gib))
+            fits.filter(|gib| (least..=MAX_VOLUME_GIB).contains(gib))
                 .ok_or_else(|| {
-                    FieldError::new(VOLUME, format!("must be between 1 and {MAX_VOLUME_GIB}"))
+                    let rule = format!("must be between {least} and {MAX_VOLUME_GIB}");
+                    FieldError::new(fields.volume_gib, rule)
                 })
         });
         Ok(Self {
             instance_type,
             volume_gib: volume_gib.transpose()?,
+            fields,
         })
     }
 
@@ -51,13 +65,11 @@ impl Upgrade {
                 "must be at least {}, the size that the disk has: a disk only grows",
                 from.volume_gib
             );
-            return Err(FieldError::new(VOLUME, rule));
+            return Err(FieldError::new(self.fields.volume_gib, rule));
         }
         Ok(UpgradePlan { from, to })
     }
 }
-
-const VOLUME: &str = "volume_size_gib";
 
 /// A change that ends with the project in the change's final status.
 enum Change<'a> {
@@ -82,7 +94,7 @@ impl Change<'_> {
         let is_there = project.status == self.kind().final_status();
         let (is_needed, data) = match self {
             Self::Pause | Self::Restore => (!is_there, json!({})),
-            Self::Restart { .. } => (true, json!({})),
+            Self::Restart { release } => (true, json!({ "release": release })),
             Self::Upgrade(upgrade) => {
                 let plan = upgrade.plan(project.size())?;
                 (!is_there || plan.from != plan.to, json!(plan))
@@ -96,125 +108,153 @@ impl ControlPlane {
     /// Stops the machine, keeps the disk. Nothing to do for a paused project.
     pub async fn pause_project(
         &self,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         id: ProjectId,
-        key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        self.change_project(by, id, key, Change::Pause).await
+        self.change_project(by, id, Change::Pause).await
     }
 
     /// Starts the machine of a paused project. Nothing to do for an active one.
     pub async fn restore_project(
         &self,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         id: ProjectId,
-        key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        self.change_project(by, id, key, Change::Restore).await
+        self.change_project(by, id, Change::Restore).await
     }
 
-    /// Restarts the backend, with another release if one is named.
+    /// Restarts the backend, with another release if one is named (`field::release`).
     pub async fn restart_project(
         &self,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         id: ProjectId,
         release: Option<&str>,
-        key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        let release = release.map(|r| field::release("insforge_oss_version", r));
-        let release = release.transpose()?;
-        let release = release.as_deref();
-        self.change_project(by, id, key, Change::Restart { release })
+        self.change_project(by, id, Change::Restart { release })
             .await
     }
 
     /// Gives an active project's machine another size, a bigger disk, or both. Nothing to do when
-    /// it has them.
+    /// it has them. Costs money, so people have to be administrators.
     pub async fn upgrade_project(
         &self,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         id: ProjectId,
         upgrade: Upgrade,
-        key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        self.change_project(by, id, key, Change::Upgrade(upgrade))
-            .await
+        self.change_project(by, id, Change::Upgrade(upgrade)).await
+    }
+
+    /// As [`Self::upgrade_project`], in the caller's transaction, which has locked the project.
+    pub(crate) async fn begin_upgrade(
+        &self,
+        conn: &mut PgConnection,
+        by: ProjectCaller<'_>,
+        project: &Project,
+        upgrade: Upgrade,
+    ) -> DomainResult<Effect> {
+        let change = Change::Upgrade(upgrade);
+        self.begin_change(conn, by, project, change).await
     }
 
     async fn change_project(
         &self,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         id: ProjectId,
-        key: Option<&IdempotentRequest>,
         change: Change<'_>,
     ) -> DomainResult<Effect> {
-        let (partner, kind) = (&by.partner.id, change.kind());
         let mut tx = self.db().begin().await?;
-        self.take_key(&mut tx, partner, key).await?;
+        self.take_key_of(&mut tx, by).await?;
         let project = self.lock_own_project(&mut tx, by, id).await?;
-        let effect = if let Some(data) = change.plan(&project)? {
-            self.check_idle(&mut tx, id).await?;
-            if !kind.starts_from().contains(&project.status) {
-                return Err(DomainError::WrongStatus {
-                    verb: past_tense(kind),
-                    status: project.status,
-                });
-            }
-            if let (OperationKind::Restore, Some(user), None) =
-                (kind, project.user_id, project.parent_id)
-            {
-                // A paused project gave its place away; it needs one again. Branches take none.
-                let organization = project.organization_id;
-                let plan = accounts::lock_organization(&mut tx, organization).await?;
-                self.check_plan(&mut tx, by, user, organization, plan)
-                    .await?;
-            }
-            if let Some(status) = kind.transitional_status() {
-                self.enter(&mut tx, &project, status).await?;
-            }
-            if let Change::Restart {
-                release: Some(release),
-            } = change
-            {
-                projects::set_release(&mut tx, id, release).await?;
-            }
-            let (actor, request) = (by.actor(), by.caller.request_id.as_str());
-            let operation = self
-                .begin_operation(&mut tx, id, kind, &actor, request, data)
-                .await?;
-            self.audit_project(&mut tx, by, audit_action(kind), id)
-                .await?;
-            Effect::Operation {
-                project: id,
-                operation,
-            }
-        } else {
-            Effect::Project(id)
-        };
-        self.note_effect(&mut tx, partner, key, effect).await?;
+        let effect = self.begin_change(&mut tx, by, &project, change).await?;
+        self.note_effect_of(&mut tx, by, effect).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(effect)
     }
 
+    /// The caller has locked the project.
+    async fn begin_change(
+        &self,
+        conn: &mut PgConnection,
+        by: ProjectCaller<'_>,
+        project: &Project,
+        change: Change<'_>,
+    ) -> DomainResult<Effect> {
+        let (id, kind) = (project.id, change.kind());
+        if let (Change::Upgrade(_), ProjectCaller::Person(person)) = (&change, by) {
+            self.require_administrator(conn, person, project.organization_id)
+                .await?;
+        }
+        let Some(data) = change.plan(project)? else {
+            return Ok(Effect::Project(id));
+        };
+        self.check_idle(conn, id).await?;
+        if !kind.starts_from().contains(&project.status) {
+            return Err(DomainError::WrongStatus {
+                verb: past_tense(kind),
+                status: project.status,
+            });
+        }
+        if let (OperationKind::Restore, Some(user), None) =
+            (kind, project.user_id, project.parent_id)
+        {
+            // A paused project gave its place away; it needs one again. Branches take none.
+            let organization = project.organization_id;
+            let plan = organizations::lock_organization(conn, organization).await?;
+            match by {
+                ProjectCaller::Partner(by, _) => {
+                    self.check_plan_for_partner(conn, by, user, organization, plan)
+                        .await?;
+                }
+                ProjectCaller::Person(_) => self.check_plan(conn, organization, plan).await?,
+            }
+        }
+        if let Some(status) = kind.transitional_status() {
+            self.enter(conn, project, status).await?;
+        }
+        if let Change::Restart {
+            release: Some(release),
+        } = change
+        {
+            projects::set_release(conn, id, release).await?;
+        }
+        let (actor, request) = (by.actor(), by.request_id());
+        let details = data.clone();
+        let operation = self
+            .begin_operation(conn, id, kind, &actor, request, data)
+            .await?;
+        let audited = (id, project.organization_id);
+        self.audit_project(conn, by, audit_action(kind), audited, details)
+            .await?;
+        Ok(Effect::Operation {
+            project: id,
+            operation,
+        })
+    }
+
     /// Ends access at once; the worker reclaims what the project had. An operation in flight is
-    /// cancelled. The row stays, for usage and audit.
+    /// cancelled. The row stays, for usage and audit. Cannot be undone, so people have to be administrators, but for
+    /// branches.
     pub async fn delete_project(
         &self,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         id: ProjectId,
-        key: Option<&IdempotentRequest>,
     ) -> DomainResult<Effect> {
-        let partner = &by.partner.id;
         let mut tx = self.db().begin().await?;
-        self.take_key(&mut tx, partner, key).await?;
+        self.take_key_of(&mut tx, by).await?;
         let project = self.lock_own_project(&mut tx, by, id).await?;
-        let request_id = by.caller.request_id.as_str();
-        self.begin_delete(&mut tx, &project, &by.actor(), request_id)
+        if let (ProjectCaller::Person(by), None) = (by, project.parent_id) {
+            self.require_administrator(&mut tx, by, project.organization_id)
+                .await?;
+        }
+        self.begin_delete(&mut tx, &project, &by.actor(), by.request_id())
             .await?;
         let action = audit_action(OperationKind::Delete);
-        self.audit_project(&mut tx, by, action, id).await?;
+        let audited = (id, project.organization_id);
+        self.audit_project(&mut tx, by, action, audited, json!({}))
+            .await?;
         let effect = Effect::Project(id);
-        self.note_effect(&mut tx, partner, key, effect).await?;
+        self.note_effect_of(&mut tx, by, effect).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(effect)
     }
@@ -244,20 +284,42 @@ impl ControlPlane {
             .await
     }
 
-    async fn lock_own_project(
+    /// A live project of the caller's.
+    pub(crate) async fn find_own_project(
         &self,
         conn: &mut PgConnection,
-        by: &PartnerCaller,
+        by: ProjectCaller<'_>,
         id: ProjectId,
     ) -> DomainResult<Project> {
-        projects::lock_partner_project(conn, &by.partner.id, id)
-            .await?
-            .filter(|p| p.user_id.is_none() || by.partner.co_branded)
-            .ok_or(DomainError::NotFound(Thing::Project))
+        let found = match by {
+            ProjectCaller::Partner(by, _) => {
+                let found = projects::find_partner_project(conn, &by.partner.id, id).await?;
+                found.filter(|p| p.user_id.is_none() || by.partner.co_branded)
+            }
+            ProjectCaller::Person(by) => projects::find_user_project(conn, by.user.id, id).await?,
+        };
+        found.ok_or(DomainError::NotFound(Thing::Project))
+    }
+
+    /// The same, and nobody else changes it until the transaction ends.
+    pub(crate) async fn lock_own_project(
+        &self,
+        conn: &mut PgConnection,
+        by: ProjectCaller<'_>,
+        id: ProjectId,
+    ) -> DomainResult<Project> {
+        self.find_own_project(conn, by, id).await?;
+        lock(conn, id).await?;
+        // It may have been deleted, or given away, between the look and the lock.
+        self.find_own_project(conn, by, id).await
     }
 
     /// Invariant 2, told before the index has to: the caller holds the project's row lock.
-    async fn check_idle(&self, conn: &mut PgConnection, id: ProjectId) -> DomainResult<()> {
+    pub(crate) async fn check_idle(
+        &self,
+        conn: &mut PgConnection,
+        id: ProjectId,
+    ) -> DomainResult<()> {
         match operations::find_in_flight(conn, id).await? {
             Some(running) => Err(DomainError::OperationInProgress {
                 operation_id: running.id,

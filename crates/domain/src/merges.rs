@@ -10,7 +10,8 @@ use cp_storage::{branch_comparisons, operations};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::branches::{BranchCaller, BranchRef, MERGE_CONFLICT, Resolutions};
+use crate::branches::{BranchRef, MERGE_CONFLICT, Resolutions};
+use crate::context::ProjectCaller;
 use crate::operations::{Lease, commit};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
@@ -50,7 +51,7 @@ impl ControlPlane {
     /// What a merge would do now, or a rebase. Changes nothing; waits up to `at_most` for a worker.
     pub async fn compare_branch(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
         direction: MergeDirection,
         resolutions: &Resolutions,
@@ -93,7 +94,7 @@ impl ControlPlane {
     /// Merges or rebases the branch; waits up to `at_most` for the end.
     pub async fn merge_branch(
         &self,
-        by: BranchCaller<'_>,
+        by: ProjectCaller<'_>,
         branch: BranchRef,
         direction: MergeDirection,
         resolutions: &Resolutions,

@@ -5,9 +5,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use cp_model::{OrganizationId, Partner, PartnerId, Plan, ProjectId, field};
+use cp_model::{OrganizationId, OrganizationKind, Partner, PartnerId, Plan, ProjectId, field};
 use cp_storage::notifications::Topic;
-use cp_storage::{StorageError, accounts, partners, projects};
+use cp_storage::organizations::{self, NewOrganization};
+use cp_storage::{StorageError, partners, projects};
 use cp_tokens::secret::{OpaqueSecret, SecretKind, constant_time_eq, hash_bytes};
 use moka::sync::Cache;
 use secrecy::SecretString;
@@ -135,15 +136,15 @@ impl ControlPlane {
         };
         let secret = OpaqueSecret::generate(SecretKind::PartnerSecret);
         let mut tx = self.db().begin().await?;
-        accounts::insert_organization(
-            &mut tx,
-            partner.organization_id,
-            &partner.name,
-            "partner",
-            Plan::Partner,
+        let organization = NewOrganization {
+            id: partner.organization_id,
+            name: &partner.name,
+            kind: OrganizationKind::Partner,
+            plan: Plan::Partner,
+            home_of: None,
             now,
-        )
-        .await?;
+        };
+        organizations::insert_organization(&mut tx, &organization).await?;
         partners::insert_partner(&mut tx, &partner).await?;
         partners::insert_secret(&mut tx, &partner.id, secret.hash().as_bytes(), now).await?;
         self.audit_service(

@@ -63,6 +63,9 @@ text_enum!(
 );
 
 impl Plan {
+    /// What people can buy.
+    pub const OF_PEOPLE: [Self; 2] = [Self::Free, Self::Pro];
+
     /// How many active projects an organization of this plan may have; none: no limit.
     pub const fn project_limit(self) -> Option<u32> {
         match self {

@@ -72,6 +72,41 @@ pub fn person_name(field: &'static str, given: &str) -> FieldResult<String> {
     text(field, given, 1, 100)
 }
 
+/// An organization's name: 2 to 64 characters (contract/platform-api.md 7.2).
+pub fn organization_name(field: &'static str, given: &str) -> FieldResult<String> {
+    text(field, given, 2, 64)
+}
+
+/// A host name of somebody's own, as in `api.example.com`: 1 to 253 bytes, labels of 1 to 63 letters, digits and
+/// hyphens (RFC 1123 section 2.1), at least two, the last one no number. Gives it in lower case.
+pub fn host_name(field: &'static str, given: &str) -> FieldResult<String> {
+    let host = given.trim().trim_end_matches('.').to_ascii_lowercase();
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let ends_in_a_name = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().any(|b| b.is_ascii_alphabetic()));
+    let fits = host.len() <= 253
+        && host.split('.').count() >= 2
+        && host.split('.').all(is_label)
+        && ends_in_a_name;
+    if fits {
+        Ok(host)
+    } else {
+        Err(FieldError::new(
+            field,
+            "must be a host name like api.example.com, without scheme, port or path",
+        ))
+    }
+}
+
 /// A partner's own id for a project: 1 to 128 characters.
 pub fn external_id(field: &'static str, given: &str) -> FieldResult<String> {
     text(field, given, 1, 128)

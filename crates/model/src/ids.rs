@@ -40,6 +40,14 @@ uuid_id!(
     OrganizationId
 );
 uuid_id!(
+    /// One person in one organization.
+    MemberId
+);
+uuid_id!(
+    /// One invitation to become a member of an organization.
+    InvitationId
+);
+uuid_id!(
     /// One backend.
     ProjectId
 );

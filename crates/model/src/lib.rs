@@ -11,6 +11,7 @@ pub mod ids;
 pub mod machine;
 pub mod oauth;
 pub mod operation;
+pub mod organization;
 pub mod partner;
 pub mod project;
 pub mod usage;
@@ -23,12 +24,17 @@ pub use catalogue::{InstanceType, MachineSize, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};
 pub use ids::{
-    ApiKeyId, BrowserSessionId, ComparisonId, GrantId, MachineId, MailId, OperationId,
-    OrganizationId, PartnerId, ProjectId, RequestId, UsageLimitId, UserId, WebhookEventId,
+    ApiKeyId, BrowserSessionId, ComparisonId, GrantId, InvitationId, MachineId, MailId, MemberId,
+    OperationId, OrganizationId, PartnerId, ProjectId, RequestId, UsageLimitId, UserId,
+    WebhookEventId,
 };
 pub use machine::{Machine, MachineState};
 pub use oauth::{CLI_CLIENT_ID, ClientId, ClientKind, OAuthClient, Scope, Scopes};
 pub use operation::{Operation, OperationKind, OperationState, UpgradePlan};
+pub use organization::{
+    INVITATION_LIFE, Invitation, InvitationStatus, Member, MemberRole, Organization,
+    OrganizationKind,
+};
 pub use partner::{Partner, PartnershipModel};
 pub use project::{Failure, Project, ProjectStatus};
 pub use usage::{Amounts, Metric, MetricKind, Run, RunChanges, UsagePeriod};

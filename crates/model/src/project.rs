@@ -31,7 +31,10 @@ pub struct Project {
     pub release: Option<String>,
     pub metadata: Option<serde_json::Value>,
     pub last_activity_at: Option<DateTime<Utc>>,
+    /// A host name of its people's that leads to its backend.
+    pub customized_domain: Option<String>,
     pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
 }
 
 /// Why something failed: a stable code, and words for people. Never a secret.

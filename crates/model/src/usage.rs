@@ -242,6 +242,19 @@ impl UsagePeriod {
         Ok(Self { first, last })
     }
 
+    /// The month that a day lies in.
+    pub fn month_of(day: NaiveDate) -> Self {
+        let first = day - Days::new(u64::from(chrono::Datelike::day0(&day)));
+        let last = first + chrono::Months::new(1) - Days::new(1);
+        Self { first, last }
+    }
+
+    /// The month before the one that it begins in.
+    #[must_use]
+    pub fn month_before(self) -> Self {
+        Self::month_of(Self::month_of(self.first).first - Days::new(1))
+    }
+
     /// A whole month.
     ///
     /// # Errors

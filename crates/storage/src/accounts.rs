@@ -1,11 +1,11 @@
-//! People and the organizations that own projects.
+//! People.
 
 use chrono::{DateTime, Utc};
-use cp_model::{GrantId, OrganizationId, Plan, UserId};
+use cp_model::{GrantId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::error::{StorageResult, parse};
+use crate::error::StorageResult;
 
 /// A person's account. Holds the hash of a password, so it has no `Debug`.
 pub struct UserRecord {
@@ -132,94 +132,6 @@ pub async fn upsert_user(
     Ok((UserId(existing), false))
 }
 
-pub async fn insert_organization(
-    conn: &mut PgConnection,
-    id: OrganizationId,
-    name: &str,
-    kind: &str,
-    plan: Plan,
-    now: DateTime<Utc>,
-) -> StorageResult<()> {
-    sqlx::query!(
-        "insert into organizations (id, name, kind, plan, created_at) values ($1, $2, $3, $4, $5)",
-        id.0,
-        name,
-        kind,
-        plan.as_str(),
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-pub async fn insert_administrator(
-    conn: &mut PgConnection,
-    organization: OrganizationId,
-    user: UserId,
-    now: DateTime<Utc>,
-) -> StorageResult<()> {
-    sqlx::query!(
-        "insert into organization_members (organization_id, user_id, role, joined_at)
-         values ($1, $2, 'administrator', $3)",
-        organization.0,
-        user.0,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// A person's own organization, locked until the transaction ends: two projects cannot take the
-/// plan's last place at once.
-pub async fn lock_personal_organization(
-    conn: &mut PgConnection,
-    user: UserId,
-) -> StorageResult<Option<(OrganizationId, Plan)>> {
-    let row = sqlx::query!(
-        "select o.id, o.plan from organizations o
-         join organization_members m on m.organization_id = o.id
-         where m.user_id = $1 and o.kind = 'personal' order by o.created_at limit 1 for update of o",
-        user.0
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(|r| {
-        Ok((
-            OrganizationId(r.id),
-            parse("organizations", "plan", &r.plan)?,
-        ))
-    })
-    .transpose()
-}
-
-/// Locks an organization until the transaction ends; gives its plan.
-pub async fn lock_organization(conn: &mut PgConnection, id: OrganizationId) -> StorageResult<Plan> {
-    let plan = sqlx::query_scalar!(
-        "select plan from organizations where id = $1 for update",
-        id.0
-    )
-    .fetch_one(conn)
-    .await?;
-    parse("organizations", "plan", &plan)
-}
-
-pub async fn set_plan(
-    conn: &mut PgConnection,
-    organization: OrganizationId,
-    plan: Plan,
-) -> StorageResult<bool> {
-    let done = sqlx::query!(
-        "update organizations set plan = $2 where id = $1",
-        organization.0,
-        plan.as_str()
-    )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
 /// Sets a person's password (Argon2id, PHC form), and that the address is verified if told so.
 pub async fn set_password(
     conn: &mut PgConnection,
@@ -283,8 +195,7 @@ pub async fn rename_user(conn: &mut PgConnection, user: UserId, name: &str) -> S
         .execute(&mut *conn)
         .await?;
     sqlx::query!(
-        "update organizations o set name = $2 from organization_members m
-         where m.organization_id = o.id and m.user_id = $1 and o.kind = 'personal'",
+        "update organizations set name = $2 where home_user_id = $1",
         user.0,
         name
     )

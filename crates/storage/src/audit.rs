@@ -8,6 +8,22 @@ use uuid::Uuid;
 
 use crate::error::StorageResult;
 
+/// An entry as it is read.
+#[derive(Debug, Clone)]
+pub struct StoredEntry {
+    pub id: Uuid,
+    pub at: DateTime<Utc>,
+    pub actor: String,
+    /// Of the person who is the actor.
+    pub actor_email: Option<String>,
+    pub action: String,
+    pub target_type: String,
+    pub target_id: String,
+    pub address: Option<String>,
+    pub request_id: Option<String>,
+    pub details: Value,
+}
+
 /// One entry. `details` never holds a secret.
 #[derive(Debug)]
 pub struct AuditEntry<'a> {
@@ -45,4 +61,29 @@ pub async fn insert_entry(conn: &mut PgConnection, entry: AuditEntry<'_>) -> Sto
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// An organization's entries, the newest first, before a place in the log (`at`, `id`).
+pub async fn list_organization_entries(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    before: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> StorageResult<Vec<StoredEntry>> {
+    let (at, id) = before.unzip();
+    let entries = sqlx::query_as!(
+        StoredEntry,
+        r#"select a.id, a.at, a.actor, u.email as "actor_email?", a.action, a.target_type, a.target_id, a.address,
+                a.request_id, a.details
+         from audit_log a left join users u on a.actor = 'user:' || u.id::text
+         where a.organization_id = $1 and ($2::timestamptz is null or (a.at, a.id) < ($2, $3::uuid))
+         order by a.at desc, a.id desc limit $4"#,
+        organization.0,
+        at,
+        id,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(entries)
 }

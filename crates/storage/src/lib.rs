@@ -23,6 +23,7 @@ pub mod oauth_consents;
 pub mod oauth_devices;
 pub mod oauth_grants;
 pub mod operations;
+pub mod organizations;
 pub mod partners;
 pub mod project_secrets;
 pub mod projects;

@@ -30,7 +30,9 @@ struct ProjectRow {
     release: Option<String>,
     metadata: Option<Value>,
     last_activity_at: Option<DateTime<Utc>>,
+    customized_domain: Option<String>,
     created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
 }
 
 impl TryFrom<ProjectRow> for Project {
@@ -60,7 +62,9 @@ impl TryFrom<ProjectRow> for Project {
             release: row.release,
             metadata: row.metadata,
             last_activity_at: row.last_activity_at,
+            customized_domain: row.customized_domain,
             created_at: row.created_at,
+            updated_at: row.updated_at,
         })
     }
 }
@@ -72,7 +76,7 @@ macro_rules! query_projects {
             ProjectRow,
             "select p.id, p.organization_id, p.partner_id, p.user_id, p.parent_id, p.external_id, p.name, p.app_key, p.region, \
                     p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host, p.release, \
-                    p.metadata, p.last_activity_at, p.created_at from projects p " + $rest
+                    p.metadata, p.last_activity_at, p.customized_domain, p.created_at, p.updated_at from projects p " + $rest
             $(, $arg)*
         )
     };
@@ -174,23 +178,6 @@ pub async fn find_partner_project(
     .transpose()
 }
 
-/// As [`find_partner_project`], and nobody else changes it until the transaction ends.
-pub async fn lock_partner_project(
-    conn: &mut PgConnection,
-    partner: &PartnerId,
-    id: ProjectId,
-) -> StorageResult<Option<Project>> {
-    query_projects!(
-        "where p.partner_id = $1 and p.id = $2 and p.status not in ('deleting', 'deleted') for update",
-        partner.as_str(),
-        id.0
-    )
-    .fetch_optional(conn)
-    .await?
-    .map(Project::try_from)
-    .transpose()
-}
-
 /// Everything that `GET metadata` tells, in one round trip.
 pub struct PartnerProjectView {
     pub project: Project,
@@ -223,7 +210,9 @@ struct ViewRow {
     release: Option<String>,
     metadata: Option<Value>,
     last_activity_at: Option<DateTime<Utc>>,
+    customized_domain: Option<String>,
     created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
     api_key_sealed: Option<Vec<u8>>,
     operation_id: Option<Uuid>,
     operation_kind: Option<String>,
@@ -241,7 +230,7 @@ pub async fn find_partner_project_view(
         ViewRow,
         r#"select p.id, p.organization_id, p.user_id, p.parent_id, p.external_id, p.name, p.app_key, p.region,
                 p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host, p.release, p.metadata,
-                p.last_activity_at, p.created_at, s.sealed as "api_key_sealed?",
+                p.last_activity_at, p.customized_domain, p.created_at, p.updated_at, s.sealed as "api_key_sealed?",
                 o.id as "operation_id?", o.kind as "operation_kind?", o.state as "operation_state?"
          from projects p
          left join project_secrets s on s.project_id = p.id and s.kind = 'api_key'
@@ -276,7 +265,9 @@ pub async fn find_partner_project_view(
         release: row.release,
         metadata: row.metadata,
         last_activity_at: row.last_activity_at,
+        customized_domain: row.customized_domain,
         created_at: row.created_at,
+        updated_at: row.updated_at,
     })?;
     Ok(Some(PartnerProjectView {
         project,
@@ -321,6 +312,202 @@ pub async fn find_user_project(
     .await?
     .map(Project::try_from)
     .transpose()
+}
+
+/// A project as its organization's people see it.
+pub struct MemberProjectView {
+    pub project: Project,
+    /// The version that its backend tells, without knowing whether it is the newest.
+    pub backend_version: Option<String>,
+    pub operation: Option<OperationInFlight>,
+    /// Whether the operation in flight gives it another release.
+    pub changes_release: bool,
+}
+
+struct MemberViewRow {
+    id: Uuid,
+    organization_id: Uuid,
+    partner_id: Option<String>,
+    user_id: Option<Uuid>,
+    parent_id: Option<Uuid>,
+    external_id: Option<String>,
+    name: String,
+    app_key: String,
+    region: String,
+    instance_type: String,
+    volume_gib: i32,
+    status: String,
+    failure_code: Option<String>,
+    failure_message: Option<String>,
+    access_host: Option<String>,
+    release: Option<String>,
+    metadata: Option<Value>,
+    last_activity_at: Option<DateTime<Utc>>,
+    customized_domain: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    backend_version: Option<String>,
+    operation_id: Option<Uuid>,
+    operation_kind: Option<String>,
+    operation_state: Option<String>,
+    changes_release: Option<bool>,
+}
+
+impl TryFrom<MemberViewRow> for MemberProjectView {
+    type Error = StorageError;
+    fn try_from(row: MemberViewRow) -> StorageResult<Self> {
+        let operation = match (row.operation_id, row.operation_kind, row.operation_state) {
+            (Some(id), Some(kind), Some(state)) => Some(OperationInFlight { id, kind, state }),
+            _ => None,
+        };
+        let project = Project::try_from(ProjectRow {
+            id: row.id,
+            organization_id: row.organization_id,
+            partner_id: row.partner_id,
+            user_id: row.user_id,
+            parent_id: row.parent_id,
+            external_id: row.external_id,
+            name: row.name,
+            app_key: row.app_key,
+            region: row.region,
+            instance_type: row.instance_type,
+            volume_gib: row.volume_gib,
+            status: row.status,
+            failure_code: row.failure_code,
+            failure_message: row.failure_message,
+            access_host: row.access_host,
+            release: row.release,
+            metadata: row.metadata,
+            last_activity_at: row.last_activity_at,
+            customized_domain: row.customized_domain,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })?;
+        Ok(Self {
+            project,
+            backend_version: row.backend_version,
+            operation,
+            changes_release: row.changes_release.unwrap_or(false),
+        })
+    }
+}
+
+/// Selects what people see of projects `p` by the rest of a statement.
+macro_rules! query_member_views {
+    ($rest:literal $(, $arg:expr)* $(,)?) => {
+        sqlx::query_as!(
+            MemberViewRow,
+            r#"select p.id, p.organization_id, p.partner_id, p.user_id, p.parent_id, p.external_id, p.name, p.app_key,
+                    p.region, p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host,
+                    p.release, p.metadata, p.last_activity_at, p.customized_domain, p.created_at, p.updated_at,
+                    a.backend_version as "backend_version?", o.id as "operation_id?", o.kind as "operation_kind?",
+                    o.state as "operation_state?", o.data ->> 'release' is not null as "changes_release?"
+               from projects p
+               left join machines a on a.project_id = p.id
+               left join operations o on o.project_id = p.id and o.state in ('queued', 'running', 'waiting') "# + $rest
+            $(, $arg)*
+        )
+    };
+}
+
+/// A live project of one of the person's organizations, or a branch of one. The hot path: one indexed statement.
+pub async fn find_member_view(
+    conn: &mut PgConnection,
+    user: UserId,
+    id: ProjectId,
+) -> StorageResult<Option<MemberProjectView>> {
+    query_member_views!(
+        "join organization_members m on m.organization_id = p.organization_id
+         where m.user_id = $1 and p.id = $2 and p.user_id is not null and p.status not in ('deleting', 'deleted')",
+        user.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(MemberProjectView::try_from)
+    .transpose()
+}
+
+/// The live projects of an organization that the person belongs to, oldest first, after `after`. Branches are listed
+/// with their parents; a partner's embedded projects are in no organization of people.
+pub async fn list_member_views(
+    conn: &mut PgConnection,
+    user: UserId,
+    organization: OrganizationId,
+    after: Option<ProjectId>,
+    limit: Option<i64>,
+) -> StorageResult<Vec<MemberProjectView>> {
+    query_member_views!(
+        "join organization_members m on m.organization_id = p.organization_id
+         where m.user_id = $1 and p.organization_id = $2 and p.user_id is not null and p.parent_id is null
+           and p.status not in ('deleting', 'deleted') and ($3::uuid is null or p.id > $3)
+         order by p.id limit $4",
+        user.0,
+        organization.0,
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(MemberProjectView::try_from)
+    .collect()
+}
+
+/// How many live projects the organization has; branches go with their parents.
+pub async fn count_live(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+) -> StorageResult<i64> {
+    let count = sqlx::query_scalar!(
+        "select count(*) from projects
+         where organization_id = $1 and parent_id is null and status not in ('deleting', 'deleted')",
+        organization.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(count.unwrap_or(0))
+}
+
+/// Changes what is given. An empty domain is none.
+pub async fn update_project(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    name: Option<&str>,
+    customized_domain: Option<&str>,
+    now: DateTime<Utc>,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update projects set name = coalesce($2, name),
+                customized_domain = nullif(coalesce($3, customized_domain), ''), updated_at = $4
+         where id = $1 and status not in ('deleting', 'deleted')",
+        id.0,
+        name,
+        customized_domain,
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
+    notify(conn, Topic::Projects, &id.to_string()).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Gives a project and its branches to another organization.
+pub async fn set_organization(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    organization: OrganizationId,
+    now: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "update projects set organization_id = $2, updated_at = $3 where id = $1 or parent_id = $1",
+        id.0,
+        organization.0,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Whether the owner shared the project's keys with the partner.

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use cp_model::usage::midnight;
 use cp_model::{
-    Amounts, Metric, PartnerId, ProjectId, ProjectStatus, Run, RunChanges, UsagePeriod,
+    Amounts, Metric, OrganizationId, PartnerId, ProjectId, ProjectStatus, Run, RunChanges,
+    UsagePeriod,
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -552,6 +553,80 @@ pub async fn list_runs(
          where p.partner_id = $1 and r.project_id = any($2) and r.started_at < $4 and (r.stopped_at is null or r.stopped_at >= $3)",
         partner.as_str(),
         &ids,
+        period.start(),
+        midnight(period.last()) + TimeDelta::days(1)
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut runs: BTreeMap<ProjectId, Vec<Run>> = BTreeMap::new();
+    for row in rows {
+        runs.entry(ProjectId(row.project_id))
+            .or_default()
+            .push(Run {
+                started_at: row.started_at,
+                stopped_at: row.stopped_at,
+            });
+    }
+    Ok(runs)
+}
+
+/// Projects of an organization of people that existed in the period, deleted ones too, branches too, the oldest first.
+pub async fn list_organization_used_projects(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    period: UsagePeriod,
+) -> StorageResult<Vec<UsedProject>> {
+    sqlx::query_as!(
+        UsedProjectRow,
+        "select id, name, status, last_activity_at, created_at, deleted_at from projects
+         where organization_id = $1 and created_at < $3 and (deleted_at is null or deleted_at >= $2) order by id",
+        organization.0,
+        period.start(),
+        midnight(period.last()) + TimeDelta::days(1)
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(UsedProject::try_from)
+    .collect()
+}
+
+/// What each of the organization's projects used in the whole period, compute left out; those that used nothing are
+/// left out.
+pub async fn list_organization_totals(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    period: UsagePeriod,
+) -> StorageResult<BTreeMap<ProjectId, Amounts>> {
+    let rows = sqlx::query!(
+        r#"select u.project_id, max(u.database_bytes) as "database_bytes!", max(u.storage_bytes) as "storage_bytes!",
+                  sum(u.ai_tokens)::bigint as "ai_tokens!", sum(u.mcp_calls)::bigint as "mcp_calls!",
+                  sum(u.egress_bytes)::bigint as "egress_bytes!", sum(u.ai_credits)::bigint as "ai_credits!",
+                  sum(u.email_requests)::bigint as "email_requests!", sum(u.function_calls)::bigint as "function_calls!"
+           from usage_daily u join projects p on p.id = u.project_id
+           where p.organization_id = $1 and u.day between $2 and $3 group by u.project_id"#,
+        organization.0,
+        period.first(),
+        period.last()
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| (ProjectId(r.project_id), amounts!(r)))
+        .collect())
+}
+
+/// The runs of the organization's projects that touch the period.
+pub async fn list_organization_runs(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    period: UsagePeriod,
+) -> StorageResult<BTreeMap<ProjectId, Vec<Run>>> {
+    let rows = sqlx::query!(
+        "select r.project_id, r.started_at, r.stopped_at from machine_runs r join projects p on p.id = r.project_id
+         where p.organization_id = $1 and r.started_at < $3 and (r.stopped_at is null or r.stopped_at >= $2)",
+        organization.0,
         period.start(),
         midnight(period.last()) + TimeDelta::days(1)
     )

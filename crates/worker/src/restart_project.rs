@@ -23,11 +23,9 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
 
 /// Fixes which restart this is before it is asked for, so that asking twice is asking once.
 fn plan_restart(cx: &StepContext<'_>) -> StepResult {
-    let wanted = cx.machine()?.restarts + 1;
-    Ok(Outcome::NextWith(
-        Step::RequestRestart.as_str(),
-        json!({ "restarts": wanted }),
-    ))
+    let mut data = cx.operation.data.clone();
+    data["restarts"] = json!(cx.machine()?.restarts + 1);
+    Ok(Outcome::NextWith(Step::RequestRestart.as_str(), data))
 }
 
 async fn request_restart(cx: &StepContext<'_>) -> StepResult {

@@ -109,6 +109,48 @@ async fn the_tour_of_the_readme_is_the_printed_one() {
 }
 
 #[tokio::test]
+async fn the_peoples_tour_of_the_readme_works_when_pasted() {
+    let dev = Dev::start_with(&[("INSFORGE_LIMITS_CREATE_WAIT", "45s")]).await;
+    let tour = block_of_readme("people tour");
+    let mut shell = Shell::start(dev.home().path());
+    let mut told = Vec::new();
+    for line in tour.lines().filter(|line| !is_comment(line)) {
+        told.push((line.to_owned(), shell.paste(line).await));
+    }
+    let answer = |part: &str| -> Value {
+        let said = told.iter().find(|(line, _)| line.contains(part));
+        let (line, said) = said.unwrap_or_else(|| panic!("no line with {part}"));
+        serde_json::from_str(said).unwrap_or_else(|e| panic!("{line}: {e}: {said}"))
+    };
+    assert_eq!(answer("members/invite")["invitation"]["role"], "developer");
+    let mails = std::fs::read_dir(dev.home().path().join(".insforge/mail")).unwrap();
+    assert_eq!(mails.count(), 1, "the invitation");
+    let members: Value = told
+        .iter()
+        .find(|(line, _)| line.ends_with("$ORG/members"))
+        .and_then(|(_, said)| serde_json::from_str(said).ok())
+        .unwrap();
+    assert_eq!(members["invitations"][0]["status"], "pending");
+    let id = shell.paste("echo $ID").await;
+    assert_eq!(answer("metadata/project-id")["projectId"], id);
+    assert_eq!(answer("-X PUT")["project"]["name"], "shop");
+    assert_eq!(answer("/restart")["project"]["status"], "active");
+    let used = answer("/usage/v1");
+    assert_eq!(used["projects"][0]["name"], "shop");
+    assert!(
+        used["usage_summary"]["ec2_compute"].as_i64().unwrap() > 0,
+        "{used}"
+    );
+    let log = answer("audit-log");
+    let entries = log["entries"].as_array().unwrap();
+    let restart = entries.iter().find(|e| e["action"] == "project.restarted");
+    assert_eq!(restart.unwrap()["actor_email"], "demo@insforge.local", "{log}");
+    let deleted = told.last().unwrap();
+    let deleted: Value = serde_json::from_str(&deleted.1).unwrap();
+    assert_eq!(deleted["organizationId"], shell.paste("echo $ORG").await);
+}
+
+#[tokio::test]
 async fn the_branching_tour_of_the_readme_works_when_pasted() {
     let dev = Dev::start_with(&[("INSFORGE_LIMITS_CREATE_WAIT", "45s")]).await;
     let tour = block_of_readme("branch tour");

@@ -25,7 +25,7 @@ struct ProfileResponse<'a> {
     get,
     path = "/auth/v1/profile",
     tag = "Accounts",
-    security(("bearer" = [])),
+    security(("bearer" = ["user:read"])),
     responses(
         (status = 200, description = "The user", body = ProfileResponse),
         BearerErrors, RateLimitError,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{BranchCaller, BranchRef, DomainError, MergeOutcome, Resolutions};
+use cp_domain::{BranchRef, DomainError, MergeOutcome, ProjectCaller, Resolutions};
 use cp_model::{Failure, MergeDirection, ProjectId};
 use http::header::VARY;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -55,7 +55,7 @@ pub fn partners() -> OpenApiRouter<ApiState> {
 /// What a merge would do now, or a rebase.
 pub async fn compare(
     state: &ApiState,
-    by: BranchCaller<'_>,
+    by: ProjectCaller<'_>,
     branch: BranchRef,
     direction: MergeDirection,
     resolutions: &Resolutions,
@@ -73,7 +73,7 @@ pub async fn compare(
 /// The diff for programs, or for people where the caller would rather have HTML.
 async fn diff(
     state: &ApiState,
-    by: BranchCaller<'_>,
+    by: ProjectCaller<'_>,
     branch: BranchRef,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{BranchCaller, BranchRef, ControlPlane, Effect, PartnerCaller};
+use cp_domain::{BranchRef, ControlPlane, Effect, PartnerCaller, ProjectCaller};
 use cp_model::{MergeDirection, ProjectId};
 use http::{HeaderMap, StatusCode};
 
@@ -38,7 +38,7 @@ async fn answer(
     branch: BranchRef,
     status: StatusCode,
 ) -> Result<Answer, Problem> {
-    let by = BranchCaller::Partner(by, None);
+    let by = ProjectCaller::Partner(by, None);
     let branch = control_plane.find_branch(by, branch).await?;
     Answer::json(status, &BranchResponse::from(branch))
 }
@@ -70,7 +70,7 @@ pub async fn create_project_branch(
     let request = body.value.read()?;
     let key = key.with_body(&body.raw);
     let effect = async {
-        let caller = BranchCaller::Partner(&by, key.as_ref());
+        let caller = ProjectCaller::Partner(&by, key.as_ref());
         let branch = control_plane
             .create_branch(caller, parent, &request)
             .await?;
@@ -102,7 +102,7 @@ pub async fn list_project_branches(
     WhiteLabel(by): WhiteLabel,
     ProjectPath(parent): ProjectPath,
 ) -> Result<Json<BranchesResponse>, Problem> {
-    let by = BranchCaller::Partner(&by, None);
+    let by = ProjectCaller::Partner(&by, None);
     let branches = control_plane.list_branches(by, parent).await?;
     let data = branches.into_iter().map(Into::into).collect();
     Ok(Json(BranchesResponse { data }))
@@ -125,7 +125,7 @@ pub async fn get_project_branch(
     WhiteLabel(by): WhiteLabel,
     ParentAndBranchPath(parent, branch): ParentAndBranchPath,
 ) -> Result<Json<BranchResponse>, Problem> {
-    let by = BranchCaller::Partner(&by, None);
+    let by = ProjectCaller::Partner(&by, None);
     let branch = control_plane.find_branch(by, of(parent, branch)).await?;
     Ok(Json(branch.into()))
 }
@@ -153,7 +153,7 @@ pub async fn delete_project_branch(
 ) -> Result<Response, Problem> {
     let key = key.with_body(&body);
     let effect = async {
-        let caller = BranchCaller::Partner(&by, key.as_ref());
+        let caller = ProjectCaller::Partner(&by, key.as_ref());
         let deleted = control_plane
             .delete_branch(caller, of(parent, branch))
             .await?;
@@ -194,7 +194,7 @@ pub async fn reset_project_branch(
     let key = key.with_body(&body);
     let branch = of(parent, branch);
     let effect = async {
-        let caller = BranchCaller::Partner(&by, key.as_ref());
+        let caller = ProjectCaller::Partner(&by, key.as_ref());
         let reset = control_plane.reset_branch(caller, branch).await?;
         Ok(Effect::Project(reset.project.id))
     };
@@ -280,12 +280,12 @@ async fn merge(
     let key = key.with_body(&body.raw).filter(|_| !dry_run);
     let _waiting = state.waits.begin(&by.partner.id, place);
     if dry_run {
-        let caller = BranchCaller::Partner(by, None);
+        let caller = ProjectCaller::Partner(by, None);
         let diff = compare(state, caller, branch, direction, &resolutions).await?;
         return Ok(Json(diff).into_response());
     }
     let effect = async {
-        let caller = BranchCaller::Partner(by, key.as_ref());
+        let caller = ProjectCaller::Partner(by, key.as_ref());
         let begun = control_plane.begin_merge(caller, branch, direction, &resolutions);
         let (project, operation) = (id, begun.await?);
         Ok(Effect::Operation { project, operation })
@@ -327,6 +327,6 @@ pub async fn get_project_branch_diff(
     place: Place,
 ) -> Result<Response, Problem> {
     let _waiting = state.waits.begin(&by.partner.id, &place);
-    let caller = BranchCaller::Partner(&by, None);
+    let caller = ProjectCaller::Partner(&by, None);
     diff(&state, caller, of(parent, id), &headers).await
 }

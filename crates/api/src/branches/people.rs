@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cp_domain::{BranchCaller, BranchRef, ControlPlane, UserCaller};
+use cp_domain::{BranchRef, ControlPlane, ProjectCaller, UserCaller};
 use cp_model::{MergeDirection, ProjectId, Scope};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
@@ -31,9 +31,9 @@ fn own(branch: ProjectId) -> BranchRef {
     }
 }
 
-fn caller(by: &UserCaller, scope: Scope) -> Result<BranchCaller<'_>, Problem> {
+fn caller(by: &UserCaller, scope: Scope) -> Result<ProjectCaller<'_>, Problem> {
     by.require(scope)?;
-    Ok(BranchCaller::Person(by))
+    Ok(ProjectCaller::Person(by))
 }
 
 /// Create a branch
@@ -45,7 +45,7 @@ fn caller(by: &UserCaller, scope: Scope) -> Result<BranchCaller<'_>, Problem> {
     post,
     path = "/projects/v1/{projectId}/branches",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:write"])),
     params(ProjectParam),
     request_body = CreateBranchRequest,
     responses(
@@ -72,7 +72,7 @@ pub async fn create_branch(
     get,
     path = "/projects/v1/{projectId}/branches",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:read"])),
     params(ProjectParam),
     responses(
         (status = 200, description = "The branches", body = BranchesResponse),
@@ -95,7 +95,7 @@ pub async fn list_branches(
     get,
     path = "/projects/v1/branches/{branchId}",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:read"])),
     params(BranchParam),
     responses(
         (status = 200, description = "The branch", body = BranchResponse),
@@ -119,7 +119,7 @@ pub async fn get_branch(
     delete,
     path = "/projects/v1/branches/{branchId}",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:write"])),
     params(BranchParam),
     responses(
         (status = 204, description = "The branch is deleted"),
@@ -145,7 +145,7 @@ pub async fn delete_branch(
     post,
     path = "/projects/v1/branches/{branchId}/reset",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:write"])),
     params(BranchParam),
     responses(
         (status = 202, description = "It is being reset", body = BranchResponse),
@@ -172,7 +172,7 @@ pub async fn reset_branch(
     post,
     path = "/projects/v1/branches/{branchId}/merge",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:write"])),
     params(BranchParam, MergeQuery),
     request_body = Option<MergeRequest>,
     responses(
@@ -201,7 +201,7 @@ pub async fn merge_branch(
     post,
     path = "/projects/v1/branches/{branchId}/rebase",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:write"])),
     params(BranchParam, MergeQuery),
     request_body = Option<MergeRequest>,
     responses(
@@ -255,7 +255,7 @@ async fn merge(
     get,
     path = "/projects/v1/branches/{branchId}/diff",
     tag = "Branches",
-    security(("bearer" = [])),
+    security(("bearer" = ["projects:read"])),
     params(BranchParam),
     responses(
         (status = 200, description = "What a merge would do", content(

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::body::RequestBody;
-use crate::params::one_of;
+use crate::params::{one_of, switch};
 use crate::problem::Problem;
 use crate::wire::schema;
 
@@ -94,11 +94,6 @@ pub struct MergeQuery {
 
 impl MergeQuery {
     pub fn is_dry_run(&self) -> Result<bool, Problem> {
-        match self.dry_run.as_deref() {
-            None => Ok(false),
-            Some(given) => Ok(one_of("dryRun", given, &[true, false], |on| {
-                if on { "true" } else { "false" }
-            })?),
-        }
+        Ok(switch("dryRun", self.dry_run.as_deref())?)
     }
 }

@@ -78,7 +78,9 @@ fn skeleton() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "An access token from the token endpoint, or an API key that begins with `uak_`.",
+            "An access token from the token endpoint, or an API key that begins with `uak_`. What a route asks of it \
+             stands beside it: a scope; `account`, what stands for the whole person (a session, an API key without \
+             limits, InsForge's own applications); `administrator`, somebody who is one in the organization.",
         ))
         .build();
     let client_secret = HttpBuilder::new()
@@ -117,6 +119,12 @@ fn skeleton() -> OpenApi {
                 "Your partnership owns the projects; your users never see InsForge.",
             ),
             tag("Both models", "Reading what your partnership has."),
+            tag(
+                "Organizations",
+                "What people share projects in: who belongs to it, and as what.",
+            ),
+            tag("Projects", "The backends of your organizations."),
+            tag("Billing", "What your organizations use and pay for."),
             tag(
                 "Branches",
                 "Copies of a backend, to be changed and merged back.",

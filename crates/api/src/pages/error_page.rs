@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cp_domain::oauth::OAuthError;
-use cp_domain::{DomainError, Thing};
+use cp_domain::{DomainError, OrganizationError, Thing};
 use cp_model::RequestId;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -108,6 +108,16 @@ impl Failure {
             "It has expired, was used already, or was not copied whole. Ask for a new one.",
         )
         .leads_to(next, label)
+    }
+
+    pub fn ended_invitation() -> Self {
+        Self::plain(
+            StatusCode::BAD_REQUEST,
+            "expired_link",
+            "This invitation does not work any more",
+            "It was answered, taken back or replaced by a newer one, or its seven days are over. Ask \
+             whoever invited you for a new one.",
+        )
     }
 
     /// Nobody was ever given this link.
@@ -319,6 +329,10 @@ impl From<DomainError> for Failure {
                 .leads_to("/login", "Sign in");
             }
             DomainError::OAuth(error) => return Self::bad_authorization(error),
+            DomainError::Organization(OrganizationError::OtherAddress(address)) => (
+                "This invitation is for somebody else",
+                format!("It was sent to {address}. Sign out, open the link again, and sign in with that address.").into(),
+            ),
             DomainError::Conflict(message) => ("This does not work now", message.clone().into()),
             _ => (BROKEN.0, BROKEN.1.into()),
         };

@@ -1,5 +1,5 @@
-//! The pages that people see: signing in and up, allowing applications, what is theirs here, what a
-//! branch would change, and what a partner used.
+//! The pages that people see: signing in and up, allowing applications, joining organizations, what is
+//! theirs here, what a branch would change, and what a partner used.
 //! Rendered on the server, complete without a script, for keyboards, screen readers and phones.
 //!
 //! A page's way: [`session::around`] (cookies, error pages, security headers) → [`session::Visitor`]
@@ -17,6 +17,7 @@ mod error_page;
 mod fields;
 mod forgot_password;
 mod forms;
+mod invitation;
 mod layout;
 mod login;
 mod logout;
@@ -69,6 +70,10 @@ pub fn routes() -> Router<ApiState> {
         )
         .route("/device", get(device::show).post(device::find))
         .route("/device/decision", post(device::decide))
+        .route(
+            "/invitation",
+            get(invitation::show).post(invitation::answer),
+        )
         .route(usage_report::PATH, get(usage_report::show))
         .route(branch_diff::PATH, get(branch_diff::show))
         .route("/settings", get(settings::show))

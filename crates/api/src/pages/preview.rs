@@ -9,11 +9,11 @@ use chrono::{TimeDelta, Utc};
 use cp_domain::oauth::{AuthorizationRequest, ConnectedApp, DeviceRequest, Prompt};
 use cp_domain::people::{ApiKeySummary, BrowserSessionSummary};
 use cp_domain::usage::{DayUsage, OpenedReport, ProjectTotal, UsedProject};
-use cp_domain::{Caller, Credential, DomainError, Profile, UserCaller};
+use cp_domain::{Caller, Credential, DomainError, Profile, ShownInvitation, UserCaller};
 use cp_model::{
-    Amounts, ApiKeyId, BrowserSessionId, ClientId, ClientKind, FieldError, Metric, OAuthClient,
-    OrganizationId, Partner, PartnerId, ProjectId, ProjectStatus, RequestId, Scope, Scopes,
-    UsagePeriod, UserId,
+    Amounts, ApiKeyId, BrowserSessionId, ClientId, ClientKind, FieldError, MemberRole, Metric,
+    OAuthClient, OrganizationId, Partner, PartnerId, ProjectId, ProjectStatus, RequestId, Scope,
+    Scopes, UsagePeriod, UserId,
 };
 use maud::Markup;
 use secrecy::SecretString;
@@ -27,8 +27,8 @@ use super::return_to::ReturnTo;
 use super::session::Visitor;
 use super::settings::{Done, Holdings, Settings, api_keys};
 use super::{
-    assets, branch_diff, consent, device, forgot_password, login, reset_password, signup,
-    usage_report, verify_email,
+    assets, branch_diff, consent, device, forgot_password, invitation, login, reset_password,
+    signup, usage_report, verify_email,
 };
 
 fn ada() -> UserCaller {
@@ -341,6 +341,20 @@ fn preview() {
         &device::question(&person, &waiting, &by.user.email),
     );
     narrow("device-done", &person, &device::decided(true).1);
+    let invited = ShownInvitation {
+        organization: "Moreno Labs".into(),
+        role: MemberRole::Developer,
+        email: by.user.email.clone(),
+        inviter_name: "Lin Zhou".into(),
+        inviter_email: "lin@example.com".into(),
+    };
+    let content = invitation::question(&person, &by, &invited, "x");
+    narrow("invitation", &person, &content);
+    narrow(
+        "invitation-done",
+        &person,
+        &invitation::answered(&invited, true).1,
+    );
     let settings = Settings {
         holdings: holdings(&client),
         done: Some(Done::EmailVerified),

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use cp_domain::ControlPlane;
+use cp_domain::{ControlPlane, ProjectCaller};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -48,7 +48,7 @@ pub async fn delete_project(
     IgnoredBody(body): IgnoredBody,
 ) -> Result<Response, Problem> {
     let key = key.with_body(&body);
-    let effect = control_plane.delete_project(&by, id, key.as_ref());
+    let effect = control_plane.delete_project(ProjectCaller::Partner(&by, key.as_ref()), id);
     once(
         &control_plane,
         &by,

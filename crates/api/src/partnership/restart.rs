@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use cp_domain::ProjectCaller;
 use cp_model::{ProjectStatus, field};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -103,7 +104,11 @@ pub async fn restart_project(
     let wait = body.value.wait_for_completion.unwrap_or(false);
     let key = key.with_body(&body.raw);
     let control_plane = &state.control_plane;
-    let effect = control_plane.restart_project(&by, id, release.as_deref(), key.as_ref());
+    let effect = control_plane.restart_project(
+        ProjectCaller::Partner(&by, key.as_ref()),
+        id,
+        release.as_deref(),
+    );
     once(control_plane, &by, key.as_ref(), effect, async |effect| {
         let after = after(&state, &by.partner, &place, effect, wait).await?;
         Answer::json(after.status, &RestartResponse::from(after))

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use cp_domain::ProjectCaller;
 
 use super::wait::{WaitRequest, answer_status};
 use crate::ApiState;
@@ -40,6 +41,8 @@ pub async fn restore_project(
 ) -> Result<Response, Problem> {
     let wait = body.value.wanted();
     let key = key.with_body(&body.raw);
-    let verb = state.control_plane.restore_project(&by, id, key.as_ref());
+    let verb = state
+        .control_plane
+        .restore_project(ProjectCaller::Partner(&by, key.as_ref()), id);
     Box::pin(answer_status(&state, &by, &place, key.as_ref(), verb, wait)).await
 }

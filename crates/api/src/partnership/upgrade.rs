@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use cp_domain::Upgrade;
+use cp_domain::{ProjectCaller, SizeFields, Upgrade};
 use cp_model::{InstanceType, MachineSize, ProjectStatus, UpgradePlan};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -40,7 +40,11 @@ impl UpgradeRequest {
     fn upgrade(&self) -> Result<Upgrade, Problem> {
         let kind = self.instance_type.as_deref();
         let kind = kind.map(instance_type).transpose()?;
-        Ok(Upgrade::new(kind, self.volume_size_gib)?)
+        let fields = SizeFields {
+            instance_type: "instance_type",
+            volume_gib: "volume_size_gib",
+        };
+        Ok(Upgrade::new(kind, self.volume_size_gib, 1, fields)?)
     }
 }
 
@@ -133,7 +137,8 @@ pub async fn upgrade_project(
     let wait = body.value.wait_for_completion.unwrap_or(false);
     let key = key.with_body(&body.raw);
     let control_plane = &state.control_plane;
-    let effect = control_plane.upgrade_project(&by, id, upgrade, key.as_ref());
+    let effect =
+        control_plane.upgrade_project(ProjectCaller::Partner(&by, key.as_ref()), id, upgrade);
     once(control_plane, &by, key.as_ref(), effect, async |effect| {
         let after = Box::pin(after(&state, &by.partner, &place, effect, wait)).await?;
         Answer::json(after.status, &UpgradeResponse::new(after)?)

@@ -2,7 +2,9 @@
 //! Structs that hold an API key have no `Debug`.
 
 pub mod branch;
+pub mod member_project;
 pub mod operation;
+pub mod organization;
 pub mod project;
 pub mod schema;
 pub mod time;

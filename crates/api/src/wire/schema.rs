@@ -2,7 +2,8 @@
 
 use cp_model::agent_protocol::ObservedState;
 use cp_model::{
-    BranchMode, BranchState, InstanceType, OperationKind, OperationState, ProjectStatus, Region,
+    BranchMode, BranchState, InstanceType, InvitationStatus, MemberRole, OperationKind,
+    OperationState, OrganizationKind, Plan, ProjectStatus, Region,
 };
 use serde_json::Value;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
@@ -39,6 +40,31 @@ pub fn region() -> Object {
 pub fn instance_type() -> Object {
     let values = InstanceType::ALL.iter().map(|v| v.as_str());
     texts("How big the project's machine is.", values).build()
+}
+
+pub fn organization_type() -> Object {
+    let values = OrganizationKind::OF_PEOPLE.iter().map(|v| v.as_str());
+    texts("What the organization says it is.", values).build()
+}
+
+pub fn plan() -> Object {
+    let values = Plan::ALL.iter().map(|v| v.as_str());
+    texts("What the organization pays for.", values).build()
+}
+
+pub fn bought_plan() -> Object {
+    let values = Plan::OF_PEOPLE.iter().map(|v| v.as_str());
+    texts("What the organization shall pay for.", values).build()
+}
+
+pub fn member_role() -> Object {
+    let values = MemberRole::ALL.iter().map(|v| v.as_str());
+    texts("What the member may do.", values).build()
+}
+
+pub fn invitation_status() -> Object {
+    let values = InvitationStatus::ALL.iter().map(|v| v.as_str());
+    texts("What became of the invitation.", values).build()
 }
 
 pub fn branch_state() -> Object {
@@ -89,6 +115,23 @@ fn optional(
         .enum_values(Some(values))
         .default(Some(Value::from(default)))
         .build()
+}
+
+/// In changes a field may be left out or be null, which means that it stays.
+pub fn optional_organization_type() -> Object {
+    let values = OrganizationKind::OF_PEOPLE.iter();
+    let values = values.map(|v| Value::from(v.as_str()));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .description(Some("What the organization says it is."))
+        .enum_values(Some(values.chain([Value::Null])))
+        .build()
+}
+
+pub fn optional_member_role() -> Object {
+    let values = MemberRole::ALL.iter().map(|v| v.as_str());
+    let default = MemberRole::Developer.as_str();
+    optional("What the member may do.", values, default)
 }
 
 pub fn optional_region() -> Object {

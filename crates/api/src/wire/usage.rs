@@ -57,7 +57,7 @@ impl PeriodQuery {
 
 /// Credits: a decimal of up to six places, written as it is and never through a float.
 #[derive(Debug, Clone, Copy)]
-struct Credits(i64);
+pub struct Credits(pub i64);
 
 impl Serialize for Credits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

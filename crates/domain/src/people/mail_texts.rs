@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 /// A mail, but for whom.
-pub(super) struct MailText {
+pub(crate) struct MailText {
     /// For operators.
     pub(super) kind: &'static str,
     pub(super) subject: &'static str,
@@ -115,6 +115,26 @@ pub(super) fn account_exists(base_url: &str) -> MailText {
         "You already have an InsForge account",
         &parts,
     )
+}
+
+/// To somebody whom an administrator wants in their organization. Its name is not told: whoever makes up organizations
+/// would have words of theirs mailed in our name.
+pub(crate) fn invitation(inviter_email: &str, token: &str, base_url: &str) -> MailText {
+    let parts = [
+        say(format!(
+            "{inviter_email} invites you to work in an organization on InsForge."
+        )),
+        say("Open this link to see which one, and to accept or decline:"),
+        Link {
+            label: "See the invitation",
+            url: format!("{base_url}/invitation?token={token}"),
+        },
+        say(
+            "You need an InsForge account with this e-mail address; you can make one on the way. The invitation ends in seven days.",
+        ),
+        say("You do not know the sender? Ignore this mail: nothing happens unless you accept."),
+    ];
+    compose("invitation", "You are invited to an organization", &parts)
 }
 
 pub(super) fn reset_password(token: &str, base_url: &str) -> MailText {

@@ -45,7 +45,7 @@ fn context(id: MailId) -> String {
 
 impl ControlPlane {
     /// Queues a mail in the caller's transaction. It is not sent once what it offers has ended.
-    pub(super) async fn queue_mail(
+    pub(crate) async fn queue_mail(
         &self,
         conn: &mut PgConnection,
         to: &str,

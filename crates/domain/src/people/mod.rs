@@ -35,6 +35,8 @@ use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use crate::{ControlPlane, Credential, DomainError, DomainResult, Profile, Thing, UserCaller};
 
 pub(crate) use challenges::REMEMBERED as CHALLENGES_KEPT;
+pub(crate) use mail_texts::invitation as invitation_mail;
+pub(crate) use throttle::Throttle;
 
 pub use api_keys::{ApiKeySummary, NewApiKey};
 pub use browser_sessions::BrowserSessionSummary;

@@ -1,8 +1,9 @@
 //! What operators do with people's accounts.
 
 use chrono::{DateTime, Utc};
-use cp_model::{OrganizationId, Plan, UserId, field};
+use cp_model::{MemberRole, OrganizationId, OrganizationKind, Plan, UserId, field};
 use cp_storage::accounts::{self, UserRecord};
+use cp_storage::organizations::{self, NewOrganization};
 use cp_storage::{PgConnection, StorageError, email_challenges};
 use secrecy::SecretString;
 use serde_json::json;
@@ -40,10 +41,17 @@ impl ControlPlane {
         let now = self.now();
         let (user, is_new) = accounts::upsert_user(conn, email, name, now).await?;
         if is_new {
-            let organization = OrganizationId::generate();
-            accounts::insert_organization(conn, organization, name, "personal", Plan::Free, now)
-                .await?;
-            accounts::insert_administrator(conn, organization, user, now).await?;
+            let home = NewOrganization {
+                id: OrganizationId::generate(),
+                name,
+                kind: OrganizationKind::Personal,
+                plan: Plan::Free,
+                home_of: Some(user),
+                now,
+            };
+            organizations::insert_organization(conn, &home).await?;
+            let role = MemberRole::Administrator;
+            organizations::insert_member(conn, home.id, user, role, None, now).await?;
         }
         Ok((user, is_new))
     }

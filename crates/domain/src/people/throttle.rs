@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use cp_model::UserId;
 use cp_storage::accounts::UserRecord;
 use cp_storage::{PgConnection, rate_limits};
 use cp_tokens::secret::hash_bytes;
@@ -16,7 +17,7 @@ const WINDOW: TimeDelta = TimeDelta::minutes(15);
 
 /// One thing that is counted, and how much of it there may be in a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     key: String,
     limit: u32,
 }
@@ -62,6 +63,18 @@ impl Throttle {
     /// Accounts that one place can make, or try to make.
     pub(super) fn signup_address(address: Option<IpAddr>) -> Option<Self> {
         Self::of_address("signup:address", address, 30)
+    }
+
+    /// Invitations that one person has mailed, and mails that strangers can make us send to the account.
+    pub(crate) fn invitation(
+        inviter: UserId,
+        invited: Option<&UserRecord>,
+        email: &str,
+    ) -> [Self; 2] {
+        [
+            Self::new("invitation:from", &inviter.to_string(), 30),
+            Self::mail_account(&AccountKey::of(invited, email)),
+        ]
     }
 
     fn new(what: &str, whose: &str, limit: u32) -> Self {
@@ -146,7 +159,7 @@ impl ControlPlane {
     }
 
     /// Counts one try before it is made, so that many at once are not more than the limit.
-    pub(super) async fn take_throttles(
+    pub(crate) async fn take_throttles(
         &self,
         conn: &mut PgConnection,
         throttles: &[Throttle],

@@ -9,7 +9,7 @@ mod view;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use cp_domain::{BranchCaller, BranchRef, Resolutions};
+use cp_domain::{BranchRef, ProjectCaller, Resolutions};
 use cp_model::{Branch, MergeDirection, ProjectId, Scope};
 use http::StatusCode;
 use serde_json::Value;
@@ -44,7 +44,7 @@ pub async fn show(
         parent: None,
         branch: ProjectId(branch),
     };
-    let caller = BranchCaller::Person(by);
+    let caller = ProjectCaller::Person(by);
     let branch = state.control_plane.find_branch(caller, wanted).await?;
     let _waiting = state.waits.begin_for_user(by.user.id, &place);
     let (direction, none) = (MergeDirection::Merge, Resolutions::default());

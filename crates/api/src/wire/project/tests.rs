@@ -26,7 +26,9 @@ fn project(status: ProjectStatus) -> Project {
         release: None,
         metadata: None,
         last_activity_at: Utc.timestamp_opt(1_737_455_400, 123_456_000).single(),
+        customized_domain: None,
         created_at: Utc.timestamp_opt(1_737_455_400, 0).unwrap(),
+        updated_at: Utc.timestamp_opt(1_737_455_400, 0).unwrap(),
     }
 }
 

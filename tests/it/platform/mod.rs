@@ -1,0 +1,16 @@
+//! The platform interface: people and the command-line client (contract/platform-api.md).
+
+mod matrix;
+mod organizations;
+mod projects;
+
+use cp_tests::{App, AppOptions};
+
+/// Without a worker, so that mails wait until the scenario fetches them, and projects stay as they are set.
+async fn quiet() -> App {
+    App::start_with(AppOptions {
+        worker: false,
+        ..AppOptions::default()
+    })
+    .await
+}
