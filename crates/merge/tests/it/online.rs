@@ -359,6 +359,55 @@ async fn a_merge_that_waits_for_another_is_not_in_the_way_of_its_indexes() {
     assert!(matches!(other, Err(Error::Stale)), "{other:?}");
 }
 
+/// Somebody locks the table of a foreign key while an index of another table is built, and keeps it for a while.
+async fn with_a_lock_held(attempts: u32) -> (Pair, Applied) {
+    let pair = Pair::quick(&format!("{SLOW} {BASE}")).await;
+    pair.branch
+        .psql(
+            "TRUNCATE public.big; CREATE INDEX big_slow ON public.big (public.slow(n));
+             ALTER TABLE public.orders ADD CONSTRAINT orders_person FOREIGN KEY (person) REFERENCES public.people (id)",
+        )
+        .await;
+    let (plan, parent) = (pair.plan().await, pair.parent.options());
+    let options = ApplyOptions {
+        lock_timeout: Duration::from_millis(200),
+        attempts,
+        ..online()
+    };
+    // As a worker does.
+    let merge = tokio::spawn(async move { apply(&parent, &plan, &options).await.unwrap() });
+    while pair.parent.psql(BUILDS).await == "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut holder = pair.parent.connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE public.orders IN SHARE UPDATE EXCLUSIVE MODE")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    while pair.parent.psql(BUILDS).await != "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(holder);
+    (pair, merge.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_proof_waits_out_locks_and_gives_up_in_the_end() {
+    let (pair, applied) = with_a_lock_held(10).await;
+    assert_eq!(applied.finished.len(), 2, "{applied:?}");
+    assert!(pair.plan().await.is_empty());
+
+    let (pair, applied) = with_a_lock_held(1).await;
+    assert_eq!(finished(&applied), ["index public.big_slow"]);
+    assert_eq!(left(&applied), ["constraint public.orders.orders_person"]);
+    assert!(
+        applied.unfinished[0].why.contains("lock timeout"),
+        "{applied:?}"
+    );
+    pair.merge().await;
+}
+
 const BUILDS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND state = 'active'";
 
