@@ -5,6 +5,7 @@
 //! - what something else in the merged schema needs (the unique index of a foreign key, the index of a replica identity);
 //! - an index that another one makes room for: there is no moment in which the parent has neither;
 //! - an index for which a statement has to be lent an owner's rights: `CONCURRENTLY` cannot run inside of anything;
+//! - a check of a table that gets another owner, who may lack rights that the one before has;
 //! - what belongs to a partitioned table, a partition, or a table with heirs or ancestors.
 
 use std::{
@@ -133,7 +134,8 @@ fn not_valid(definition: &str) -> String {
 /// What the parent has before the script.
 struct Parent<'a> {
     plan: &'a MergePlan,
-    rights: Rights<'a>,
+    /// In the transaction, and after it.
+    rights: [Rights<'a>; 2],
     /// By id: a table may be renamed.
     tables: BTreeSet<u32>,
     /// Those that others inherit from or are partitions of.
@@ -151,7 +153,7 @@ impl<'a> Parent<'a> {
         };
         Self {
             plan,
-            rights: Rights::new(plan.from(), &plan.target),
+            rights: [plan.from(), &plan.target].map(|from| Rights::new(from, &plan.target)),
             tables: tables(plan.from())
                 .map(|(oid, _)| oid)
                 .filter(|oid| *oid != 0)
@@ -201,11 +203,13 @@ impl<'a> Parent<'a> {
         statement: &Statement,
     ) -> Option<Later> {
         let table = FactId::object(Kind::Table, &id.schema, &id.object);
-        let refers_elsewhere = kind == 'f';
-        if !self.stands_alone(&table)
-            || !(kind == 'c' || refers_elsewhere)
-            || refers_elsewhere && !self.refers_to_plain_tables(id)
-        {
+        let [role, role_after] = self.roles(statement);
+        let possible = match kind {
+            'c' => role == role_after,
+            'f' => self.refers_to_plain_tables(id),
+            _ => false,
+        };
+        if !possible || !self.stands_alone(&table) {
             return None;
         }
         let (name, constraint) = (quote::object(id), quote::ident(&id.part));
@@ -231,7 +235,7 @@ impl<'a> Parent<'a> {
         if !self.stands_alone(&table)
             || self.plan.from().facts.contains_key(id)
             || statements.iter().any(makes_room)
-            || self.rights.of_statement(statement).is_some()
+            || self.roles(statement) != [None, None]
         {
             return None;
         }
@@ -246,6 +250,11 @@ impl<'a> Parent<'a> {
             statement: statement.clone(),
             follow: Vec::new(),
         })
+    }
+
+    fn roles(&self, statement: &Statement) -> [Option<String>; 2] {
+        let [before, after] = &self.rights;
+        [before, after].map(|rights| rights.of_statement(statement))
     }
 
     /// Whether the table is there before the script, and neither part of another nor has parts.

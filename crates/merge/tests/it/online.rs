@@ -142,6 +142,23 @@ async fn what_something_else_needs_is_done_at_once() {
 }
 
 #[tokio::test]
+async fn checks_of_a_table_that_gets_another_owner_are_proved_at_once() {
+    let pair =
+        Pair::new("CREATE SCHEMA app; CREATE TABLE app.t (id int); INSERT INTO app.t VALUES (1)")
+            .await;
+    // Who may not even look into the schema.
+    pair.branch
+        .psql(
+            "ALTER TABLE app.t OWNER TO project_admin; ALTER TABLE app.t ADD CONSTRAINT c CHECK (id > 0);
+             CREATE INDEX i ON app.t (id)",
+        )
+        .await;
+    let applied = pair.apply_online(&pair.plan().await).await;
+    assert_eq!(finished(&applied), ["index app.i"]);
+    assert!(pair.plan().await.is_empty());
+}
+
+#[tokio::test]
 async fn wherever_the_transaction_fails_the_parent_is_as_before() {
     let pair = Pair::quick(BASE).await;
     pair.branch.psql(EDITS).await;
