@@ -5,8 +5,8 @@
 //! - what something else in the merged schema needs (the unique index of a foreign key, the index of a replica identity);
 //! - an index that another one makes room for: there is no moment in which the parent has neither;
 //! - an index for which a statement has to be lent an owner's rights: `CONCURRENTLY` cannot run inside of anything;
-//! - a check of a table that gets another owner, who may lack rights that the one before has;
-//! - what belongs to a partitioned table, a partition, or a table with heirs or ancestors.
+//! - what belongs to a partitioned table, a partition, or a table with heirs or ancestors;
+//! - what belongs to a table that gets another owner: expressions have his rights then, and he may lack some.
 
 use std::{
     borrow::Cow,
@@ -134,8 +134,7 @@ fn not_valid(definition: &str) -> String {
 /// What the parent has before the script.
 struct Parent<'a> {
     plan: &'a MergePlan,
-    /// In the transaction, and after it.
-    rights: [Rights<'a>; 2],
+    rights: Rights<'a>,
     /// By id: a table may be renamed.
     tables: BTreeSet<u32>,
     /// Those that others inherit from or are partitions of.
@@ -153,7 +152,7 @@ impl<'a> Parent<'a> {
         };
         Self {
             plan,
-            rights: [plan.from(), &plan.target].map(|from| Rights::new(from, &plan.target)),
+            rights: Rights::new(plan.from(), &plan.target),
             tables: tables(plan.from())
                 .map(|(oid, _)| oid)
                 .filter(|oid| *oid != 0)
@@ -203,9 +202,8 @@ impl<'a> Parent<'a> {
         statement: &Statement,
     ) -> Option<Later> {
         let table = FactId::object(Kind::Table, &id.schema, &id.object);
-        let [role, role_after] = self.roles(statement);
         let possible = match kind {
-            'c' => role == role_after,
+            'c' => true,
             'f' => self.refers_to_plain_tables(id),
             _ => false,
         };
@@ -235,7 +233,7 @@ impl<'a> Parent<'a> {
         if !self.stands_alone(&table)
             || self.plan.from().facts.contains_key(id)
             || statements.iter().any(makes_room)
-            || self.roles(statement) != [None, None]
+            || self.rights.of_statement(statement).is_some()
         {
             return None;
         }
@@ -252,15 +250,12 @@ impl<'a> Parent<'a> {
         })
     }
 
-    fn roles(&self, statement: &Statement) -> [Option<String>; 2] {
-        let [before, after] = &self.rights;
-        [before, after].map(|rights| rights.of_statement(statement))
-    }
-
-    /// Whether the table is there before the script, and neither part of another nor has parts.
+    /// Whether the table is there before the script, keeps its owner, and is neither part of another nor has parts.
     fn stands_alone(&self, id: &FactId) -> bool {
         let fact = self.plan.target.facts.get(id);
-        fact.is_some_and(|fact| self.tables.contains(&fact.place.oid)) && self.is_plain(id)
+        fact.is_some_and(|fact| self.tables.contains(&fact.place.oid))
+            && self.is_plain(id)
+            && self.rights.keeps_owner(id)
     }
 
     fn is_plain(&self, id: &FactId) -> bool {
