@@ -11,7 +11,7 @@ use serde_json::json;
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 
 use crate::{
-    ApplyOptions, Bases, Choice, MergePlan, Resolutions, Snapshot, apply,
+    Applied, ApplyOptions, Bases, Choice, MergePlan, Resolutions, Snapshot, apply,
     catalog::{Catalog, Payload, Place},
     plan, snapshot,
     three_way::Action,
@@ -35,6 +35,8 @@ pub struct MergeCommand {
     pub branch: Address,
     /// `--resolve NAME=branch|parent`, any number of times.
     pub resolve: Vec<(String, Choice)>,
+    /// `--online`, of `apply` ([`ApplyOptions::online`]).
+    pub online: bool,
     pub json: bool,
     /// Only where the output is a terminal.
     pub colour: bool,
@@ -61,10 +63,12 @@ impl FromStr for Address {
     }
 }
 
-/// The process's exit code: 0 or 2. Errors are 1.
+/// The process's exit code: 0, 1 or 2. Errors are 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Clean,
+    /// An online merge was committed, and something that comes after the commit could not be done.
+    Unfinished,
     /// Conflicts or changes that need a migration: nothing was applied.
     Blocked,
 }
@@ -73,6 +77,7 @@ impl Outcome {
     pub const fn code(self) -> u8 {
         match self {
             Self::Clean => 0,
+            Self::Unfinished => 1,
             Self::Blocked => 2,
         }
     }
@@ -149,7 +154,11 @@ pub async fn merge(command: &MergeCommand, out: &mut impl Write) -> Result<Outco
         }
         return Ok(Outcome::Blocked);
     }
-    let applied = match apply(&command.parent.0, &plan, &ApplyOptions::default()).await {
+    let options = ApplyOptions {
+        online: command.online,
+        ..ApplyOptions::default()
+    };
+    let applied = match apply(&command.parent.0, &plan, &options).await {
         Ok(applied) => applied,
         Err(crate::Error::RowsInTheWay(items)) => {
             if command.json {
@@ -177,6 +186,8 @@ pub async fn merge(command: &MergeCommand, out: &mut impl Write) -> Result<Outco
             "status": "merged",
             "statements": applied.statements,
             "attempts": applied.attempts,
+            "finished": applied.finished,
+            "unfinished": applied.unfinished,
             "diff": plan.diff(),
         });
         write_json(out, &body)?;
@@ -187,8 +198,32 @@ pub async fn merge(command: &MergeCommand, out: &mut impl Write) -> Result<Outco
             "Merged: {} statements, attempt {}.",
             applied.statements, applied.attempts
         )?;
+        out.write_all(after_commit(&applied).as_bytes())?;
     }
-    Ok(Outcome::Clean)
+    if applied.unfinished.is_empty() {
+        Ok(Outcome::Clean)
+    } else {
+        Ok(Outcome::Unfinished)
+    }
+}
+
+/// What an online merge did after its commit, and what it could not do.
+fn after_commit(applied: &Applied) -> String {
+    let mut text = String::new();
+    for done in &applied.finished {
+        let _ = writeln!(text, "After the commit: {}", seen(&done.statement));
+    }
+    for left in &applied.unfinished {
+        let (kind, name, why) = (&left.kind, seen(&left.name), seen(&left.why));
+        let _ = writeln!(text, "not finished: {kind} {name}: {why}");
+    }
+    if !applied.unfinished.is_empty() {
+        text.push_str(
+            "The merge is committed and stands; what is not finished is left to do. Mend what is in its way, then run the same \
+             command again: it does what is left.\n",
+        );
+    }
+    text
 }
 
 fn outcome(plan: &MergePlan) -> Outcome {

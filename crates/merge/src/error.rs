@@ -1,6 +1,6 @@
 //! What can go wrong between reading two databases and having merged them.
 
-use crate::{plan::MergePlan, report::NeedsMigration};
+use crate::{catalog::FactId, plan::MergePlan, report::NeedsMigration};
 
 /// Errors of this crate. One variant per thing that a caller can act on.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,17 @@ impl Error {
                 }
                 Self::RowsInTheWay(items)
             }
+            other => other,
+        }
+    }
+
+    /// What should have been cleared away after a failure is still there: says so.
+    pub(crate) fn with_index_left(self, index: &FactId, why: &Self) -> Self {
+        match self {
+            Self::Database { doing, source } => Self::Database {
+                doing: format!("{doing} (and left: the invalid index {index}, since {why})"),
+                source,
+            },
             other => other,
         }
     }

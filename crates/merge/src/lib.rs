@@ -7,7 +7,8 @@
 //!    conflict. Its result is the catalog that the parent should have.
 //! 2. [`script`] writes the statements that turn one catalog into another, in an order in which they run.
 //! 3. [`apply`](mod@apply) tries the script on a scratch copy, probes the parent's rows, runs it in one transaction and
-//!    proves the result before it commits.
+//!    proves the result before it commits. For big tables it builds indexes and proves foreign keys and checks afterwards
+//!    ([`ApplyOptions::online`]).
 
 mod after_migrations;
 pub mod apply;
@@ -28,7 +29,9 @@ mod session;
 mod snapshot;
 pub mod three_way;
 
-pub use apply::{Applied, ApplyOptions, Record, apply, is_recorded};
+pub use apply::{
+    Applied, ApplyOptions, Finished, Record, Unfinished, apply, is_recorded, unfinished,
+};
 pub use catalog::Catalog;
 pub use definitions::Definitions;
 pub use error::Error;

@@ -91,7 +91,7 @@ pub enum MergeCommand {
     /// when something stands in the way.
     Diff(Box<MergeOptions>),
     /// Merges, in one transaction, if nothing stands in the way; else exits with 2 and changes nothing.
-    Apply(Box<MergeOptions>),
+    Apply(Box<MergeApplyOptions>),
 }
 
 #[derive(Args)]
@@ -123,6 +123,17 @@ pub struct MergeOptions {
     pub resolve: Vec<(String, Choice)>,
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Args)]
+pub struct MergeApplyOptions {
+    #[command(flatten)]
+    pub merge: MergeOptions,
+    /// For big tables: builds new indexes and proves new foreign keys and checks after the commit, while others go on
+    /// writing. Exits with 1 when something of that could not be done; the merge stands, and the same command
+    /// does what is left.
+    #[arg(long)]
+    pub online: bool,
 }
 
 #[derive(Args)]
@@ -703,7 +714,8 @@ impl Cli {
             | Command::Work(_)
             | Command::Migrate
             | Command::Merge(MergeCommand::Snapshot(_)) => return false,
-            Command::Merge(MergeCommand::Diff(merge) | MergeCommand::Apply(merge)) => &merge.output,
+            Command::Merge(MergeCommand::Diff(merge)) => &merge.output,
+            Command::Merge(MergeCommand::Apply(apply)) => &apply.merge.output,
             Command::Doctor(DoctorOptions { output, .. })
             | Command::Partner(
                 P::List(output)

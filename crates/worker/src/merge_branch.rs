@@ -75,6 +75,7 @@ async fn merge(cx: &StepContext<'_>) -> StepResult {
         statement_timeout: STATEMENT_TIMEOUT,
         attempts: ATTEMPTS,
         record: Some(Record { id }),
+        ..ApplyOptions::default()
     };
     match cp_merge::apply(&parent, &plan, &options).await {
         Ok(_) => {

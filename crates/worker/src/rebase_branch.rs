@@ -100,6 +100,7 @@ async fn rebase(cx: &StepContext<'_>) -> StepResult {
         statement_timeout: STATEMENT_TIMEOUT,
         attempts: ATTEMPTS,
         record: Some(Record { id }),
+        ..ApplyOptions::default()
     };
     // Of the last attempt, which is the one that was committed.
     let kept = Mutex::new(cx.operation.data.clone());

@@ -7,22 +7,28 @@
 //!    for others, and is then repeated as a whole.
 //! 4. Before it commits, the schema and the configuration are read again: what the script touched must read as in the
 //!    rehearsal, everything else as before.
+//! 5. What an online merge left for later ([`ApplyOptions::online`]) is done after the commit. The merge stands whatever becomes
+//!    of that: what is missing then, the next plan finds.
 
+mod finish;
 mod places;
 mod record;
 mod rehearsal;
 mod rights;
+mod stages;
 mod transaction;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{Error, Snapshot, plan::MergePlan, rebase::RebaseError, session::run, snapshot};
 
-pub use record::{Record, is_recorded};
+pub use record::{Record, is_recorded, unfinished};
 pub(crate) use rehearsal::migrated;
 pub(crate) use rights::Rights;
+use stages::{Later, Stages};
 
 /// How long a merge may hold others up.
 #[derive(Clone, Debug)]
@@ -35,6 +41,12 @@ pub struct ApplyOptions {
     pub attempts: u32,
     /// A row that is written in the same transaction.
     pub record: Option<Record>,
+    /// For big tables: foreign keys and checks are added `NOT VALID` and proved after the commit, and indexes are built after it
+    /// (`CONCURRENTLY`), so that nobody who writes waits for either. Only on tables that are there already and neither partitioned
+    /// nor partitions, and only what nothing else needs; the rest is done in the transaction. A rebase has no such mode.
+    pub online: bool,
+    /// Of one statement after the commit.
+    pub online_timeout: Duration,
 }
 
 impl Default for ApplyOptions {
@@ -44,18 +56,46 @@ impl Default for ApplyOptions {
             statement_timeout: Duration::from_mins(10),
             attempts: 10,
             record: None,
+            online: false,
+            online_timeout: Duration::from_hours(6),
         }
     }
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Of migrations, script and configuration; pre-steps too.
     pub statements: usize,
     pub attempts: u32,
-    /// The record was there: this merge was done before, and nothing was done now.
+    /// The record was there: this merge was done before, and nothing was done now but what it had left unfinished.
     pub already: bool,
+    /// What an online merge did after its commit.
+    pub finished: Vec<Finished>,
+    /// What it could not do then. The merge stands without it; the next plan has it.
+    pub unfinished: Vec<Unfinished>,
+}
+
+/// A foreign key or check that was proved, or an index that was built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finished {
+    /// As of changes: `constraint` or `index`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `schema.object`, as changes have it.
+    pub name: String,
+    pub statement: String,
+}
+
+/// One that was not. The constraint is there and holds for new rows, but is `NOT VALID`; the index is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unfinished {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub name: String,
+    pub statement: String,
+    /// What the database said.
+    pub why: String,
 }
 
 /// Applies a clean plan to the parent.
@@ -67,6 +107,8 @@ pub struct Applied {
 /// [`Error::NotClean`], [`Error::Stale`], [`Error::RowsInTheWay`], [`Error::Unexpected`]; [`Error::Database`] for
 /// statements that fail, and with SQLSTATE 55P03 or 40P01 when all attempts met locks. After each of them the parent
 /// is as before. Only where the connection breaks during the commit that is not known: then see [`is_recorded`].
+///
+/// After the commit there are no errors: see [`Applied::unfinished`].
 pub async fn apply(
     parent: &PgConnectOptions,
     plan: &MergePlan,
@@ -88,12 +130,6 @@ pub(crate) async fn apply_keeping<E>(
     options: &ApplyOptions,
     keep: impl AsyncFnOnce(Snapshot) -> Result<(), E>,
 ) -> Result<Applied, RebaseError<E>> {
-    if !plan.is_clean() {
-        return Err(RebaseError::Rebase(Error::NotClean {
-            conflicts: plan.conflicts.len(),
-            needs_migration: plan.needs_migration.len(),
-        }));
-    }
     let mut session = parent
         .clone()
         .disable_statement_logging()
@@ -102,42 +138,61 @@ pub(crate) async fn apply_keeping<E>(
         .connect()
         .await
         .map_err(Error::while_doing("connect"))?;
-    let applied = apply_in(&mut session, parent, plan, options, keep).await;
+    let stages = Stages::of(plan, options);
+    let committed = apply_in(&mut session, parent, plan, &stages, options, keep).await;
     // The advisory lock ends with the session, and so does a transaction that was not committed.
     let _ = session.close().await;
-    applied
+    let (mut applied, left) = committed?;
+    let later: Vec<Later> = match left {
+        Left::All => stages.later,
+        Left::Named(names) => {
+            let later = stages.later.into_iter();
+            later.filter(|one| names.contains(&one.name())).collect()
+        }
+    };
+    if !later.is_empty() {
+        (applied.finished, applied.unfinished) =
+            finish::finish(parent, &plan.target, options, &later).await;
+    }
+    Ok(applied)
+}
+
+/// What an online merge has still to do after its commit.
+enum Left {
+    All,
+    /// The merge was done before, and its record says this. The plan may be one of now, with changes that the merge had not.
+    Named(Vec<String>),
 }
 
 async fn apply_in<E>(
     session: &mut PgConnection,
     parent: &PgConnectOptions,
     plan: &MergePlan,
+    stages: &Stages<'_>,
     options: &ApplyOptions,
     keep: impl AsyncFnOnce(Snapshot) -> Result<(), E>,
-) -> Result<Applied, RebaseError<E>> {
-    // Done before: nothing of the plan counts any more, not even that the parent changed since.
-    let done = async |session: &mut PgConnection| match &options.record {
-        Some(record) => is_recorded(session, record.id).await,
-        None => Ok(false),
-    };
-    let already = Applied {
-        statements: 0,
-        attempts: 0,
-        already: true,
-    };
-    if done(session).await? {
+) -> Result<(Applied, Left), RebaseError<E>> {
+    if let Some(already) = done_before(session, options).await? {
         return Ok(already);
     }
-    let rehearsal = rehearsal::rehearse(parent, plan).await?;
+    if !plan.is_clean() {
+        return Err(RebaseError::Rebase(Error::NotClean {
+            conflicts: plan.conflicts.len(),
+            needs_migration: plan.needs_migration.len(),
+        }));
+    }
+    let rehearsal = rehearsal::rehearse(parent, plan, stages).await?;
     lock(session, options).await?;
-    if done(session).await? {
+    if let Some(already) = done_before(session, options).await? {
         return Ok(already);
     }
     if snapshot(session).await?.hash() != plan.parent_hash {
         return Err(RebaseError::Rebase(Error::Stale));
     }
+    finish::clear_names(session, &plan.script.statements, options.statement_timeout).await?;
     let transaction = transaction::Transaction {
         plan,
+        stages,
         options,
         rehearsal: &rehearsal,
         on: parent,
@@ -149,11 +204,12 @@ async fn apply_in<E>(
     loop {
         match transaction.run(session, &mut keep).await {
             Ok(statements) => {
-                return Ok(Applied {
+                let applied = Applied {
                     statements: statements + plan.script.pre_steps.len(),
                     attempts,
-                    already: false,
-                });
+                    ..Applied::default()
+                };
+                return Ok((applied, Left::All));
             }
             Err(RebaseError::Rebase(error))
                 if is_about_locks(&error) && attempts < options.attempts && keep.is_some() =>
@@ -170,17 +226,49 @@ async fn apply_in<E>(
     }
 }
 
+/// Nothing of the plan counts any more then, not even that the parent changed since.
+async fn done_before(
+    session: &mut PgConnection,
+    options: &ApplyOptions,
+) -> Result<Option<(Applied, Left)>, Error> {
+    let Some(record) = &options.record else {
+        return Ok(None);
+    };
+    if !is_recorded(session, record.id).await? {
+        return Ok(None);
+    }
+    let already = Applied {
+        already: true,
+        ..Applied::default()
+    };
+    let left = unfinished(session, record.id).await?;
+    Ok(Some((already, Left::Named(left))))
+}
+
 /// One merge at a time in this database, for as long as the session lives.
 async fn lock(session: &mut PgConnection, options: &ApplyOptions) -> Result<(), Error> {
-    // The other merge may take as long as one of its statements may, or longer: then this one is not worth waiting.
-    let patience = options.statement_timeout.as_millis();
+    const PAUSE: Duration = Duration::from_millis(50);
+    // The other merge may take as long as one of its statements may, or longer: then this one is not worth waiting. It is asked
+    // again and again: a statement that waits has a snapshot, and CREATE INDEX CONCURRENTLY of the other one waits for that.
+    let begun = Instant::now();
+    while begun.elapsed() < options.statement_timeout {
+        let alone: bool = sqlx::query_scalar(
+            "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('insforge.merge')::bigint)",
+        )
+        .fetch_one(&mut *session)
+        .await
+        .map_err(Error::while_doing("wait for other merges"))?;
+        if alone {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    // For the error of a lock that is not to be had.
     run(
         session,
-        &format!(
-            "SET lock_timeout = {patience}; \
-             SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtext('insforge.merge')::bigint); \
-             SET lock_timeout = 0"
-        ),
+        "SET lock_timeout = 1; \
+         SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtext('insforge.merge')::bigint); \
+         SET lock_timeout = 0",
     )
     .await
 }

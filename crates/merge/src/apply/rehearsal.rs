@@ -1,25 +1,26 @@
 //! The script in a scratch database that has the parent's schema: errors of SQL show there, and its result is what the
-//! parent must read as afterwards.
+//! parent must read as afterwards. What an online merge leaves for later is tried after that, as it would run in a transaction.
 
 use std::collections::BTreeSet;
 
 use sqlx::{Connection, postgres::PgConnectOptions};
 
-use super::{places, rights::Rights};
+use super::{places, rights::Rights, stages::Stages};
 use crate::{
     Error,
     catalog::{Catalog, FactId},
     config::Migration,
     plan::{MergePlan, with_scratch},
     scratch::Scratch,
+    script::Statement,
     session::{enter_script, run_migrations, run_one, run_with_rights},
 };
 
 /// What a rehearsal showed.
 pub(super) struct Rehearsal {
-    /// The facts that the migrations and the script bring, change or drop.
+    /// The facts that the migrations and the script bring, change or drop in the transaction.
     pub touched: BTreeSet<FactId>,
-    /// The scratch database in the end.
+    /// The scratch database at its end.
     pub after: Catalog,
     /// What no scratch database can have, before or after.
     pub left_out: BTreeSet<FactId>,
@@ -61,6 +62,7 @@ async fn migrate(scratch: &mut Scratch, migrations: &[Migration]) -> Result<(), 
 pub(super) async fn rehearse(
     parent: &PgConnectOptions,
     plan: &MergePlan,
+    stages: &Stages<'_>,
 ) -> Result<Rehearsal, Error> {
     if plan.script.statements.is_empty()
         && plan.script.pre_steps.is_empty()
@@ -72,7 +74,7 @@ pub(super) async fn rehearse(
             left_out: BTreeSet::new(),
         });
     }
-    let (touched, after, left_out) = with_scratch(parent, async |scratch| {
+    let (before, after, end, left_out) = with_scratch(parent, async |scratch| {
         scratch.load(&plan.parent.catalog).await?;
         scratch.leave_out(plan.from()).await?;
         scratch.leave_out(&plan.target).await?;
@@ -84,21 +86,39 @@ pub(super) async fn rehearse(
         if !plan.migrations.is_empty() {
             migrate(scratch, &plan.migrations).await?;
         }
-        run_script(scratch, plan).await?;
+        let rights = Rights::new(plan.from(), &plan.target);
+        run_script(scratch, plan, &rights, &stages.now).await?;
         let after = scratch.read().await?;
-        let touched: BTreeSet<FactId> = before.diff(&after).into_iter().collect();
-        Ok((touched, after, scratch.left_out().clone()))
+        let mut end = None;
+        if !stages.later.is_empty() {
+            let statements: Vec<Statement> = stages
+                .later
+                .iter()
+                .flat_map(|one| std::iter::once(&one.statement).chain(&one.follow))
+                .cloned()
+                .collect();
+            let rights = Rights::new(&plan.target, &plan.target);
+            run_script(scratch, plan, &rights, &statements).await?;
+            end = Some(scratch.read().await?);
+        }
+        Ok((before, after, end, scratch.left_out().clone()))
     })
     .await?;
-    check(parent, plan, &touched, &after, &left_out).await?;
+    let end = end.as_ref().unwrap_or(&after);
+    check(parent, plan, &before.diff(end), end, &left_out).await?;
     Ok(Rehearsal {
-        touched,
+        touched: before.diff(&after).into_iter().collect(),
         after,
         left_out,
     })
 }
 
-async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error> {
+async fn run_script(
+    scratch: &mut Scratch,
+    plan: &MergePlan,
+    rights: &Rights<'_>,
+    statements: &[Statement],
+) -> Result<(), Error> {
     let left_out = scratch.left_out().clone();
     // A grant or a comment may be of something without a fact, as of a view's column.
     let cannot_run = |id: &FactId| {
@@ -115,8 +135,7 @@ async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error
         .await
         .map_err(Error::while_doing(failed))?;
     enter_script(&mut transaction).await?;
-    let rights = Rights::new(plan.from(), &plan.target);
-    for statement in &plan.script.statements {
+    for statement in statements {
         if statement.refreshes() || statement.serves.as_ref().is_some_and(cannot_run) {
             continue;
         }
@@ -134,7 +153,7 @@ async fn run_script(scratch: &mut Scratch, plan: &MergePlan) -> Result<(), Error
 async fn check(
     parent: &PgConnectOptions,
     plan: &MergePlan,
-    touched: &BTreeSet<FactId>,
+    touched: &[FactId],
     after: &Catalog,
     left_out: &BTreeSet<FactId>,
 ) -> Result<(), Error> {

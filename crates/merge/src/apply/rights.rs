@@ -70,6 +70,11 @@ impl<'a> Rights<'a> {
         self.owner_before(&holder(self.target, id)?)
     }
 
+    /// Whether it has one owner before and after the script.
+    pub(crate) fn keeps_owner(&self, table: &FactId) -> bool {
+        self.owner_before(table) == owner(self.target, table)
+    }
+
     /// Whether Postgres runs what a user wrote over the rows that are there.
     fn evaluates(&self, id: &FactId) -> bool {
         match self.target.facts.get(id).map(|fact| &fact.payload) {

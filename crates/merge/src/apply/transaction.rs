@@ -8,6 +8,7 @@ use super::{
     ApplyOptions, record,
     rehearsal::{Rehearsal, listed},
     rights::Rights,
+    stages::{Later, Stages},
 };
 use crate::{
     Error, Snapshot,
@@ -16,7 +17,7 @@ use crate::{
     plan::MergePlan,
     probing::{ask, in_the_way},
     rebase::RebaseError,
-    script::Lock,
+    script::{Lock, Probe},
     session::{PATH, enter_rows, enter_script, run, run_migrations, run_one, run_with_rights},
     three_way::reparsed,
 };
@@ -32,6 +33,7 @@ const ALONE: &str =
 
 pub(super) struct Transaction<'a> {
     pub plan: &'a MergePlan,
+    pub stages: &'a Stages<'a>,
     pub options: &'a ApplyOptions,
     pub rehearsal: &'a Rehearsal,
     pub on: &'a PgConnectOptions,
@@ -129,13 +131,14 @@ impl Transaction<'_> {
         self.lock_asked(conn).await?;
         self.ask_rows(conn).await?;
         let rights = Rights::new(self.plan.from(), &self.plan.target);
-        for statement in &self.plan.script.statements {
+        for statement in &*self.stages.now {
             self.keep_to_the_time(conn, begun).await?;
             let role = rights.of_statement(statement);
             run_with_rights(conn, role.as_deref(), &statement.sql).await?;
         }
         if let Some(record) = &self.options.record {
-            record::write(conn, record).await?;
+            let unfinished: Vec<String> = self.stages.later.iter().map(Later::name).collect();
+            record::write(conn, record, &unfinished).await?;
         }
         run(conn, SYNC).await?;
         enter_rows(conn).await?;
@@ -156,7 +159,7 @@ impl Transaction<'_> {
             .iter()
             .map(|m| m.statements.len() + 1)
             .sum();
-        Ok(of_migrations + self.plan.script.statements.len() + writes().count())
+        Ok(of_migrations + self.stages.now.len() + writes().count())
     }
 
     async fn guard(&self, conn: &mut PgConnection) -> Result<(), Error> {
@@ -191,7 +194,8 @@ impl Transaction<'_> {
     /// What a probe has seen must be what its statement finds: nobody may write in between.
     async fn lock_asked(&self, conn: &mut PgConnection) -> Result<(), Error> {
         let mut locks: BTreeMap<&String, Lock> = BTreeMap::new();
-        for probe in &self.plan.script.probes {
+        let probes = self.plan.script.probes.iter();
+        for probe in probes.filter(|probe| !self.is_later(probe)) {
             for relation in &probe.relations {
                 let lock = locks.entry(relation).or_insert(probe.lock);
                 *lock = probe.lock.max(*lock);
@@ -236,11 +240,19 @@ impl Transaction<'_> {
         }
     }
 
+    /// Those rows are read by what comes after the commit, and nobody is to wait for that here.
+    fn is_later(&self, probe: &Probe) -> bool {
+        self.stages.is_later(&probe.id)
+    }
+
     /// Again, after the migrations: rows may have come since the plan was made, and migrations may have mended some.
     async fn ask_rows(&self, conn: &mut PgConnection) -> Result<(), Error> {
         let rights = Rights::new(self.plan.from(), &self.plan.target);
         let mut found = Vec::new();
-        for probe in &self.plan.script.probes {
+        let probes = self.plan.script.probes.iter();
+        // Before migrations the answer did not count: it is asked now or never.
+        let counted = !self.plan.migrations.is_empty();
+        for probe in probes.filter(|probe| counted || !self.is_later(probe)) {
             let role = rights.of_probe(probe);
             let rows = ask(conn, probe, role.as_deref()).await?;
             if rows > 0 {
@@ -299,7 +311,7 @@ impl Transaction<'_> {
             return Err(Error::Unexpected(listed(wrong, after, now)));
         }
         // What could not be rehearsed must be there if it was merged. (Its text may read differently once.)
-        let target = &self.plan.target;
+        let target = &*self.stages.between;
         let is_there = |catalog: &Catalog, id: &FactId| catalog.facts.contains_key(id);
         let missing: Vec<&FactId> = left_out
             .iter()

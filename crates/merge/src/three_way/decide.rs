@@ -7,7 +7,7 @@ use super::{
     changes::{self, root},
     combine,
     containers::{ancestors, parts},
-    edits::{Edits, same, same_fact},
+    edits::{Edits, proves, same, same_fact},
     enums, hints,
     names::member_renames,
 };
@@ -182,8 +182,13 @@ impl Decision<'_> {
                 continue;
             }
             let (ours, now) = (aligned.branch.facts.get(&id), aligned.parent.facts.get(&id));
-            if same_fact(ours, now) {
+            if same_fact(ours, now) || proves(now, ours) {
                 continue; // already there
+            }
+            // Both made it, and only the proof is left to do: as an online merge leaves it.
+            if proves(ours, now) {
+                self.taken.insert(id, Action::Modify);
+                continue;
             }
             let mut why = None;
             if id.kind == Kind::Enum {
@@ -537,7 +542,11 @@ fn same_unit(one: &Catalog, other: &Catalog, id: &FactId) -> bool {
         kind: Kind::Rls,
         ..id.clone()
     };
-    let equal = |id: &FactId| same_fact(one.facts.get(id), other.facts.get(id));
+    let equal = |id: &FactId| {
+        let (one, other) = (one.facts.get(id), other.facts.get(id));
+        // What is left to prove is a question of its own.
+        same_fact(one, other) || proves(one, other) || proves(other, one)
+    };
     let all_equal = |kind| parts(one, kind, id).all(equal) && parts(other, kind, id).all(equal);
     equal(id) && equal(&rls) && all_equal(Kind::Column) && all_equal(Kind::Constraint)
 }

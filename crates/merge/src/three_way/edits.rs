@@ -98,6 +98,28 @@ pub fn same_fact(one: Option<&Fact>, other: Option<&Fact>) -> bool {
     }
 }
 
+/// Whether both are one constraint, of which the first is proved for all rows and the second is `NOT VALID`.
+pub fn proves(one: Option<&Fact>, other: Option<&Fact>) -> bool {
+    match (one.map(|f| &f.payload), other.map(|f| &f.payload)) {
+        (
+            Some(Payload::Constraint {
+                kind,
+                definition,
+                validated: true,
+            }),
+            Some(Payload::Constraint {
+                kind: other_kind,
+                definition: other_definition,
+                validated: false,
+            }),
+        ) => {
+            kind == other_kind
+                && other_definition.strip_suffix(" NOT VALID") == Some(definition.as_str())
+        }
+        _ => false,
+    }
+}
+
 /// A partition that is attached has its columns, keys and indexes from its parent from then on: they are no facts any more.
 /// When it is detached they are again. The table is returned if that is what happened.
 fn follows_from_attaching(

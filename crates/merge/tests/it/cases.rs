@@ -138,6 +138,38 @@ async fn run_rebased(name: &str) {
     .await;
 }
 
+/// With what comes after the commit, an online merge makes the same as any other.
+async fn run_online(name: &str) {
+    let case = Case::read(name);
+    if !case.expect.clean {
+        return;
+    }
+    let base = Database::empty().await;
+    base.psql(&case.base).await;
+    let plain = base.template_copy().await;
+    let pair = Pair::of(base.template_copy().await, base.dump_copy().await).await;
+    plain.psql(&case.parent).await;
+    pair.parent.psql(&case.parent).await;
+    pair.branch.psql(&case.branch).await;
+
+    let (target, source) = (plain.options(), pair.branch.options());
+    let plan_of_plain = plan(&target, &source, &pair.bases, &Resolutions::new())
+        .await
+        .unwrap();
+    apply(&plain.options(), &plan_of_plain, &ApplyOptions::default())
+        .await
+        .unwrap();
+    let applied = pair.apply_online(&pair.plan().await).await;
+    assert!(applied.unfinished.is_empty(), "{name}: {applied:#?}");
+
+    let plain = snapshot(&mut plain.connect().await).await.unwrap();
+    let online = snapshot(&mut pair.parent.connect().await).await.unwrap();
+    let different = plain.catalog.diff(&online.catalog);
+    assert!(different.is_empty(), "{name}: {different:?}");
+    let again = pair.plan().await;
+    assert!(again.is_empty(), "{name}: {}", again.rendered_sql());
+}
+
 async fn run(name: &str) {
     let case = Case::read(name);
     let base = Database::empty().await;
@@ -314,6 +346,13 @@ macro_rules! cases {
             $(#[tokio::test]
             async fn $test() {
                 super::run_rebased($name).await;
+            })*
+        }
+
+        mod online {
+            $(#[tokio::test]
+            async fn $test() {
+                super::run_online($name).await;
             })*
         }
 

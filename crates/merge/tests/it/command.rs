@@ -35,6 +35,7 @@ impl Files {
             parent: pair.parent.url().parse().unwrap(),
             branch: pair.branch.url().parse().unwrap(),
             resolve: Vec::new(),
+            online: false,
             json: false,
             colour: false,
         }
@@ -143,6 +144,60 @@ async fn conflicts_are_code_two_until_they_are_resolved() {
         (&"merged".into(), &1.into())
     );
     assert_eq!(pair.parent.psql(default).await, "'b'::text");
+}
+
+#[tokio::test]
+async fn what_an_online_merge_leaves_is_code_one_and_done_by_the_same_command() {
+    let pair = Pair::new(&format!("{BASE} CREATE TABLE public.switch (id int);")).await;
+    let files = files(&pair).await;
+    // Holds for all rows while they are only asked, and for none when they are to be proved.
+    pair.branch
+        .psql(
+            "CREATE FUNCTION public.ready(int) RETURNS boolean LANGUAGE sql AS
+                $$ SELECT current_setting('transaction_read_only') = 'on' OR EXISTS (SELECT FROM public.switch) $$;
+             CREATE INDEX users_mail ON public.users (mail);
+             ALTER TABLE public.users ADD CONSTRAINT is_ready CHECK (public.ready(id))",
+        )
+        .await;
+    pair.parent
+        .psql("INSERT INTO public.users VALUES (1, 'a')")
+        .await;
+    let mut command = files.command(&pair);
+    command.online = true;
+    let (outcome, text) = run(&command, true).await;
+    assert_eq!(
+        (outcome, outcome.code()),
+        (Outcome::Unfinished, 1),
+        "{text}"
+    );
+    assert!(
+        text.contains("After the commit: CREATE INDEX CONCURRENTLY users_mail ON public.users USING btree (mail)\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "not finished: constraint public.users.is_ready: run `ALTER TABLE public.users VALIDATE"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("run the same command again"), "{text}");
+
+    pair.parent
+        .psql("INSERT INTO public.switch VALUES (1)")
+        .await;
+    command.json = true;
+    let (outcome, text) = run(&command, true).await;
+    assert_eq!(outcome, Outcome::Clean, "{text}");
+    let body: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(body["unfinished"], serde_json::json!([]));
+    assert_eq!(
+        body["finished"],
+        serde_json::json!([{
+            "type": "constraint", "name": "public.users.is_ready",
+            "statement": "ALTER TABLE public.users VALIDATE CONSTRAINT is_ready"
+        }])
+    );
+    assert!(pair.plan().await.is_empty());
 }
 
 #[tokio::test]

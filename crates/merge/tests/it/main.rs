@@ -18,6 +18,7 @@ mod definitions;
 mod dump;
 mod hostile;
 mod merging;
+mod online;
 mod product;
 mod properties;
 mod reading;

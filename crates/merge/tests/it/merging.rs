@@ -73,6 +73,12 @@ impl Pair {
         apply(&self.parent.options(), plan, &ApplyOptions::default()).await
     }
 
+    pub async fn apply_online(&self, plan: &MergePlan) -> Applied {
+        apply(&self.parent.options(), plan, &online())
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", plan.rendered_sql()))
+    }
+
     /// Plans, applies, and expects that nothing is left to merge.
     pub async fn merge(&self) -> MergePlan {
         let plan = self.plan().await;
@@ -118,6 +124,13 @@ impl Pair {
         assert!(plan.is_clean(), "{}", plan.plan.rendered_sql());
         self.apply_rebase(&plan).await;
         plan
+    }
+}
+
+pub fn online() -> ApplyOptions {
+    ApplyOptions {
+        online: true,
+        ..ApplyOptions::default()
     }
 }
 

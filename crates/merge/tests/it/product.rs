@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The stand-in's schema is written from the contract's descriptions (project-backend 5 and 6).
-const PRODUCT: &str = concat!(
+pub const PRODUCT: &str = concat!(
     "CREATE SCHEMA system;
      CREATE TABLE system.migrations (
         id serial PRIMARY KEY, name varchar(255) NOT NULL UNIQUE, run_on timestamp NOT NULL DEFAULT now());

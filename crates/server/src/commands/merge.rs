@@ -18,7 +18,13 @@ pub async fn run(asked: MergeCommand) -> anyhow::Result<ExitCode> {
             command::take_snapshot(&command, &mut out).await
         }
         MergeCommand::Diff(options) => command::diff(&merge(*options), &mut out).await,
-        MergeCommand::Apply(options) => command::merge(&merge(*options), &mut out).await,
+        MergeCommand::Apply(options) => {
+            let command = Merge {
+                online: options.online,
+                ..merge(options.merge)
+            };
+            command::merge(&command, &mut out).await
+        }
     };
     // Its text tells its cause already.
     let outcome = done.map_err(|error: CommandError| anyhow::anyhow!("{error}"))?;
@@ -32,6 +38,7 @@ fn merge(options: MergeOptions) -> Merge {
         parent: options.parent,
         branch: options.branch,
         resolve: options.resolve,
+        online: false,
         json: options.output.json,
         colour: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     }

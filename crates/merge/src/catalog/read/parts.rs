@@ -111,7 +111,8 @@ struct IndexRow {
     origin: Oid,
 }
 
-/// Indexes but those of constraints and those of partitions that come with their table's.
+/// Indexes but those of constraints, those of partitions that come with their table's, and, as `pg_dump` has it, those that
+/// CREATE INDEX CONCURRENTLY did not finish.
 ///
 /// On a partitioned table Postgres prints `ON ONLY`, as `pg_dump` needs it. Here, partitions have theirs from it.
 pub async fn indexes(reader: &mut Reader<'_>) -> Result<(), Error> {
@@ -131,6 +132,7 @@ pub async fn indexes(reader: &mut Reader<'_>) -> Result<(), Error> {
                   FROM pg_catalog.pg_attribute WHERE attstattarget >= 0 AND attnum > 0 GROUP BY attrelid) s
                   ON s.attrelid = i.indexrelid AND i.indexprs IS NOT NULL
               WHERE c.relpersistence <> 't' AND c.relnamespace = ANY ($1)
+                AND (c.relkind = 'I' OR i.indisvalid AND i.indisready)
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
                   WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x') AND k.conrelid = i.indrelid)"#,
         )
