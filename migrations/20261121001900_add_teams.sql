@@ -15,6 +15,21 @@ update organizations o set home_user_id = m.user_id
 create unique index organizations_home_user_id_key on organizations (home_user_id) where home_user_id is not null;
 comment on table organizations is 'One row owns projects: a person''s own organization, one that people share, or a partner''s.';
 
+-- Servers of the release before this one make people's own organizations without the new column. To be dropped by the
+-- next release.
+create function claim_home_organization() returns trigger
+language plpgsql as $$
+begin
+    update organizations o set home_user_id = new.user_id
+        where o.id = new.organization_id and o.kind = 'personal' and o.home_user_id is null
+          and not exists (select from organizations h where h.home_user_id = new.user_id)
+          and not exists (select from organization_members m
+                          where m.organization_id = o.id and m.user_id <> new.user_id);
+    return null;
+end $$;
+create trigger claim_home_organization after insert on organization_members
+    for each row execute function claim_home_organization();
+
 alter table organization_members
     add column id uuid not null default gen_random_uuid(),
     add column invited_by uuid references users,
@@ -37,7 +52,8 @@ create table organization_invitations (
 );
 create unique index organization_invitations_pending_key on organization_invitations (organization_id, lower(email))
     where status = 'pending';
-create index organization_invitations_settled_at_idx on organization_invitations (settled_at) where settled_at is not null;
+create index organization_invitations_organization_id_idx on organization_invitations (organization_id, created_at);
+create index organization_invitations_expires_at_idx on organization_invitations (expires_at);
 comment on table organization_invitations is 'One row is one invitation, by mail, to become a member of an organization.';
 
 alter table projects
@@ -46,7 +62,5 @@ alter table projects
 -- An organization's projects, page by page.
 create index projects_organization_page_idx on projects (organization_id, id)
     where parent_id is null and status not in ('deleting', 'deleted');
-
--- An organization's newest entries, page by page.
-drop index audit_log_organization_idx;
-create index audit_log_organization_idx on audit_log (organization_id, at, id);
+-- What an organization used: deleted projects, too.
+create index projects_organization_usage_idx on projects (organization_id, created_at);

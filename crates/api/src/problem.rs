@@ -414,6 +414,8 @@ impl From<OrganizationError> for Problem {
         let (status, code) = match error {
             E::AdministratorNeeded => (StatusCode::FORBIDDEN, "administrator_needed"),
             E::TooMany => (StatusCode::FORBIDDEN, "organization_limit_reached"),
+            E::PlanTooSmall(_) => (StatusCode::FORBIDDEN, "plan_upgrade_needed"),
+            E::ThroughPartner(_) => (StatusCode::CONFLICT, "made_through_partner"),
             E::OtherAddress(_) => (StatusCode::FORBIDDEN, "other_address"),
             E::LastAdministrator => (StatusCode::CONFLICT, "last_administrator"),
             E::Home(_) => (StatusCode::CONFLICT, "home_organization"),

@@ -201,14 +201,13 @@ impl ControlPlane {
         &self,
         by: ProjectCaller<'_>,
         branch: BranchRef,
-        direction: MergeDirection,
-        resolutions: &Resolutions,
+        options: &MergeOptions,
     ) -> DomainResult<OperationId> {
-        let kind = match direction {
+        let kind = match options.direction {
             MergeDirection::Merge => OperationKind::MergeBranch,
             MergeDirection::Rebase => OperationKind::RebaseBranch,
         };
-        let data = json!({ "resolutions": resolutions });
+        let data = json!({ "resolutions": options.resolutions, "online": options.online });
         let (_, operation) = self.begin_branch_work(by, branch, kind, data).await?;
         Ok(operation)
     }
@@ -591,6 +590,15 @@ async fn find(conn: &mut PgConnection, id: ProjectId) -> DomainResult<Branch> {
     branches::find_branch(conn, id)
         .await?
         .ok_or(DomainError::NotFound(Thing::Branch))
+}
+
+/// How a branch shall be merged.
+#[derive(Debug, Clone)]
+pub struct MergeOptions {
+    pub direction: MergeDirection,
+    pub resolutions: Resolutions,
+    /// What would lock big tables for long is done after the merge's own transaction. Of a merge only.
+    pub online: bool,
 }
 
 /// Which side conflicts are settled for, by the conflict's whole name.

@@ -33,6 +33,9 @@ const USAGE_EVENTS_KEPT: TimeDelta = TimeDelta::days(90);
 /// event may be late: whoever sends one again after that is refused for its time.
 const USAGE_KEYS_KEPT: TimeDelta = TimeDelta::days(40);
 
+/// Who was invited and declined, for administrators who look.
+const INVITATIONS_KEPT: TimeDelta = TimeDelta::days(30);
+
 impl ControlPlane {
     /// Runs in batches; safe to run by any number of processes.
     pub async fn keep_house(&self) -> DomainResult<()> {
@@ -51,6 +54,8 @@ impl ControlPlane {
         while retention::delete_email_challenges(&mut conn, now - people::CHALLENGES_KEPT).await?
             >= BATCH
         {}
+        let invitations_before = now - INVITATIONS_KEPT;
+        while retention::delete_ended_invitations(&mut conn, invitations_before).await? >= BATCH {}
         while retention::delete_done_mails(&mut conn, now - MAILS_KEPT).await? >= BATCH {}
         let events_before = now - WEBHOOK_EVENTS_KEPT;
         while retention::delete_done_webhook_events(&mut conn, events_before).await? >= BATCH {}

@@ -39,8 +39,8 @@ use cp_tokens::sealing::Sealer;
 
 pub use authorize::Authorization;
 pub use branches::{
-    BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, RESET_FAILED, Resolutions,
-    parent_away,
+    BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, MergeOptions,
+    RESET_FAILED, Resolutions, parent_away,
 };
 pub use context::{
     Caller, Credential, IdempotentRequest, PartnerCaller, Profile, ProjectCaller, UserCaller,

@@ -188,6 +188,9 @@ impl ControlPlane {
         let Some(data) = change.plan(project)? else {
             return Ok(Effect::Project(id));
         };
+        if let (Change::Upgrade(_), ProjectCaller::Person(person)) = (&change, by) {
+            self.check_may_grow(conn, person, project).await?;
+        }
         self.check_idle(conn, id).await?;
         if !kind.starts_from().contains(&project.status) {
             return Err(DomainError::WrongStatus {

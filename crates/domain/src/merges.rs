@@ -10,7 +10,7 @@ use cp_storage::{branch_comparisons, operations};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::branches::{BranchRef, MERGE_CONFLICT, Resolutions};
+use crate::branches::{BranchRef, MERGE_CONFLICT, MergeOptions, Resolutions};
 use crate::context::ProjectCaller;
 use crate::operations::{Lease, commit};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
@@ -96,11 +96,10 @@ impl ControlPlane {
         &self,
         by: ProjectCaller<'_>,
         branch: BranchRef,
-        direction: MergeDirection,
-        resolutions: &Resolutions,
+        options: &MergeOptions,
         at_most: Duration,
     ) -> DomainResult<MergeOutcome> {
-        let operation = self.begin_merge(by, branch, direction, resolutions).await?;
+        let operation = self.begin_merge(by, branch, options).await?;
         self.await_merge(branch.branch, operation, at_most).await
     }
 

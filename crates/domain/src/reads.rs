@@ -86,7 +86,7 @@ impl ControlPlane {
         })
     }
 
-    /// A live project of a connected person, whoever made it.
+    /// A live project of a connected person's own organization, whoever made it.
     pub async fn user_project_view(
         &self,
         partner: &Partner,
@@ -97,7 +97,7 @@ impl ControlPlane {
         if !partners::is_connected(&mut conn, &partner.id, user).await? {
             return Err(DomainError::NotFound(Thing::Project));
         }
-        let project = projects::find_user_project(&mut conn, user, id)
+        let project = projects::find_home_project(&mut conn, user, id)
             .await?
             .ok_or(DomainError::NotFound(Thing::Project))?;
         self.with_access(&mut conn, partner, project).await
@@ -111,7 +111,7 @@ impl ControlPlane {
         user: UserId,
     ) -> DomainResult<Vec<ProjectAccess>> {
         let mut seen = Vec::new();
-        for project in projects::list_user_projects(conn, user).await? {
+        for project in projects::list_home_projects(conn, user).await? {
             seen.push(self.with_access(conn, partner, project).await?);
         }
         Ok(seen)

@@ -151,7 +151,8 @@ impl OperationKind {
             Self::CreateBranch | Self::ResetBranch | Self::RebaseBranch => {
                 Some(Duration::from_hours(12))
             }
-            Self::MergeBranch => Some(Duration::from_mins(30)),
+            // An online one builds indexes of big tables.
+            Self::MergeBranch => Some(Duration::from_hours(6)),
             Self::Delete => None,
         }
     }

@@ -75,7 +75,8 @@ pub async fn list_organization_entries(
         StoredEntry,
         r#"select a.id, a.at, a.actor, u.email as "actor_email?", a.action, a.target_type, a.target_id, a.address,
                 a.request_id, a.details
-         from audit_log a left join users u on a.actor = 'user:' || u.id::text
+         from audit_log a left join users u
+             on u.id = case when a.actor like 'user:%' then substr(a.actor, 6)::uuid end
          where a.organization_id = $1 and ($2::timestamptz is null or (a.at, a.id) < ($2, $3::uuid))
          order by a.at desc, a.id desc limit $4"#,
         organization.0,

@@ -520,16 +520,18 @@ pub async fn list_invitations(
     .collect()
 }
 
-/// How many invitations nobody has answered yet.
-pub async fn count_pending_invitations(
+/// How many invitations to other addresses nobody has answered yet.
+pub async fn count_other_invitations(
     conn: &mut PgConnection,
     organization: OrganizationId,
+    email: &str,
     now: DateTime<Utc>,
 ) -> StorageResult<i64> {
     let count = sqlx::query_scalar!(
         "select count(*) from organization_invitations
-         where organization_id = $1 and status = 'pending' and expires_at > $2",
+         where organization_id = $1 and status = 'pending' and expires_at > $3 and lower(email) <> lower($2)",
         organization.0,
+        email,
         now
     )
     .fetch_one(conn)
@@ -546,7 +548,8 @@ pub struct OpenInvitation {
     pub inviter: UserId,
 }
 
-/// The invitation whose link was opened, if it can still be answered.
+/// The invitation whose link was opened, if it can still be answered: whoever sent it must still be an administrator who
+/// can sign in.
 pub async fn find_open_invitation(
     conn: &mut PgConnection,
     hash: &[u8],
@@ -557,7 +560,9 @@ pub async fn find_open_invitation(
                 o.name as organization_name, u.name as inviter_name, u.email as inviter_email, u.id as inviter
          from organization_invitations i
          join organizations o on o.id = i.organization_id
-         join users u on u.id = i.invited_by
+         join users u on u.id = i.invited_by and u.disabled_at is null
+         join organization_members m on m.organization_id = i.organization_id and m.user_id = i.invited_by
+             and m.role = 'administrator'
          where i.hash = $1 and i.status = 'pending' and i.expires_at > $2 and o.deleted_at is null",
         hash,
         now

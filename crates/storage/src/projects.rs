@@ -276,15 +276,15 @@ pub async fn find_partner_project_view(
     }))
 }
 
-/// The live projects of a connected person's organizations, newest first; a partner's embedded
-/// ones and branches never.
-pub async fn list_user_projects(
+/// The live projects of a person's own organization, newest first; a partner's embedded ones and branches never. What a
+/// partner is told of a connected person: the organizations that others share with them are none of its business.
+pub async fn list_home_projects(
     conn: &mut PgConnection,
     user: UserId,
 ) -> StorageResult<Vec<Project>> {
     query_projects!(
-        "join organization_members m on m.organization_id = p.organization_id
-         where m.user_id = $1 and p.user_id is not null and p.parent_id is null
+        "join organizations o on o.id = p.organization_id
+         where o.home_user_id = $1 and p.user_id is not null and p.parent_id is null
            and p.status not in ('deleting', 'deleted')
          order by p.id desc limit 100",
         user.0
@@ -294,6 +294,24 @@ pub async fn list_user_projects(
     .into_iter()
     .map(Project::try_from)
     .collect()
+}
+
+/// One of [`list_home_projects`], or a branch of one.
+pub async fn find_home_project(
+    conn: &mut PgConnection,
+    user: UserId,
+    id: ProjectId,
+) -> StorageResult<Option<Project>> {
+    query_projects!(
+        "join organizations o on o.id = p.organization_id
+         where o.home_user_id = $1 and p.id = $2 and p.user_id is not null and p.status not in ('deleting', 'deleted')",
+        user.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Project::try_from)
+    .transpose()
 }
 
 /// A live project of one of the person's organizations, embedded ones never.
@@ -541,6 +559,14 @@ pub async fn insert_share(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Nobody reads the project's keys by a share any more.
+pub async fn delete_shares(conn: &mut PgConnection, id: ProjectId) -> StorageResult<u64> {
+    let done = sqlx::query!("delete from project_shares where project_id = $1", id.0)
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected())
 }
 
 /// How many of the organization's projects take a place of its plan; branches have limits of their own

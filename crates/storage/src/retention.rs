@@ -69,6 +69,22 @@ pub async fn delete_ended_browser_sessions(
     Ok(done.rows_affected())
 }
 
+/// Invitations that were answered or taken back before then, or whose time was over.
+pub async fn delete_ended_invitations(
+    conn: &mut PgConnection,
+    before: DateTime<Utc>,
+) -> StorageResult<u64> {
+    let done = sqlx::query!(
+        "delete from organization_invitations where id in
+             (select id from organization_invitations where settled_at < $1 or expires_at < $1 limit $2)",
+        before,
+        BATCH.cast_signed()
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 pub async fn delete_email_challenges(
     conn: &mut PgConnection,
     before: DateTime<Utc>,

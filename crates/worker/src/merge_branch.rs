@@ -29,6 +29,8 @@ pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Of the whole merge.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
 pub(crate) const ATTEMPTS: u32 = 10;
+/// Of the building of one index, or the proof of one constraint, while its table is written to.
+const ONLINE_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// How long a dry run may take; how soon another worker takes over that of one that died; how many may die of it.
 const COMPARISON_TIMEOUT: Duration = Duration::from_mins(5);
@@ -39,7 +41,7 @@ const SWEEP: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
     match Step::parse(cx.step) {
-        Some(Step::Merge) | None => merge(cx).await,
+        Some(Step::Merge) | None => Box::pin(merge(cx)).await,
     }
 }
 
@@ -51,22 +53,29 @@ async fn merge(cx: &StepContext<'_>) -> StepResult {
     let branch = control_plane.load_branch(cx.project().id).await?;
     let parent = cx.worker.database_of_parent(&branch).await?;
     let mut connection = parent.connect().await.map_err(copied)?;
-    if cp_merge::is_recorded(&mut connection, id)
+    let online = cx.operation.data["online"] == true;
+    let is_committed = cp_merge::is_recorded(&mut connection, id)
         .await
-        .map_err(compared)?
-    {
-        return Ok(Outcome::Done);
+        .map_err(compared)?;
+    if is_committed {
+        let left = cp_merge::unfinished(&mut connection, id).await;
+        // What one attempt could not do after its commit is told; what it did not come to is done.
+        if !online || left.map_err(compared)?.is_empty() {
+            return Ok(Outcome::Done);
+        }
     }
     drop(connection);
     let parent = parent.options();
     let resolutions = cx.operation.data["resolutions"].clone();
     let resolutions: Resolutions = serde_json::from_value(resolutions).unwrap_or_default();
     let plan = cx.worker.plan(&branch, &resolutions).await?;
-    let diff = serde_json::json!(plan.diff());
-    control_plane
-        .record_merge_diff(cx.lease, &resolutions, &diff)
-        .await?;
-    if !plan.is_clean() {
+    let mut diff = serde_json::json!(plan.diff());
+    if !is_committed {
+        control_plane
+            .record_merge_diff(cx.lease, &resolutions, &diff)
+            .await?;
+    }
+    if !is_committed && !plan.is_clean() {
         let text = "the parent and the branch changed the same things, or the parent's rows are in the way; nothing was changed";
         return Ok(Outcome::Fail(Failure::new(MERGE_CONFLICT, text)));
     }
@@ -75,11 +84,19 @@ async fn merge(cx: &StepContext<'_>) -> StepResult {
         statement_timeout: STATEMENT_TIMEOUT,
         attempts: ATTEMPTS,
         record: Some(Record { id }),
-        ..ApplyOptions::default()
+        online,
+        online_timeout: ONLINE_TIMEOUT,
     };
-    match cp_merge::apply(&parent, &plan, &options).await {
-        Ok(_) => {
+    match Box::pin(cp_merge::apply(&parent, &plan, &options)).await {
+        Ok(applied) => {
             cx.after_effect().await;
+            if online && !is_committed {
+                diff["finished"] = serde_json::json!(applied.finished);
+                diff["unfinished"] = serde_json::json!(applied.unfinished);
+                control_plane
+                    .record_merge_diff(cx.lease, &resolutions, &diff)
+                    .await?;
+            }
             Ok(Outcome::Done)
         }
         // The parent was changed since: what is planned next fits it.

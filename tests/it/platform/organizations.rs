@@ -558,3 +558,155 @@ async fn an_account_whose_address_is_not_proven_shares_nothing() {
         .await
         .expect_code(403, "email_not_verified");
 }
+
+#[tokio::test]
+async fn the_limit_on_free_organizations_cannot_be_handed_around() {
+    let app = quiet().await;
+    let ada = app.member("Ada").await;
+    let lin = app.person("Lin").await;
+    let client = app.member_of(&lin).await;
+    for name in ["One", "Two", "Three"] {
+        client.create_organization(name).await;
+    }
+    let team = ada.create_organization("Team").await;
+    ada.invite(&team, &lin.email, "administrator")
+        .await
+        .expect(201);
+    let link = app.newest_mail(&lin.email).await.link();
+    let page = lin.visitor.open(&link).await;
+    let refused = lin.visitor.press(&page, "/invitation", "Join", &[]).await;
+    assert_eq!(refused.status, 403, "{}", refused.html);
+    // As a developer he may come, and stays one.
+    ada.invite(&team, &lin.email, "developer").await.expect(201);
+    let link = app.newest_mail(&lin.email).await.link();
+    let page = lin.visitor.open(&link).await;
+    let joined = lin.visitor.press(&page, "/invitation", "Join", &[]).await;
+    assert_eq!(joined.status, 200, "{}", joined.html);
+    let his = ada.membership(&team, &client.user).await;
+    let path = format!("/organizations/v1/{team}/members/{his}/role");
+    let role = json!({ "role": "administrator" });
+    let refused = ada.send(Method::PUT, &path, &role).await;
+    refused.expect_code(403, "organization_limit_reached");
+}
+
+#[tokio::test]
+async fn an_invitation_ends_with_the_account_that_sent_it() {
+    let app = quiet().await;
+    let ada = app.member("Ada").await;
+    let lin = app.person("Lin").await;
+    let team = ada.create_organization("Team").await;
+    ada.invite(&team, &lin.email, "administrator")
+        .await
+        .expect(201);
+    let link = app.newest_mail(&lin.email).await.link();
+    assert_eq!(lin.visitor.open(&link).await.status, 200);
+    app.control_plane
+        .disable_user("ada@example.com", true)
+        .await
+        .unwrap();
+    assert_eq!(lin.visitor.open(&link).await.status, 400);
+}
+
+#[tokio::test]
+async fn the_audit_log_is_read_in_pages() {
+    let app = quiet().await;
+    let ada = app.member("Ada").await;
+    let home = ada.home().await;
+    let made = ada.begin_project(&home, "shop").await.expect(201);
+    let project = made["project"]["id"].as_str().unwrap();
+    for name in ["store", "stall", "kiosk"] {
+        let body = json!({ "name": name });
+        ada.send(Method::PUT, &format!("/projects/v1/{project}"), &body)
+            .await
+            .expect(200);
+    }
+    ada.invite(&home, "lin@example.com", "developer")
+        .await
+        .expect(201);
+    let path = format!("/organizations/v1/{home}/audit-log");
+    let all = ada.get(&path).await.expect(200);
+    let all = all["entries"].as_array().unwrap();
+    let actions: Vec<_> = all.iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        actions,
+        [
+            "organization.member_invited",
+            "project.updated",
+            "project.updated",
+            "project.updated",
+            "project.created"
+        ]
+    );
+    assert_eq!(all[0]["actor"], format!("user:{}", ada.user));
+    assert_eq!(all[0]["actor_email"], "ada@example.com");
+    assert_eq!(all[1]["target_id"], project);
+    assert_eq!(all[1]["details"]["name"], "kiosk");
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = ada
+            .get(&format!("{path}?limit=2{cursor}"))
+            .await
+            .expect(200);
+        seen.extend(page["entries"].as_array().unwrap().clone());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(&seen, all);
+    for bad in [
+        "cursor=x",
+        "cursor=-1000000000000000000.0192d3b4-5c6d-7e8f-9a0b-1c2d3e4f5a6b",
+        "limit=0",
+    ] {
+        let refused = ada.get(&format!("{path}?{bad}")).await;
+        refused.expect_code(400, "invalid_input");
+    }
+}
+
+#[tokio::test]
+async fn usage_and_billing_are_told_as_they_are_without_a_payment_provider() {
+    let app = quiet().await;
+    let ada = app.member("Ada").await;
+    let home = ada.home().await;
+    let made = ada.begin_project(&home, "shop").await.expect(201);
+    let used = ada
+        .get(&format!("/usage/v1/organizations/{home}"))
+        .await
+        .expect(200);
+    assert_eq!(used["organization"]["price_plan"], "free");
+    assert_eq!(used["projects"][0]["id"], made["project"]["id"]);
+    for (metric, amount) in used["usage_summary"].as_object().unwrap() {
+        assert!(amount.is_number(), "{metric}: {amount}");
+    }
+    let own = format!("/organizations/v1/{home}");
+    let status = ada.get(&format!("{own}/subscription-status")).await;
+    assert_eq!(
+        status.expect(200),
+        json!({ "status": "active", "plan": "free" })
+    );
+    let cycles = ada.get(&format!("{own}/billing-cycles")).await.expect(200);
+    for cycle in ["current", "previous"] {
+        for end in ["start_date", "end_date"] {
+            let date = cycles[cycle][end].as_str().unwrap();
+            date.parse::<chrono::NaiveDate>().unwrap();
+        }
+    }
+    let payments = ada.get(&format!("{own}/payment-history")).await;
+    assert_eq!(payments.expect(200), json!({ "payments": [] }));
+    let credit = ada.get(&format!("/billing/v1/{home}/credits")).await;
+    assert_eq!(credit.expect(200)["transactions"], json!([]));
+    for (path, body) in [
+        (
+            "/billing/v1/stripe/checkout-session",
+            json!({ "organizationId": home, "plan": "pro" }),
+        ),
+        (
+            "/billing/v1/stripe/portal-session",
+            json!({ "organizationId": home }),
+        ),
+    ] {
+        let refused = ada.send(Method::POST, path, &body).await;
+        refused.expect_code(501, "not_configured");
+    }
+}

@@ -1,7 +1,8 @@
 //! Projects of people, word by word as the client sends them.
 
 use chrono::{DateTime, Utc};
-use cp_tests::App;
+use cp_model::Plan;
+use cp_tests::{App, Member};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -99,6 +100,15 @@ async fn the_sentinels_of_the_client_are_not_found() {
     }
 }
 
+/// The operator sets the plan of somebody's own organization.
+async fn pay(app: &App, by: &Member) {
+    let user = by.user.parse().unwrap();
+    app.control_plane
+        .set_user_plan(user, Plan::Pro)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_project_is_renamed_and_grows() {
     let app = App::start().await;
@@ -141,6 +151,10 @@ async fn a_project_is_renamed_and_grows() {
         let said = put(body.clone()).await.expect_code(400, "invalid_input")["error"].to_string();
         assert!(said.contains(says), "{body}: {said}");
     }
+    // Bigger machines cost money, which nobody pays on the free plan.
+    let refused = put(json!({ "storageDiskSize": 20 })).await;
+    refused.expect_code(403, "plan_upgrade_needed");
+    pay(&app, &ada).await;
     let growing = put(json!({ "name": "grown", "storageDiskSize": 20 }))
         .await
         .expect(200);
@@ -207,6 +221,10 @@ async fn a_project_is_paused_restored_restarted_and_upgraded() {
     }
 
     let upgrade = path("upgrade-instance");
+    let small = json!({ "instanceType": "small" });
+    let refused = ada.send(Method::POST, &upgrade, &small).await;
+    refused.expect_code(403, "plan_upgrade_needed");
+    pay(&app, &ada).await;
     let refused = ada
         .send(Method::POST, &upgrade, &json!({ "instanceType": "huge" }))
         .await;
@@ -440,4 +458,78 @@ async fn co_branded_projects_show_up_for_their_owners_and_embedded_ones_never() 
         .expect(204);
     let seen = partner.get(&format!("/{user}/{synced}/metadata")).await;
     seen.expect_code(404, "project_not_found");
+}
+
+#[tokio::test]
+async fn what_was_made_through_a_partner_stays_its_to_run() {
+    let app = App::start().await;
+    let ada = app.member("Ada").await;
+    let team = ada.create_organization("Team").await;
+    let partner = app.partner().await;
+    let user = partner.connect_user("ada@example.com").await;
+    let synced = partner.sync_project(&user, "synced").await.expect(200);
+    let id = synced["project"]["id"].as_str().unwrap();
+    pay(&app, &ada).await;
+    for (method, path, body) in [
+        (
+            Method::POST,
+            format!("/projects/v1/{id}/transfer"),
+            json!({ "targetOrganizationId": team }),
+        ),
+        (
+            Method::PUT,
+            format!("/projects/v1/{id}"),
+            json!({ "name": "renamed" }),
+        ),
+        (
+            Method::PUT,
+            format!("/projects/v1/{id}"),
+            json!({ "storageDiskSize": 20 }),
+        ),
+        (
+            Method::POST,
+            format!("/projects/v1/{id}/upgrade-instance"),
+            json!({ "instanceType": "small" }),
+        ),
+    ] {
+        let refused = ada.send(method, &path, &body).await;
+        refused.expect_code(409, "made_through_partner");
+    }
+    let again = partner.sync_project(&user, "synced").await.expect(200);
+    assert_eq!(again["project"]["id"], id, "found by its name");
+}
+
+#[tokio::test]
+async fn a_partner_sees_nothing_of_what_others_share_with_its_people() {
+    let app = App::start().await;
+    let lin = app.member("Lin").await;
+    let ada = app.stranger("Ada").await;
+    let team = lin.create_organization("Team").await;
+    lin.add(&app, &team, &ada, "administrator").await;
+    let secret = lin.create_project(&team, "secret").await;
+    let ada = app.member_of(&ada).await;
+    assert_eq!(ada.project(&secret).await["name"], "secret");
+    let home = ada.home().await;
+    for name in ["one", "two"] {
+        ada.create_project(&home, name).await;
+    }
+    // Trusted, even: it reads the keys of all that is Ada's.
+    let partner = app
+        .partner_with(cp_domain::NewPartner {
+            name: "Acme".into(),
+            co_branded: true,
+            white_label: true,
+            rate_limit: 1_000_000,
+            trusted: true,
+        })
+        .await;
+    let user = partner.connect_user("ada@example.com").await;
+    let seen = partner.get(&format!("/{user}/{secret}/metadata")).await;
+    seen.expect_code(404, "project_not_found");
+    let body = json!({ "project_name": "more" });
+    let refused = partner.post(&format!("/{user}/sync-project"), &body).await;
+    let refused = refused.expect_code(403, "project_limit_reached");
+    let candidates = refused["candidate_projects"].as_array().unwrap();
+    assert_eq!(candidates.len(), 2, "{refused}");
+    assert!(!refused.to_string().contains(&secret), "{refused}");
 }

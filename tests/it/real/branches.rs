@@ -266,3 +266,37 @@ fn objects_of(dev: &Dev, branch: &str) -> Vec<std::path::PathBuf> {
     });
     found
 }
+
+#[tokio::test]
+async fn an_online_merge_builds_indexes_and_proves_checks_after_its_commit() {
+    let story = Story::start().await;
+    let parent = &story.parent;
+    let branch = story.branch("feat", "full").await;
+    branch
+        .sql("create index users_email on users (email)")
+        .await;
+    branch
+        .sql("alter table users add constraint has_name check (name <> '')")
+        .await;
+
+    let path = story.path(&format!("/{}/rebase", branch.id));
+    let online = json!({ "online": true });
+    let refused = story.dev.partner.post(&path, &online).await;
+    refused.expect_code(400, "invalid_input");
+    let merged = story.merge(&branch.id, false, &online).await.expect(200);
+    let finished = merged["diff"]["finished"].as_array().unwrap().iter();
+    let mut finished: Vec<_> = finished.map(|item| item["name"].clone()).collect();
+    finished.sort_by_key(Value::to_string);
+    assert_eq!(
+        finished,
+        ["public.users.has_name", "public.users_email"],
+        "{merged}"
+    );
+    assert_eq!(merged["diff"]["unfinished"], json!([]), "{merged}");
+    let valid = "select indisvalid from pg_index where indexrelid = 'users_email'::regclass";
+    assert_eq!(parent.sql(valid).await, json!([{ "indisvalid": true }]));
+    let proved = "select convalidated from pg_constraint where conname = 'has_name'";
+    assert_eq!(parent.sql(proved).await, json!([{ "convalidated": true }]));
+    let again = story.merge(&branch.id, true, &json!({})).await.expect(200);
+    assert_eq!(again["changes"], json!([]), "{again}");
+}

@@ -144,7 +144,11 @@ async fn the_peoples_tour_of_the_readme_works_when_pasted() {
     let log = answer("audit-log");
     let entries = log["entries"].as_array().unwrap();
     let restart = entries.iter().find(|e| e["action"] == "project.restarted");
-    assert_eq!(restart.unwrap()["actor_email"], "demo@insforge.local", "{log}");
+    assert_eq!(
+        restart.unwrap()["actor_email"],
+        "demo@insforge.local",
+        "{log}"
+    );
     let deleted = told.last().unwrap();
     let deleted: Value = serde_json::from_str(&deleted.1).unwrap();
     assert_eq!(deleted["organizationId"], shell.paste("echo $ORG").await);

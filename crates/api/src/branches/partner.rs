@@ -276,17 +276,17 @@ async fn merge(
 ) -> Result<Response, Problem> {
     let (control_plane, branch) = (&state.control_plane, of(parent, id));
     let dry_run = query.is_dry_run()?;
-    let resolutions = body.value.read()?;
+    let options = body.value.read(direction)?;
     let key = key.with_body(&body.raw).filter(|_| !dry_run);
     let _waiting = state.waits.begin(&by.partner.id, place);
     if dry_run {
         let caller = ProjectCaller::Partner(by, None);
-        let diff = compare(state, caller, branch, direction, &resolutions).await?;
+        let diff = compare(state, caller, branch, direction, &options.resolutions).await?;
         return Ok(Json(diff).into_response());
     }
     let effect = async {
         let caller = ProjectCaller::Partner(by, key.as_ref());
-        let begun = control_plane.begin_merge(caller, branch, direction, &resolutions);
+        let begun = control_plane.begin_merge(caller, branch, &options);
         let (project, operation) = (id, begun.await?);
         Ok(Effect::Operation { project, operation })
     };

@@ -233,14 +233,14 @@ async fn merge(
     let _waiting = state.waits.begin_for_user(by.user.id, place);
     let by = caller(by, Scope::ProjectsWrite)?;
     let dry_run = query.is_dry_run()?;
-    let resolutions = body.value.read()?;
+    let options = body.value.read(direction)?;
     if dry_run {
-        let diff = compare(state, by, own(id), direction, &resolutions).await?;
+        let diff = compare(state, by, own(id), direction, &options.resolutions).await?;
         return Ok(Json(diff).into_response());
     }
     let outcome = state
         .control_plane
-        .merge_branch(by, own(id), direction, &resolutions, PATIENCE)
+        .merge_branch(by, own(id), &options, PATIENCE)
         .await
         .map_err(|error| Problem::from(error).locked_if_in_the_way())?;
     Ok(Json(merged(id, direction, outcome)?).into_response())

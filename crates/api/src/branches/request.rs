@@ -1,8 +1,8 @@
 //! What is sent about branches.
 
 use chrono::{DateTime, Utc};
-use cp_domain::{BranchRequest, Resolutions};
-use cp_model::{BranchMode, FieldError, MergeSide};
+use cp_domain::{BranchRequest, MergeOptions, Resolutions};
+use cp_model::{BranchMode, FieldError, MergeDirection, MergeSide};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
@@ -60,6 +60,11 @@ pub struct MergeRequest {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>, example = json!({"public.users.email": "branch"}))]
     resolutions: BTreeMap<String, String>,
+    /// For a parent with big tables: what would lock them for long is done after the merge's own transaction, while
+    /// they are written to. Foreign keys and checks are proved, indexes built then; the answer tells which, and what
+    /// could not be done. Of a merge only.
+    #[schema(example = false)]
+    online: Option<bool>,
 }
 
 impl RequestBody for MergeRequest {
@@ -69,7 +74,20 @@ impl RequestBody for MergeRequest {
 }
 
 impl MergeRequest {
-    pub fn read(self) -> Result<Resolutions, Problem> {
+    /// What is asked for, but for a dry run.
+    pub fn read(self, direction: MergeDirection) -> Result<MergeOptions, Problem> {
+        let online = self.online.unwrap_or(false);
+        if online && direction == MergeDirection::Rebase {
+            return Err(FieldError::new("online", "is for merges only").into());
+        }
+        Ok(MergeOptions {
+            direction,
+            resolutions: self.resolutions()?,
+            online,
+        })
+    }
+
+    fn resolutions(self) -> Result<Resolutions, Problem> {
         let sides = [MergeSide::Branch, MergeSide::Parent];
         let name = |side| match side {
             MergeSide::Branch => "branch",

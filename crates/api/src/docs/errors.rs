@@ -136,7 +136,7 @@ refusal_group!(
     /// What every route can answer that people call by an access token or an API key.
     BearerErrors: PLATFORM,
     401 => "The access token or API key is missing, wrong, expired or revoked (`unauthorized`); `WWW-Authenticate` says which",
-    403 => "It was not given the scope that this asks for (`insufficient_scope`), or the person may not do this: only administrators of the organization (`administrator_needed`), only with a verified address (`email_not_verified`), not beyond a plan or a quota (`project_limit_reached`, `organization_limit_reached`, `branch.quota_exceeded`)",
+    403 => "It was not given the scope that this asks for (`insufficient_scope`), or the person may not do this: only administrators of the organization (`administrator_needed`), only with a verified address (`email_not_verified`), not beyond a plan or a quota (`project_limit_reached`, `organization_limit_reached`, `plan_upgrade_needed`, `branch.quota_exceeded`)",
     500 => INTERNAL,
     503 => UNAVAILABLE,
 );
@@ -167,7 +167,7 @@ refusal_group!(
 refusal_group!(
     /// What a route that changes something can answer besides.
     PlatformChangeErrors: PLATFORM,
-    409 => "It does not fit how things stand; `error` says what to do (`operation_in_progress`, `project_wrong_status`, `last_administrator`, `home_organization`, `organization_has_projects`, `already_member`, `too_many_invitations`, `branch.not_ready`)",
+    409 => "It does not fit how things stand; `error` says what to do (`operation_in_progress`, `project_wrong_status`, `last_administrator`, `home_organization`, `organization_has_projects`, `already_member`, `too_many_invitations`, `made_through_partner`, `branch.not_ready`)",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
 );
 refusal_group!(

@@ -27,7 +27,8 @@ pub struct UpdateProjectRequest {
     /// more.
     #[schema(max_length = 253, example = "api.example.com")]
     customized_domain: Option<String>,
-    /// The size of its disk, in GiB; at least the present one, since a disk only grows. For administrators.
+    /// The size of its disk, in GiB; at least the present one, since a disk only grows. For administrators of
+    /// organizations that pay.
     #[schema(minimum = 8, maximum = 16384, example = 20)]
     storage_disk_size: Option<i64>,
 }
@@ -67,6 +68,10 @@ pub async fn update_project(
     body: JsonBody<UpdateProjectRequest>,
 ) -> Result<Json<ProjectResponse>, Problem> {
     by.require(Scope::ProjectsWrite)?;
+    if body.value.storage_disk_size.is_some() {
+        // It costs money.
+        by.require_everything()?;
+    }
     let update = ProjectUpdate {
         name: body.value.name,
         customized_domain: body.value.customized_domain,

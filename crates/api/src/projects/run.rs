@@ -183,13 +183,12 @@ pub async fn restart_own_project(
 /// Give a project another machine size
 ///
 /// Its machine stops and starts; when it does not come back with the new size it gets the previous one again. Answered
-/// when it is under way. For administrators, since it changes what the project costs. Asks for the scope
-/// `projects:write`.
+/// when it is under way. For administrators of organizations that pay, since it changes what the project costs.
 #[utoipa::path(
     post,
     path = "/projects/v1/{projectId}/upgrade-instance",
     tag = "Projects",
-    security(("bearer" = ["projects:write", "administrator"])),
+    security(("bearer" = ["account", "administrator"])),
     params(ProjectParam),
     request_body = UpgradeInstanceRequest,
     responses(
@@ -203,7 +202,7 @@ pub async fn upgrade_instance(
     ProjectPath(id): ProjectPath,
     body: JsonBody<UpgradeInstanceRequest>,
 ) -> Result<Response, Problem> {
-    by.require(Scope::ProjectsWrite)?;
+    by.require_everything()?;
     let given = &body.value.instance_type;
     let wanted = one_of(
         "instanceType",

@@ -180,6 +180,27 @@ pub struct DiffResult {
     needs_migration: Vec<serde_json::Value>,
     renames: Vec<serde_json::Value>,
     warnings: Vec<serde_json::Value>,
+    /// Of an online merge that was done: what followed its transaction.
+    #[schema(required = false, nullable = false)]
+    finished: Option<Vec<AfterCommit>>,
+    /// And what could not be done then: the merge stands without it, and the next one has it.
+    #[schema(required = false, nullable = false)]
+    unfinished: Option<Vec<AfterCommit>>,
+}
+
+/// An index that was built, or a constraint that was proved, or not.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+struct AfterCommit {
+    #[serde(rename = "type")]
+    #[schema(example = "index")]
+    kind: String,
+    #[schema(example = "public.coupons_code")]
+    name: String,
+    statement: String,
+    /// What the database said; left out where it was done.
+    #[schema(required = false, nullable = false)]
+    why: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]

@@ -1,7 +1,9 @@
 //! Invitations: mailed links that make whoever reads an address a member. A link alone makes nobody one: the account
 //! has to have that address, proven.
 
-use cp_model::{INVITATION_LIFE, Invitation, InvitationId, MemberRole, OrganizationId, field};
+use cp_model::{
+    INVITATION_LIFE, Invitation, InvitationId, MemberRole, OrganizationId, Plan, field,
+};
 use cp_storage::organizations::{self, NewInvitation, OpenInvitation};
 use cp_storage::{PgConnection, StorageError, accounts};
 use cp_tokens::secret::{OpaqueSecret, SecretKind};
@@ -53,11 +55,12 @@ impl ControlPlane {
         }
         let now = self.now();
         let mut tx = self.db().begin().await?;
+        self.check_still_signed_in(&mut tx, by).await?;
         self.lock_as_administrator(&mut tx, by, id).await?;
         if organizations::is_member_by_email(&mut tx, id, &email).await? {
             return Err(OrganizationError::AlreadyMember(email).into());
         }
-        if organizations::count_pending_invitations(&mut tx, id, now).await? >= MOST_OPEN {
+        if organizations::count_other_invitations(&mut tx, id, &email, now).await? >= MOST_OPEN {
             return Err(OrganizationError::TooManyInvitations.into());
         }
         // Otherwise an organization could be made to fill a stranger's mailbox.
@@ -126,9 +129,10 @@ impl ControlPlane {
     ) -> DomainResult<ShownInvitation> {
         let now = self.now();
         let mut tx = self.db().begin().await?;
+        self.check_still_signed_in(&mut tx, by).await?;
         let seen = self.find_open(&mut tx, by, token).await?;
         let id = seen.invitation.organization_id;
-        organizations::lock_organization(&mut tx, id).await?;
+        let plan = organizations::lock_organization(&mut tx, id).await?;
         // What was offered may have changed, or ended, before the lock.
         let open = self.find_open(&mut tx, by, token).await?;
         if !organizations::mark_answered(&mut tx, open.invitation.id, accept, now).await? {
@@ -136,6 +140,9 @@ impl ControlPlane {
         }
         let action = if accept {
             let (user, role, inviter) = (by.user.id, open.invitation.role, Some(open.inviter));
+            if (role, plan) == (MemberRole::Administrator, Plan::Free) {
+                self.check_free_organizations(&mut tx, user).await?;
+            }
             organizations::insert_member(&mut tx, id, user, role, inviter, now).await?;
             "organization.invitation_accepted"
         } else {

@@ -1,6 +1,6 @@
 //! Who belongs to an organization, as what.
 
-use cp_model::{Invitation, Member, MemberId, MemberRole, OrganizationId};
+use cp_model::{Invitation, Member, MemberId, MemberRole, OrganizationId, Plan};
 use cp_storage::{PgConnection, StorageError, organizations};
 use serde_json::json;
 
@@ -30,11 +30,17 @@ impl ControlPlane {
         role: MemberRole,
     ) -> DomainResult<Member> {
         let mut tx = self.db().begin().await?;
-        self.lock_as_administrator(&mut tx, by, id).await?;
+        self.check_still_signed_in(&mut tx, by).await?;
+        let plan = self.lock_as_administrator(&mut tx, by, id).await?;
         let found = find(&mut tx, id, member).await?;
         if found.role != role {
-            if role == MemberRole::Developer {
-                self.end_administration(&mut tx, by, &found).await?;
+            match role {
+                MemberRole::Developer => self.end_administration(&mut tx, by, &found).await?,
+                MemberRole::Administrator if plan == Plan::Free => {
+                    self.check_free_organizations(&mut tx, found.user_id)
+                        .await?;
+                }
+                MemberRole::Administrator => {}
             }
             organizations::set_role(&mut tx, id, member, role).await?;
             let details = json!({ "user_id": found.user_id, "email": found.email, "role": role });

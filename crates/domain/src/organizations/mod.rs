@@ -3,7 +3,7 @@
 //!
 //! Whoever changes members, or how many projects there are, holds the organization's row lock, so that an organization
 //! always has an administrator and never more than its plan allows. Rows are locked in the house's one order:
-//! project, organization (several by id), branch.
+//! project, organization (several by id), account, branch.
 
 mod audit_log;
 mod invitations;
@@ -12,7 +12,7 @@ mod projects;
 mod usage;
 
 use cp_model::{
-    FieldError, MemberRole, Organization, OrganizationId, OrganizationKind, Plan, field,
+    FieldError, MemberRole, Organization, OrganizationId, OrganizationKind, Plan, UserId, field,
 };
 use cp_storage::organizations::{self, NewOrganization};
 use cp_storage::{PgConnection, StorageError, accounts};
@@ -45,9 +45,15 @@ pub enum OrganizationError {
     )]
     HasProjects(i64),
     #[error(
-        "you administer {FREE_ORGANIZATIONS} organizations of the free plan besides your own, which is as many as may be; upgrade or delete one first"
+        "somebody may administer {FREE_ORGANIZATIONS} organizations of the free plan besides their own; leave or delete one first"
     )]
     TooMany,
+    #[error("this project was made through a partner, who bills and runs it; {0} there")]
+    ThroughPartner(&'static str),
+    #[error(
+        "the {0} plan has machines of one size, nano with a disk of 8 GiB; another plan is needed for more"
+    )]
+    PlanTooSmall(Plan),
     #[error("{0} belongs to the organization already")]
     AlreadyMember(String),
     #[error("too many invitations are open; wait for answers, or take some back")]
@@ -75,12 +81,8 @@ impl ControlPlane {
             return Err(DomainError::EmailNotVerified);
         }
         let mut tx = self.db().begin().await?;
-        // The limit holds, however many ask at once.
-        accounts::lock_user(&mut tx, by.user.id).await?;
-        if organizations::count_free_organizations(&mut tx, by.user.id).await? >= FREE_ORGANIZATIONS
-        {
-            return Err(OrganizationError::TooMany.into());
-        }
+        self.check_still_signed_in(&mut tx, by).await?;
+        self.check_free_organizations(&mut tx, by.user.id).await?;
         let new = NewOrganization {
             id: OrganizationId::generate(),
             name: &name,
@@ -115,6 +117,11 @@ impl ControlPlane {
         let name = name.transpose()?;
         let mut tx = self.db().begin().await?;
         self.lock_as_administrator(&mut tx, by, id).await?;
+        let present = self.find_own_organization(&mut tx, by, id).await?;
+        if present.home_of.is_some() && kind.is_some_and(|kind| kind != present.kind) {
+            let text = "this is a person's own organization; it stays personal";
+            return Err(OrganizationError::Home(text).into());
+        }
         organizations::update_organization(&mut tx, id, name.as_deref(), kind, self.now()).await?;
         let details = json!({ "name": name, "type": kind });
         self.audit_organization(&mut tx, by, "organization.updated", id, details)
@@ -145,6 +152,20 @@ impl ControlPlane {
             .await?;
         organizations::delete_organization(&mut tx, id, self.now()).await?;
         tx.commit().await.map_err(StorageError::from)?;
+        Ok(())
+    }
+
+    /// Refuses one more organization of the free plan to administer. The limit holds, however many ask at once: the
+    /// account is locked until the transaction ends.
+    pub(crate) async fn check_free_organizations(
+        &self,
+        conn: &mut PgConnection,
+        user: UserId,
+    ) -> DomainResult<()> {
+        accounts::lock_user(conn, user).await?;
+        if organizations::count_free_organizations(conn, user).await? >= FREE_ORGANIZATIONS {
+            return Err(OrganizationError::TooMany.into());
+        }
         Ok(())
     }
 

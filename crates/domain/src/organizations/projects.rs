@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use cp_model::{
-    FieldError, FieldResult, InstanceType, OperationKind, OrganizationId, Project, ProjectId, field,
+    FieldError, FieldResult, InstanceType, OperationKind, OrganizationId, Plan, Project, ProjectId,
+    field,
 };
 use cp_storage::notifications::Topic;
 use cp_storage::projects::MemberProjectView;
@@ -13,6 +14,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::OrganizationError;
 use crate::branches::BranchError;
 use crate::context::{ProjectCaller, UserCaller};
 use crate::lifecycle::{SizeFields, Upgrade};
@@ -207,6 +209,10 @@ impl ControlPlane {
         let mut tx = self.db().begin().await?;
         let caller = ProjectCaller::Person(by);
         let project = self.lock_own_project(&mut tx, caller, id).await?;
+        if name.is_some() && project.partner_id.is_some() {
+            // The partner finds it by its name.
+            return Err(OrganizationError::ThroughPartner("rename it").into());
+        }
         if name.is_some() && project.parent_id.is_some() {
             let rule = "cannot be changed for a branch: it is found by its name";
             return Err(FieldError::new("name", rule).into());
@@ -242,6 +248,10 @@ impl ControlPlane {
             return Err(BranchError::NotReady(text.into()).into());
         }
         self.require_administrator(&mut tx, by, source).await?;
+        if project.partner_id.is_some() {
+            // It would go on reading its key, and signing people in to it.
+            return Err(OrganizationError::ThroughPartner("transfer it").into());
+        }
         self.require_administrator(&mut tx, by, target).await?;
         if source == target {
             return Ok(());
@@ -262,6 +272,7 @@ impl ControlPlane {
         self.check_room_for_branches(&mut tx, &project, target)
             .await?;
         projects::set_organization(&mut tx, id, target, self.now()).await?;
+        projects::delete_shares(&mut tx, id).await?;
         let details = json!({ "from": source, "to": target });
         for organization in both {
             let audited = (id, organization);
@@ -271,6 +282,25 @@ impl ControlPlane {
         }
         tx.commit().await.map_err(StorageError::from)?;
         Ok(())
+    }
+
+    /// Refuses people what costs money where nobody pays for it.
+    pub(crate) async fn check_may_grow(
+        &self,
+        conn: &mut PgConnection,
+        by: &UserCaller,
+        project: &Project,
+    ) -> DomainResult<()> {
+        if project.partner_id.is_some() {
+            return Err(OrganizationError::ThroughPartner("change its size").into());
+        }
+        let organization = self
+            .find_own_organization(conn, by, project.organization_id)
+            .await?;
+        match organization.plan {
+            Plan::Free => Err(OrganizationError::PlanTooSmall(Plan::Free).into()),
+            Plan::Pro | Plan::Partner => Ok(()),
+        }
     }
 
     /// A project that has branches takes one of the places for such in its organization.

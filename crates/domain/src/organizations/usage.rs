@@ -3,6 +3,7 @@
 use cp_model::usage::compute_seconds;
 use cp_model::{Amounts, Metric, Organization, OrganizationId, UsagePeriod};
 use cp_storage::usage::{self, UsedProject};
+use cp_storage::usage_statements;
 
 use crate::context::UserCaller;
 use crate::usage::ProjectTotal;
@@ -29,6 +30,7 @@ impl ControlPlane {
         let period = UsagePeriod::month_of(self.today());
         // One moment for all that is added up.
         let mut tx = self.db().begin().await?;
+        usage_statements::begin_snapshot(&mut tx).await?;
         let organization = self.find_own_organization(&mut tx, by, id).await?;
         let projects = usage::list_organization_used_projects(&mut tx, id, period).await?;
         let totals = usage::list_organization_totals(&mut tx, id, period).await?;
