@@ -183,7 +183,12 @@ const SIGN_IN: &[&str] = &[
 ];
 
 /// Routes that need no credentials: the first has its own in the body.
-const OPEN: &[&str] = &["POST /agent/v1/register", "GET /.well-known/jwks.json"];
+const OPEN: &[&str] = &[
+    "POST /agent/v1/register",
+    "GET /.well-known/jwks.json",
+    "GET /platform/insforge/latest-version",
+    "POST /tracking/v1/agent-connected",
+];
 
 /// Each request has the same id, so that bodies can be compared byte for byte.
 const REQUEST_ID: &str = "same-for-all";

@@ -14,6 +14,7 @@ mod branches;
 mod caller;
 mod client_address;
 mod cors;
+mod diagnostics;
 mod docs;
 mod etag;
 mod front_door;
@@ -26,6 +27,7 @@ mod params;
 mod partner_auth;
 mod partnership;
 mod places;
+mod platform;
 mod problem;
 mod projects;
 mod same_site;
@@ -122,6 +124,8 @@ fn open_routes() -> OpenApiRouter<ApiState> {
         .merge(organizations::routes())
         .merge(projects::routes())
         .merge(billing::routes())
+        .merge(diagnostics::routes())
+        .merge(platform::routes())
         .merge(branches::people())
         .merge(usage_events::routes())
 }

@@ -53,6 +53,8 @@ pub struct OrganizationPath(pub OrganizationId);
 pub struct MemberPath(pub OrganizationId, pub MemberId);
 /// `{organizationId}` and `{invitationId}` of the path.
 pub struct InvitationPath(pub OrganizationId, pub InvitationId);
+/// That `{sessionId}` of the path is an id; there are no sessions yet that it could name.
+pub struct SessionPath;
 /// `{userId}` of the path.
 pub struct UserPath(pub UserId);
 /// `{branchId}` of the path.
@@ -97,6 +99,14 @@ impl<S: Send + Sync> FromRequestParts<S> for InvitationPath {
         let organization = path_id(parts, state, "organizationId").await?;
         let invitation = path_id(parts, state, "invitationId").await?;
         Ok(Self(OrganizationId(organization), InvitationId(invitation)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SessionPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_id(parts, state, "sessionId").await.map(|_| Self)
     }
 }
 

@@ -214,13 +214,9 @@ impl Problem {
         self
     }
 
-    /// 501: plans are set by the operator.
-    pub fn no_payments() -> Self {
-        Self::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "not_configured",
-            "This installation takes no payments. Ask its operator for another plan.",
-        )
+    /// 501: this installation was not given what it takes.
+    pub fn not_configured(message: &'static str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_configured", message)
     }
 
     /// 503: we, or what we stand on, cannot work just now.

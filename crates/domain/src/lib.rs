@@ -53,8 +53,8 @@ pub use keys::{PublishedJwks, SigningKeySummary};
 pub use lifecycle::{SizeFields, Upgrade};
 pub use merges::{Comparison, MergeOutcome};
 pub use organizations::{
-    AuditPlace, AuditRecord, MemberProject, OrganizationError, OrganizationUsage, ProjectUpdate,
-    ShownInvitation,
+    AuditPlace, AuditRecord, Incident, MemberProject, OrganizationError, OrganizationUsage,
+    ProjectUpdate, ShownInvitation, Verdict,
 };
 pub use partners::{NewPartner, PartnerCredentials};
 pub use rate_limit::RateLimit;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub auth_failures_per_minute: u32,
     pub rotation: RotationPolicy,
     pub branches: BranchLimits,
+    /// The newest release of the backend, as in `v2.2.3`, if the operator says which.
+    pub latest_release: Option<String>,
     /// Webhooks may be on this computer and in private networks, there by http, too. For `dev` and
     /// tests: whoever sets a webhook could reach what only we can reach.
     pub allow_http_webhooks: bool,
@@ -88,6 +90,7 @@ impl Settings {
             auth_failures_per_minute: 30,
             rotation: RotationPolicy::default(),
             branches: BranchLimits::default(),
+            latest_release: None,
             allow_http_webhooks: false,
         }
     }

@@ -36,6 +36,7 @@ pub struct Config {
     pub database: sections::Database,
     pub secrets: sections::Secrets,
     pub signing: sections::Signing,
+    pub releases: sections::Releases,
     pub limits: sections::Limits,
     pub worker: sections::Worker,
     pub pool: sections::Pool,

@@ -533,3 +533,113 @@ async fn a_partner_sees_nothing_of_what_others_share_with_its_people() {
     assert_eq!(candidates.len(), 2, "{refused}");
     assert!(!refused.to_string().contains(&secret), "{refused}");
 }
+
+#[tokio::test]
+async fn what_may_be_wrong_is_told_without_asking_the_machine() {
+    let app = App::start().await;
+    let ada = app.member("Ada").await;
+    let home = ada.home().await;
+    let id = ada.create_project(&home, "shop").await;
+    let path = format!("/projects/v1/{id}/diagnose/incident");
+    let verdict = async || ada.get(&path).await.expect(200);
+    let good = verdict().await;
+    assert_eq!(good["verdict"], "no_incident_detected", "{good}");
+    assert_eq!(good["reachable"]["metrics_reporting"], true);
+    assert_eq!(good["reachable"]["database_connect"], true);
+    assert_eq!(good["recent_platform_operations"][0]["action"], "provision");
+    assert_eq!(good["project_id"], id);
+    ada.post(&format!("/projects/v1/{id}/pause"))
+        .await
+        .expect(202);
+    let paused = eventually_verdict(&ada, &path, "paused_or_suspended").await;
+    assert!(
+        paused["recommendation"]
+            .as_str()
+            .unwrap()
+            .contains("restore")
+    );
+    ada.post(&format!("/projects/v1/{id}/restore"))
+        .await
+        .expect(202);
+    let busy = verdict().await;
+    assert_eq!(busy["verdict"], "platform_operation_in_progress", "{busy}");
+    eventually_verdict(&ada, &path, "no_incident_detected").await;
+    // Nobody has heard of it for a while; its agent may report in between, so more than once.
+    app.settle().await;
+    let at_most = std::time::Duration::from_secs(30);
+    let silent = cp_tests::eventually("a silent machine shows", at_most, async || {
+        sqlx::query(
+            "update machines set last_seen_at = now() - interval '1 hour' where project_id = $1",
+        )
+        .bind(Uuid::parse_str(&id).unwrap())
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+        let seen = ada.get(&path).await.expect(200);
+        (seen["verdict"] == "metrics_stopped").then_some(seen)
+    })
+    .await;
+    let said = silent["explanation"].as_str().unwrap();
+    assert!(said.contains("not reported since"), "{said}");
+    assert_eq!(silent["reachable"]["database_connect"], false);
+}
+
+async fn eventually_verdict(by: &Member, path: &str, wanted: &str) -> Value {
+    let at_most = std::time::Duration::from_secs(30);
+    cp_tests::eventually(wanted, at_most, async || {
+        let seen = by.get(path).await.expect(200);
+        (seen["verdict"] == wanted).then_some(seen)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_this_installation_has_not_is_said_honestly() {
+    let app = quiet().await;
+    let ada = app.member("Ada").await;
+    let home = ada.home().await;
+    let made = ada.begin_project(&home, "shop").await.expect(201);
+    let id = made["project"]["id"].as_str().unwrap();
+    let analyze = json!({ "project_id": id, "question": " why? ", "context": { "context_version": "diagnostic-v1" } });
+    let refused = ada
+        .send(Method::POST, "/diagnostic/v1/analyze", &analyze)
+        .await;
+    refused.expect_code(501, "not_configured");
+    for question in ["", "  ", &"x".repeat(2001)] {
+        let body = json!({ "project_id": id, "question": question });
+        let refused = ada
+            .send(Method::POST, "/diagnostic/v1/analyze", &body)
+            .await;
+        refused.expect_code(400, "invalid_input");
+    }
+    let rating = format!("/diagnostic/v1/sessions/{}/rating", Uuid::now_v7());
+    let body = json!({ "rating": "helpful" });
+    let refused = ada.send(Method::POST, &rating, &body).await;
+    refused.expect_code(404, "session_not_found");
+    for path in ["advisor/latest", "advisor/latest/issues?limit=50"] {
+        let refused = ada.get(&format!("/projects/v1/{id}/{path}")).await;
+        refused.expect_code(404, "no_scan");
+    }
+    for name in ["posthog", "apify"] {
+        let path = format!("/integrations/{name}/v1");
+        let refused = ada.get(&format!("{path}/cli-start?p={id}")).await;
+        refused.expect_code(501, "not_configured");
+        let refused = ada.get(&format!("{path}/connection?project_id={id}")).await;
+        refused.expect_code(404, "not_connected");
+        let other = Uuid::now_v7();
+        let refused = ada
+            .get(&format!("{path}/connection?project_id={other}"))
+            .await;
+        refused.expect_code(404, "project_not_found");
+        let refused = ada.get(&format!("{path}/connection")).await;
+        refused.expect_code(400, "invalid_input");
+    }
+    // The operator has not said which release is the newest; nobody has to be signed in to be told.
+    let url = format!("{}/platform/insforge/latest-version", app.base_url);
+    let refused = cp_tests::Answer::to(app.http.get(url)).await;
+    refused.expect_code(501, "not_configured");
+    let url = format!("{}/tracking/v1/agent-connected", app.base_url);
+    let body = json!({ "client": "cli", "project_id": id });
+    let noted = cp_tests::Answer::to(app.http.post(url).json(&body)).await;
+    assert_eq!(noted.status, 204, "{}", noted.text);
+}

@@ -15,6 +15,8 @@ use crate::params::{self, OrganizationParam, OrganizationPath, one_of};
 use crate::problem::Problem;
 use crate::wire::{schema, time};
 
+const NO_PAYMENTS: &str = "This installation takes no payments. Ask its operator for another plan.";
+
 /// Whether an organization pays, and for what.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -247,7 +249,7 @@ pub async fn create_checkout_session(
     control_plane
         .administered_organization(&by, OrganizationId(id))
         .await?;
-    Err(Problem::no_payments())
+    Err(Problem::not_configured(NO_PAYMENTS))
 }
 
 /// Manage a subscription
@@ -271,5 +273,5 @@ pub async fn create_portal_session(
     control_plane
         .administered_organization(&by, OrganizationId(id))
         .await?;
-    Err(Problem::no_payments())
+    Err(Problem::not_configured(NO_PAYMENTS))
 }

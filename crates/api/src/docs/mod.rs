@@ -125,6 +125,8 @@ fn skeleton() -> OpenApi {
             ),
             tag("Projects", "The backends of your organizations."),
             tag("Billing", "What your organizations use and pay for."),
+            tag("Diagnostics", "What may be wrong with a project."),
+            tag("Integrations", "Services of others that projects use."),
             tag(
                 "Branches",
                 "Copies of a backend, to be changed and merged back.",

@@ -117,7 +117,7 @@ pub async fn create_organization(
 
 /// Change an organization
 ///
-/// Its name, its type, or both. For administrators.
+/// Its name, its type, or both; your own stays personal. For administrators.
 #[utoipa::path(
     put,
     path = "/organizations/v1/{organizationId}",
@@ -127,7 +127,7 @@ pub async fn create_organization(
     request_body = UpdateOrganizationRequest,
     responses(
         (status = 200, description = "The organization", body = OrganizationResponse),
-        BearerErrors, MemberErrors, PlatformInputErrors,
+        BearerErrors, MemberErrors, PlatformInputErrors, PlatformChangeErrors,
     )
 )]
 pub async fn update_organization(

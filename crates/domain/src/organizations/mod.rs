@@ -6,6 +6,7 @@
 //! project, organization (several by id), account, branch.
 
 mod audit_log;
+mod incident;
 mod invitations;
 mod members;
 mod projects;
@@ -22,6 +23,7 @@ use crate::context::UserCaller;
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 pub use audit_log::{AuditPlace, AuditRecord};
+pub use incident::{Incident, Verdict};
 pub use invitations::ShownInvitation;
 pub use projects::{MemberProject, ProjectUpdate};
 pub use usage::OrganizationUsage;

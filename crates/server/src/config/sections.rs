@@ -139,6 +139,15 @@ impl Signing {
     }
 }
 
+/// Which releases of the backend there are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Releases {
+    /// What people are told to be the newest, as in `v2.2.3`; nothing unless given.
+    #[serde(deserialize_with = "optional_scalar")]
+    pub latest: Option<String>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -498,6 +507,10 @@ impl Config {
         }
         self.ec2.validate(self.worker.provider == Provider::Ec2)?;
         self.objects.validate()?;
+        if let Some(latest) = &self.releases.latest {
+            cp_model::field::release("latest", latest)
+                .map_err(|error| ConfigError::invalid("releases.latest", error.rule))?;
+        }
         self.signing
             .policy()
             .validate()

@@ -1,0 +1,19 @@
+//! What may be wrong with a project (contract/platform-api.md 13).
+
+mod advisor;
+mod analyze;
+mod incident;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ApiState;
+
+pub fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(incident::get_incident))
+        .routes(routes!(advisor::get_latest_scan))
+        .routes(routes!(advisor::list_latest_issues))
+        .routes(routes!(analyze::analyze))
+        .routes(routes!(analyze::rate_analysis))
+}

@@ -1,0 +1,146 @@
+//! What may be wrong with a project, told from what we know without asking its machine: it must work while the
+//! project cannot be reached (contract/platform-api.md 13.3).
+
+use chrono::{DateTime, TimeDelta, Utc};
+use cp_model::agent_protocol::ObservedState;
+use cp_model::{Machine, ProjectId, ProjectStatus};
+use cp_storage::{machines, operations};
+
+use super::MemberProject;
+use crate::context::UserCaller;
+use crate::{ControlPlane, DomainResult};
+
+/// Agents report every 20 seconds at least; so many of these may be lost.
+const SILENCE: TimeDelta = TimeDelta::minutes(2);
+
+/// Operations that are told.
+const RECENT: i64 = 10;
+
+/// What it looks like from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    PausedOrSuspended,
+    PlatformOperationInProgress,
+    MetricsStopped,
+    DownUnknown,
+    NoIncidentDetected,
+}
+
+impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PausedOrSuspended => "paused_or_suspended",
+            Self::PlatformOperationInProgress => "platform_operation_in_progress",
+            Self::MetricsStopped => "metrics_stopped",
+            Self::DownUnknown => "down_unknown",
+            Self::NoIncidentDetected => "no_incident_detected",
+        }
+    }
+}
+
+/// A project's state, and what to do about it.
+#[derive(Debug, Clone)]
+pub struct Incident {
+    pub verdict: Verdict,
+    pub explanation: String,
+    pub recommendation: &'static str,
+    pub project: MemberProject,
+    pub last_seen_at: Option<DateTime<Utc>>,
+    /// Whether its machine has reported lately.
+    pub is_heard: bool,
+    /// Whether its machine says that the database answers.
+    pub has_database: bool,
+    /// What we did to it lately, the newest first: the kind, and when it was asked for.
+    pub operations: Vec<(&'static str, DateTime<Utc>)>,
+}
+
+impl ControlPlane {
+    pub async fn project_incident(&self, by: &UserCaller, id: ProjectId) -> DomainResult<Incident> {
+        let project = self.member_project(by, id).await?;
+        let mut conn = self.db().acquire().await?;
+        let machine = machines::find_project_machine(&mut conn, id).await?;
+        let recent = operations::list_operations(&mut conn, Some(id), None, RECENT).await?;
+        drop(conn);
+        let recent = recent.iter();
+        let operations = recent.map(|o| (o.kind.as_str(), o.created_at)).collect();
+        Ok(judge(project, machine.as_ref(), operations, self.now()))
+    }
+}
+
+fn judge(
+    project: MemberProject,
+    machine: Option<&Machine>,
+    operations: Vec<(&'static str, DateTime<Utc>)>,
+    now: DateTime<Utc>,
+) -> Incident {
+    let last_seen_at = machine.and_then(|machine| machine.last_seen_at);
+    let is_heard = last_seen_at.is_some_and(|at| now - at <= SILENCE);
+    let observed = machine.and_then(|machine| machine.observed_state);
+    let has_database = is_heard
+        && matches!(
+            observed,
+            Some(ObservedState::Serving | ObservedState::DatabaseOnly)
+        );
+    let (verdict, explanation, recommendation) = tell(&project, last_seen_at, is_heard, observed);
+    Incident {
+        verdict,
+        explanation,
+        recommendation,
+        project,
+        last_seen_at,
+        is_heard,
+        has_database,
+        operations,
+    }
+}
+
+fn tell(
+    project: &MemberProject,
+    last_seen_at: Option<DateTime<Utc>>,
+    is_heard: bool,
+    observed: Option<ObservedState>,
+) -> (Verdict, String, &'static str) {
+    let status = project.project.status;
+    if let Some(work) = project.operation_status {
+        let text = format!("The project is being worked on ({work}). It may not answer meanwhile.");
+        let wait = "Wait for it to end; ask again in a minute.";
+        return (Verdict::PlatformOperationInProgress, text, wait);
+    }
+    match status {
+        ProjectStatus::Paused | ProjectStatus::Pausing => {
+            let text =
+                "The project is paused: its machine is stopped, its data is kept.".to_owned();
+            let restore = "Restore it: insforge projects restore.";
+            return (Verdict::PausedOrSuspended, text, restore);
+        }
+        ProjectStatus::Failed => {
+            let reason = project.project.failure.as_ref();
+            let reason = reason.map_or("the reason is not known", |f| &f.message);
+            let text = format!("The last operation on the project failed: {reason}.");
+            let support = "Write to support and name the project; an operator takes it up again.";
+            return (Verdict::DownUnknown, text, support);
+        }
+        _ => {}
+    }
+    if !is_heard {
+        let since = last_seen_at.map_or_else(
+            || "has never reported".to_owned(),
+            |at| {
+                let at = at.format("%Y-%m-%d %H:%M:%S UTC");
+                format!("has not reported since {at}")
+            },
+        );
+        let text =
+            format!("The project's machine {since}. It may be starting, overloaded or gone.");
+        let wait = "Wait two minutes: what has stopped is started again. If it lasts, restart the project.";
+        return (Verdict::MetricsStopped, text, wait);
+    }
+    if observed != Some(ObservedState::Serving) {
+        let text = "The project's machine reports that the backend does not serve.".to_owned();
+        let restart = "Restart the project. If that does not help, write to support.";
+        return (Verdict::DownUnknown, text, restart);
+    }
+    let text = "The project's machine reports that the backend serves.".to_owned();
+    let look = "If you see errors all the same, look at the logs: insforge logs.";
+    (Verdict::NoIncidentDetected, text, look)
+}
