@@ -22,6 +22,10 @@ use std::path::Path;
 use cp_tests::programs::Dev;
 use report::{Report, Row};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
