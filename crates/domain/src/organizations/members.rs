@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::OrganizationError;
 use crate::context::UserCaller;
+use crate::operations::held;
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 impl ControlPlane {
@@ -42,7 +43,7 @@ impl ControlPlane {
                 }
                 MemberRole::Administrator => {}
             }
-            organizations::set_role(&mut tx, id, member, role).await?;
+            held(organizations::set_role(&mut tx, id, member, role).await?)?;
             let details = json!({ "user_id": found.user_id, "email": found.email, "role": role });
             self.audit_organization(&mut tx, by, "organization.role_set", id, details)
                 .await?;
@@ -94,7 +95,7 @@ impl ControlPlane {
     ) -> DomainResult<()> {
         let id = member.organization_id;
         self.end_administration(conn, by, member).await?;
-        organizations::delete_member(conn, id, member.id).await?;
+        held(organizations::delete_member(conn, id, member.id).await?)?;
         let details = json!({ "user_id": member.user_id, "email": member.email });
         self.audit_organization(conn, by, action, id, details)
             .await?;

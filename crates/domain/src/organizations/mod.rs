@@ -20,6 +20,7 @@ use cp_storage::{PgConnection, StorageError, accounts};
 use serde_json::json;
 
 use crate::context::UserCaller;
+use crate::operations::held;
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 pub use audit_log::{AuditPlace, AuditRecord};
@@ -124,7 +125,8 @@ impl ControlPlane {
             let text = "this is a person's own organization; it stays personal";
             return Err(OrganizationError::Home(text).into());
         }
-        organizations::update_organization(&mut tx, id, name.as_deref(), kind, self.now()).await?;
+        let (name, now) = (name.as_deref(), self.now());
+        held(organizations::update_organization(&mut tx, id, name, kind, now).await?)?;
         let details = json!({ "name": name, "type": kind });
         self.audit_organization(&mut tx, by, "organization.updated", id, details)
             .await?;
@@ -152,7 +154,7 @@ impl ControlPlane {
         }
         self.audit_organization(&mut tx, by, "organization.deleted", id, json!({}))
             .await?;
-        organizations::delete_organization(&mut tx, id, self.now()).await?;
+        held(organizations::delete_organization(&mut tx, id, self.now()).await?)?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(())
     }

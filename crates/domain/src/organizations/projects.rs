@@ -18,6 +18,7 @@ use super::OrganizationError;
 use crate::branches::BranchError;
 use crate::context::{ProjectCaller, UserCaller};
 use crate::lifecycle::{SizeFields, Upgrade};
+use crate::operations::held;
 use crate::secrets::{SecretName, open};
 use crate::{ControlPlane, DomainError, DomainResult, Page, Thing};
 
@@ -219,7 +220,7 @@ impl ControlPlane {
         }
         if name.is_some() || domain.is_some() {
             let (name, domain) = (name.as_deref(), domain.as_deref());
-            projects::update_project(&mut tx, id, name, domain, self.now()).await?;
+            held(projects::update_project(&mut tx, id, name, domain, self.now()).await?)?;
             let details = json!({ "name": name, "customized_domain": domain });
             let audited = (id, project.organization_id);
             self.audit_project(&mut tx, caller, "project.updated", audited, details)
@@ -271,7 +272,7 @@ impl ControlPlane {
         }
         self.check_room_for_branches(&mut tx, &project, target)
             .await?;
-        projects::set_organization(&mut tx, id, target, self.now()).await?;
+        held(projects::set_organization(&mut tx, id, target, self.now()).await? > 0)?;
         projects::delete_shares(&mut tx, id).await?;
         let details = json!({ "from": source, "to": target });
         for organization in both {
