@@ -3,6 +3,7 @@
 use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     fs,
     process::Command,
+    sync::Mutex,
     time::{Instant, sleep},
 };
 
@@ -18,7 +20,7 @@ use crate::{
     binaries::Binaries,
     command::{command, run, run_with_input, tail},
     error::Error,
-    postmaster,
+    postmaster::{self, Lock},
     run_as::{RunAs, absolute},
     settings::{self, Settings},
 };
@@ -44,6 +46,9 @@ pub struct Cluster {
     run_as: RunAs,
     dir: PathBuf,
     port: u16,
+    /// Held from before the fork until the postmaster has its lock file: in between it looks
+    /// stopped, and is not.
+    launching: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,31 +151,48 @@ impl Cluster {
     /// Starts, waits until connections are accepted, and leaves the server running when the
     /// caller ends. Running already from this folder, it is adopted as it is; `settings` then
     /// count from its next start.
+    ///
+    /// Dropped before it is done, it may leave a server that starts: [`Self::stop`] finds it.
     pub async fn start(&self, settings: &Settings) -> Result<Started, Error> {
         self.run_as.check_reachable(&self.dir)?;
         let deadline = Instant::now() + settings.start_timeout;
         let log_before = self.log_length().await;
+        let launching = Arc::clone(&self.launching).lock_owned().await;
         if postmaster::live(&self.dir).await.is_some() {
-            self.wait_until_ready(deadline, log_before).await?;
+            self.wait_until(|lock| lock.ready, deadline, log_before)
+                .await?;
             return Ok(Started::Adopted);
         }
         self.check_version(&self.dir).await?;
         self.clear_foreign_lock().await?;
         self.write_settings(settings).await?;
 
-        let mut pg_ctl = self.pg_ctl("start");
-        pg_ctl
-            .arg("--log")
-            .arg(self.log_file())
-            // We wait ourselves: pg_ctl looks every 100 ms only.
-            .arg("--no-wait");
-        run(pg_ctl, settings.start_timeout).await?;
-        self.wait_until_ready(deadline, log_before).await?;
+        // A task of its own, which a caller who gives up does not end half-way.
+        let (cluster, timeout) = (self.clone(), settings.start_timeout);
+        let launch = tokio::spawn(async move {
+            let _launching = launching;
+            let mut pg_ctl = cluster.pg_ctl("start");
+            pg_ctl
+                .arg("--log")
+                .arg(cluster.log_file())
+                // We wait ourselves: pg_ctl looks every 100 ms only.
+                .arg("--no-wait");
+            run(pg_ctl, timeout).await?;
+            cluster.wait_until(|_| true, deadline, log_before).await
+        });
+        launch.await.map_err(|_| self.not_ready())??;
+        self.wait_until(|lock| lock.ready, deadline, log_before)
+            .await?;
         tracing::debug!(dir = %self.dir.display(), port = self.port, "postgres started");
         Ok(Started::Fresh)
     }
 
-    async fn wait_until_ready(&self, deadline: Instant, log_start: usize) -> Result<(), Error> {
+    async fn wait_until(
+        &self,
+        is_enough: impl Fn(&Lock) -> bool,
+        deadline: Instant,
+        log_start: usize,
+    ) -> Result<(), Error> {
         loop {
             match postmaster::live(&self.dir).await {
                 Some(lock) if lock.port.is_some_and(|port| port != self.port) => {
@@ -180,7 +202,7 @@ impl Cluster {
                         actual: lock.port.unwrap_or_default(),
                     });
                 }
-                Some(lock) if lock.ready => return Ok(()),
+                Some(lock) if is_enough(&lock) => return Ok(()),
                 Some(_) => {}
                 // Absent: not yet there (between fork and lock file), or gone again, and then
                 // its last words are in the log.
@@ -210,6 +232,7 @@ impl Cluster {
 
     /// Stops and waits for the end. Not running is fine.
     pub async fn stop(&self, mode: StopMode, timeout: Duration) -> Result<(), Error> {
+        let _launching = self.launching.lock().await;
         if !self.is_running().await {
             return Ok(());
         }
@@ -310,6 +333,7 @@ impl Cluster {
             run_as: RunAs::detect().await?,
             dir: absolute(&dir)?,
             port,
+            launching: Arc::default(),
         })
     }
 

@@ -47,6 +47,23 @@ fn logs_in(binaries: &Binaries, url: &SecretString) -> bool {
 }
 
 #[tokio::test]
+async fn a_stop_finds_a_server_whose_start_was_given_up() {
+    let home = home();
+    let cluster = cluster(&home.path().join("pg"), &password("s3cret")).await;
+    for milliseconds in (0..120).step_by(6) {
+        let patience = Duration::from_millis(milliseconds);
+        let _ = tokio::time::timeout(patience, cluster.start(&Settings::tests())).await;
+        cluster.stop(StopMode::Immediate, STOP).await.unwrap();
+        // Longer than a postmaster needs from its fork to its lock file.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert!(
+            !cluster.is_running().await,
+            "given up after {milliseconds} ms"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_cluster_lives_stops_returns_and_is_copied() {
     let home = home();
     let binaries = Binaries::find().await.unwrap();
