@@ -200,8 +200,10 @@ impl World {
             OperationKind::CreateBranch
             | OperationKind::ResetBranch
             | OperationKind::MergeBranch
-            | OperationKind::RebaseBranch => {
-                unreachable!("branches need databases; see `real::branch_crashes`")
+            | OperationKind::RebaseBranch
+            | OperationKind::Backup
+            | OperationKind::RestoreBackup => {
+                unreachable!("it needs a database; see `real::branch_crashes` and `real::backups`")
             }
         }
         project

@@ -10,8 +10,9 @@ use cp_model::{
     InstanceType, Operation, OperationId, OperationState, ProjectId, Region, SharedClock,
     SystemClock,
 };
-use cp_provider::SharedCompute;
 use cp_provider::sim::{SimCompute, SimConfig};
+use cp_provider::{SharedCompute, SharedObjects};
+use cp_server::downloads::StoreDownloads;
 use cp_tokens::sealing::{Sealer, SealingKey};
 use cp_worker::{PoolTarget, WorkerConfig};
 use secrecy::{ExposeSecret, SecretString};
@@ -39,6 +40,8 @@ pub struct AppOptions {
     pub production_pace: bool,
     /// Webhooks may be on this computer.
     pub allow_http_webhooks: bool,
+    /// The store that the interface makes links to.
+    pub downloads: Option<SharedObjects>,
 }
 
 impl Default for AppOptions {
@@ -55,6 +58,7 @@ impl Default for AppOptions {
             auth_failures_per_minute: 100_000,
             production_pace: false,
             allow_http_webhooks: true,
+            downloads: None,
         }
     }
 }
@@ -125,6 +129,11 @@ impl App {
     fn serve(&self, listener: tokio::net::TcpListener, control_plane: ControlPlane) {
         let options = ApiOptions {
             shutdown: self.shutdown.clone(),
+            downloads: self
+                .options
+                .downloads
+                .clone()
+                .map(|objects| Arc::new(StoreDownloads(objects)) as _),
             ..ApiOptions::default()
         };
         let router = cp_api::router(control_plane, options);

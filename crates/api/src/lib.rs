@@ -36,11 +36,15 @@ mod usage_events;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn_with_state, map_response};
 use cp_domain::ControlPlane;
+use cp_model::Region;
+use secrecy::SecretString;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -51,8 +55,15 @@ pub use serve::serve;
 use front_door::FrontDoor;
 use places::Waits;
 
+/// Links to what is stored. The interface knows nothing of stores; the process has one, or has not.
+#[async_trait]
+pub trait Downloads: Send + Sync {
+    /// A URL under which anyone can fetch the object for `lifetime`; none: no link can be made now.
+    async fn link(&self, region: Region, key: &str, lifetime: Duration) -> Option<SecretString>;
+}
+
 /// What the process decides about the interface.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ApiOptions {
     /// How many reverse proxies of ours stand in front. With none, `X-Forwarded-For` is ignored:
     /// anybody could write it.
@@ -64,6 +75,8 @@ pub struct ApiOptions {
     /// Agents' `desired` calls held open at once. They hold no connection to the database, so
     /// there may be many more of them than of other requests.
     pub max_agent_waits: usize,
+    /// Where backups are fetched from.
+    pub downloads: Option<Arc<dyn Downloads>>,
 }
 
 impl Default for ApiOptions {
@@ -73,6 +86,7 @@ impl Default for ApiOptions {
             shutdown: CancellationToken::new(),
             max_in_flight: 2_000,
             max_agent_waits: 20_000,
+            downloads: None,
         }
     }
 }
@@ -85,6 +99,7 @@ pub(crate) struct ApiState {
     pub waits: Arc<Waits>,
     /// Batches of usage events worked on at once.
     pub batches: Arc<Semaphore>,
+    pub downloads: Option<Arc<dyn Downloads>>,
 }
 
 impl FromRef<ApiState> for ControlPlane {
@@ -101,6 +116,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
         shutdown: options.shutdown,
         waits: Arc::default(),
         batches: Arc::new(Semaphore::new(usage_events::AT_ONCE)),
+        downloads: options.downloads,
     };
     let partnership = Router::from(partnership::routes()).route_layer(from_fn_with_state(
         state.control_plane.clone(),

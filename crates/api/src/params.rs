@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use cp_model::{
-    FieldError, FieldResult, InvitationId, MemberId, OperationId, OrganizationId, ProjectId, UserId,
+    BackupId, FieldError, FieldResult, InvitationId, MemberId, OperationId, OrganizationId,
+    ProjectId, UserId,
 };
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -61,6 +62,8 @@ pub struct UserPath(pub UserId);
 pub struct BranchPath(pub ProjectId);
 /// `{projectId}` and `{branchId}` of the path.
 pub struct ParentAndBranchPath(pub ProjectId, pub ProjectId);
+/// `{projectId}` and `{backupId}` of the path.
+pub struct BackupPath(pub ProjectId, pub BackupId);
 /// `{operationId}` of the path.
 pub struct OperationPath(pub OperationId);
 
@@ -126,6 +129,16 @@ impl<S: Send + Sync> FromRequestParts<S> for ParentAndBranchPath {
         let parent = path_id(parts, state, "projectId").await?;
         let branch = path_id(parts, state, "branchId").await?;
         Ok(Self(ProjectId(parent), ProjectId(branch)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for BackupPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let project = path_id(parts, state, "projectId").await?;
+        let backup = path_id(parts, state, "backupId").await?;
+        Ok(Self(ProjectId(project), BackupId(backup)))
     }
 }
 
@@ -286,6 +299,16 @@ pub struct BranchParam {
     /// The branch's id.
     #[param(rename = "branchId", example = "0192d3b4-5c6d-7e8f-9a0b-1c2d3e4f5a6d")]
     branch_id: Uuid,
+}
+
+/// For the document: the path of an endpoint on one backup.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "read by the OpenAPI generator alone")]
+pub struct BackupParam {
+    /// The backup's id, from the list of backups.
+    #[param(rename = "backupId", example = "019a2f80-63aa-7c52-8f19-d7b3a0c4e876")]
+    backup_id: Uuid,
 }
 
 /// For the document: the path of an endpoint on one user.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
-use cp_domain::{BranchError, DomainError, OrganizationError, RateLimit, Thing};
+use cp_domain::{BackupError, BranchError, DomainError, OrganizationError, RateLimit, Thing};
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -404,6 +404,18 @@ impl From<BranchError> for Problem {
     }
 }
 
+impl From<BackupError> for Problem {
+    fn from(error: BackupError) -> Self {
+        let (status, code) = match error {
+            BackupError::NoSlot { .. } => (StatusCode::FORBIDDEN, "backup_limit_reached"),
+            BackupError::Running => (StatusCode::CONFLICT, "backup_running"),
+            BackupError::Failed => (StatusCode::CONFLICT, "backup_failed"),
+            BackupError::BeingRestored => (StatusCode::CONFLICT, "backup_being_restored"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
 impl From<OrganizationError> for Problem {
     fn from(error: OrganizationError) -> Self {
         use OrganizationError as E;
@@ -516,6 +528,7 @@ impl From<DomainError> for Problem {
                 "The link has expired or was used already. Ask for a new one.",
             ),
             DomainError::OAuth(error) => error.into(),
+            DomainError::Backup(error) => error.into(),
             DomainError::Branch(error) => error.into(),
             DomainError::Organization(error) => error.into(),
             DomainError::Conflict(message) => conflict("conflict", message.into()),
@@ -547,6 +560,7 @@ fn not_found(thing: Thing) -> Problem {
         Thing::Partner => ("partner_not_found", "There is no such partner."),
         Thing::OAuthClient => ("oauth_client_not_found", "There is no such application."),
         Thing::ApiKey => ("api_key_not_found", "There is no such API key."),
+        Thing::Backup => ("backup_not_found", "There is no such backup."),
         Thing::Session => ("session_not_found", "There is no such session."),
         Thing::Grant => ("grant_not_found", "There is no such sign-in."),
         Thing::DeviceCode => (

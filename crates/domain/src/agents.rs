@@ -144,8 +144,11 @@ impl ControlPlane {
         })
     }
 
-    /// Whether the project's backend may run. A branch's may not before its database was restored.
+    /// Whether the project's backend may run: not while its database is restored, nor a branch's before that.
     async fn serves(&self, conn: &mut PgConnection, project: &Project) -> DomainResult<bool> {
+        if !projects::find_serves(conn, project.id).await? {
+            return Ok(false);
+        }
         if project.parent_id.is_none() {
             return Ok(true);
         }

@@ -231,12 +231,7 @@ impl ControlPlane {
         let project = lock(&mut tx, id).await?;
         let branch = self.find_own_branch(&mut tx, by, branch).await?;
         check_idle(&branch, &project)?;
-        if let Some(running) = operations::find_in_flight(&mut tx, id).await? {
-            return Err(DomainError::OperationInProgress {
-                operation_id: running.id,
-                kind: running.kind,
-            });
-        }
+        self.make_way(&mut tx, id).await?;
         let (state, action) = match kind {
             OperationKind::MergeBranch => (BranchState::Merging, "branch.merge_begun"),
             OperationKind::RebaseBranch => (BranchState::Merging, "branch.rebase_begun"),
@@ -538,17 +533,21 @@ impl ControlPlane {
         commit(tx).await
     }
 
-    /// Lets the branch's backend run beside its database, or no longer.
-    pub async fn set_branch_serves(
+    /// Lets the backend run beside its database, or no longer: a branch's until it is made or reset, any project's
+    /// until a backup is restored.
+    pub async fn set_serves(
         &self,
         lease: &Lease,
         machine: MachineId,
         serves: bool,
     ) -> DomainResult<()> {
         let mut tx = self.begin_under(lease).await?;
-        let branch = find(&mut tx, lease.project).await?;
-        if branch.serves != serves {
-            held(branches::set_serves(&mut tx, lease.project, serves).await?)?;
+        let id = lease.project;
+        let is_news = match lease.kind {
+            OperationKind::RestoreBackup => projects::set_serves(&mut tx, id, serves).await?,
+            _ => branches::set_serves(&mut tx, id, serves).await?,
+        };
+        if is_news {
             held(machines::bump_desired(&mut tx, machine).await?)?;
         }
         commit(tx).await

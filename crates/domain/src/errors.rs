@@ -3,6 +3,7 @@
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, ProjectStatus};
 use cp_storage::StorageError;
 
+use crate::backups::BackupError;
 use crate::branches::BranchError;
 use crate::oauth::OAuthError;
 use crate::organizations::OrganizationError;
@@ -24,6 +25,7 @@ pub enum Thing {
     Partner,
     OAuthClient,
     ApiKey,
+    Backup,
     Session,
     Grant,
     DeviceCode,
@@ -48,6 +50,7 @@ impl Thing {
             Self::Partner => "partner",
             Self::OAuthClient => "OAuth client",
             Self::ApiKey => "API key",
+            Self::Backup => "backup",
             Self::Session => "session",
             Self::Grant => "sign-in",
             Self::DeviceCode => "device code",
@@ -111,6 +114,8 @@ pub enum DomainError {
     ExpiredLink,
     #[error(transparent)]
     OAuth(#[from] OAuthError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Branch(#[from] BranchError),
     #[error(transparent)]

@@ -6,6 +6,7 @@ mod accounts;
 mod agents;
 mod audit;
 mod authorize;
+mod backups;
 mod branches;
 mod context;
 mod create;
@@ -38,6 +39,7 @@ use cp_tokens::keyring::RotationPolicy;
 use cp_tokens::sealing::Sealer;
 
 pub use authorize::Authorization;
+pub use backups::{BackupError, RESTORE_FAILED};
 pub use branches::{
     BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, MergeOptions,
     RESET_FAILED, Resolutions, parent_away,

@@ -191,7 +191,7 @@ impl ControlPlane {
         if let (Change::Upgrade(_), ProjectCaller::Person(person)) = (&change, by) {
             self.check_may_grow(conn, person, project).await?;
         }
-        self.check_idle(conn, id).await?;
+        self.make_way(conn, id).await?;
         if !kind.starts_from().contains(&project.status) {
             return Err(DomainError::WrongStatus {
                 verb: past_tense(kind),
@@ -317,21 +317,6 @@ impl ControlPlane {
         self.find_own_project(conn, by, id).await
     }
 
-    /// Invariant 2, told before the index has to: the caller holds the project's row lock.
-    pub(crate) async fn check_idle(
-        &self,
-        conn: &mut PgConnection,
-        id: ProjectId,
-    ) -> DomainResult<()> {
-        match operations::find_in_flight(conn, id).await? {
-            Some(running) => Err(DomainError::OperationInProgress {
-                operation_id: running.id,
-                kind: running.kind,
-            }),
-            None => Ok(()),
-        }
-    }
-
     /// Changes the status of a project whose row this transaction has locked.
     pub(crate) async fn enter(
         &self,
@@ -364,6 +349,8 @@ const fn past_tense(kind: OperationKind) -> &'static str {
         OperationKind::ResetBranch => "reset",
         OperationKind::MergeBranch => "merged",
         OperationKind::RebaseBranch => "rebased",
+        OperationKind::Backup => "backed up",
+        OperationKind::RestoreBackup => "restored from a backup",
     }
 }
 
@@ -380,5 +367,7 @@ const fn audit_action(kind: OperationKind) -> &'static str {
         OperationKind::ResetBranch => "branch.reset",
         OperationKind::MergeBranch => "branch.merged",
         OperationKind::RebaseBranch => "branch.rebased",
+        OperationKind::Backup => "backup.created",
+        OperationKind::RestoreBackup => "backup.restored",
     }
 }

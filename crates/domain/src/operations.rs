@@ -14,7 +14,7 @@ use cp_model::{
 };
 use cp_storage::operations::QueueDepth;
 use cp_storage::{
-    PgConnection, StorageError, Transaction, branches, machine_runs, machines, operations,
+    PgConnection, StorageError, Transaction, backups, branches, machine_runs, machines, operations,
     project_secrets, projects, wakeups,
 };
 use serde_json::{Value, json};
@@ -201,7 +201,7 @@ impl ControlPlane {
             Some(_) => BranchEnd::TurnedBack,
         };
         if !self
-            .settle_branch(&mut tx, &project, lease.kind, branch_end)
+            .settle_elsewhere(&mut tx, &project, lease.kind, branch_end)
             .await?
         {
             self.enter(&mut tx, &project, lease.kind.final_status())
@@ -209,6 +209,7 @@ impl ControlPlane {
         }
         if lease.kind == OperationKind::Delete {
             project_secrets::delete_secrets(&mut tx, project.id).await?;
+            backups::delete_backups_of(&mut tx, project.id).await?;
         }
         let (end, how) = match turned_back {
             None => (OperationState::Succeeded, "succeeded"),
@@ -283,13 +284,30 @@ impl ControlPlane {
         failure: &Failure,
     ) -> DomainResult<()> {
         let end = BranchEnd::Failed;
-        let is_settled = self.settle_branch(conn, project, kind, end).await?;
+        let is_settled = self.settle_elsewhere(conn, project, kind, end).await?;
         // Whatever is left of a branch whose machine is gone, it does not serve.
         let is_gone = failure.code == MACHINE_LOST && kind != OperationKind::CreateBranch;
         if is_settled && !is_gone {
             return Ok(());
         }
         self.fail_project(conn, project, failure).await
+    }
+
+    /// Whether the end of an operation leaves the project's status to others: to what becomes of its branch, or, after a
+    /// backup, to what it is.
+    async fn settle_elsewhere(
+        &self,
+        conn: &mut PgConnection,
+        project: &Project,
+        kind: OperationKind,
+        end: BranchEnd,
+    ) -> DomainResult<bool> {
+        if kind == OperationKind::Backup {
+            // Somebody waits for the end.
+            operations::notify_project(conn, project.id).await?;
+            return Ok(true);
+        }
+        self.settle_branch(conn, project, kind, end).await
     }
 
     async fn fail_project(
@@ -423,10 +441,11 @@ impl ControlPlane {
             .is_some_and(|e| e.code == MACHINE_LOST);
         let machine = machines::find_project_machine(&mut tx, project.id).await?;
         let came_back = lost && machine.is_some_and(|m| m.state != MachineState::Lost);
-        // A branch whose reset did not end has nothing that could serve.
+        // A branch whose reset did not end has nothing that could serve, nor has a project whose restore did not.
         let half_reset = branches::find_branch(&mut tx, project.id)
             .await?
             .is_some_and(|branch| !branch.serves);
+        let half_restored = operation.kind == OperationKind::RestoreBackup;
         // A project that was never active has no data to lose.
         let data_lost = lost && !came_back && operation.kind != OperationKind::Provision;
         let rebuilds = data_lost || (operation.kind == OperationKind::Rebuild && !came_back);
@@ -444,8 +463,16 @@ impl ControlPlane {
             || state == OperationState::Cancelled;
         let retried = if begins_anew {
             if data_lost && !accept_data_loss {
+                let latest = backups::find_latest(&mut tx, project.id).await?;
+                let kept = latest.map_or_else(
+                    || "there is no backup of it".to_owned(),
+                    |latest| {
+                        let at = latest.created_at.format("%Y-%m-%d %H:%M UTC");
+                        format!("its newest backup, of {at}, can be restored afterwards")
+                    },
+                );
                 return Err(DomainError::Conflict(format!(
-                    "the machine of project {} is gone with its disk, and there is no backup of it. To give the \
+                    "the machine of project {} is gone with its disk, and {kept}. To give the \
                      project a new, empty backend under the same keys, run: operation retry {id} --accept-data-loss",
                     project.id
                 )));
@@ -453,11 +480,15 @@ impl ControlPlane {
             let kind = match operation.kind {
                 _ if data_lost => OperationKind::Rebuild,
                 OperationKind::Provision => OperationKind::Provision,
+                _ if came_back && half_restored => OperationKind::RestoreBackup,
                 _ if came_back && half_reset => OperationKind::ResetBranch,
                 // The machine was only out of sight.
                 _ if came_back => OperationKind::Restore,
                 kind => kind,
             };
+            if kind == OperationKind::Rebuild {
+                projects::set_serves(&mut tx, project.id, true).await?;
+            }
             self.reenter(&mut tx, &project, kind).await?;
             // Another one of the same kind has the same to do.
             let mut data = if kind == operation.kind {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgTransaction};
+use uuid::Uuid;
 
 use crate::{
     contents::Contents,
     database::{Database, quote_identifier},
     error::Error,
     mark::{self, Mark},
+    old,
     tables::{Kind, Relation, Tables, has_function, user_schemas},
 };
 
@@ -72,6 +74,63 @@ pub async fn fix_up_branch(database: &Database, fix_ups: FixUps) -> Result<(), E
         .commit()
         .await
         .map_err(Error::sql("commit the fix-ups"))
+}
+
+/// Makes a backup that was restored into its own database serve: PostgREST learns the schemas, and the keys are those of the
+/// database that it replaced, which is kept under this id. A key that was replaced since the backup must not be good again.
+/// Without a kept one the keys are the backup's. To be done before the server starts; doing it again changes nothing more.
+pub async fn fix_up_backup(database: &Database, kept: Uuid) -> Result<(), Error> {
+    let mut connection = database.connect().await?;
+    if mark::find(&mut connection, &database.name).await? == Some(Mark::Incomplete) {
+        return Err(Error::Incomplete(database.describe()));
+    }
+    let keys = old::read_kept(database, kept, keys_of).await?.flatten();
+    let mut transaction = connection
+        .begin()
+        .await
+        .map_err(Error::sql("begin the fix-ups"))?;
+    if let Some(keys) = keys
+        && has_table(&mut transaction, "system", "secrets").await?
+    {
+        set_keys(&mut transaction, &keys).await?;
+    }
+    sync_postgrest(&mut transaction).await?;
+    transaction
+        .commit()
+        .await
+        .map_err(Error::sql("commit the fix-ups"))
+}
+
+/// Which rows of `system.secrets` are keys (contract, 1.2 and 5.5).
+const ARE_KEYS: &str = r"(key IN ('API_KEY', 'ANON_KEY') OR key LIKE 'API\_KEY\_OLD\_%' OR key LIKE 'ANON\_KEY\_OLD\_%')";
+
+/// The rows of the keys, as JSON; none where there are none.
+async fn keys_of(mut connection: PgConnection) -> Result<Option<String>, Error> {
+    if !has_table(&mut connection, "system", "secrets").await? {
+        return Ok(None);
+    }
+    let query =
+        format!("SELECT jsonb_agg(to_jsonb(s))::text FROM system.secrets s WHERE {ARE_KEYS}");
+    let keys = sqlx::query_scalar(AssertSqlSafe(query))
+        .fetch_one(&mut connection)
+        .await
+        .map_err(Error::sql("read the keys"))?;
+    // Renaming a database takes that nobody is in it.
+    let _ = connection.close().await;
+    Ok(keys)
+}
+
+async fn set_keys(transaction: &mut PgTransaction<'_>, keys: &str) -> Result<(), Error> {
+    let statement = format!("{QUIET}; DELETE FROM system.secrets WHERE {ARE_KEYS}");
+    run(transaction, statement, "delete the backup's keys").await?;
+    sqlx::query(
+        "INSERT INTO system.secrets SELECT r.* FROM jsonb_populate_recordset(NULL::system.secrets, $1::jsonb) r",
+    )
+    .bind(keys)
+    .execute(&mut **transaction)
+    .await
+    .map_err(Error::sql("keep the keys"))?;
+    run(transaction, LOUD.to_owned(), "keep the keys").await
 }
 
 /// Entries of pg_cron that a full archive brought would run the parent's jobs. pg_cron notices by a trigger.

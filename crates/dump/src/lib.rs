@@ -8,6 +8,8 @@
 //! 2. [`restore()`] fills the branch's database from the archive while it arrives.
 //! 3. [`fix_up_branch`] takes out of the copy what belongs to the parent alone (keys, deployments, schedules).
 //!
+//! A backup is an archive of everything; put back into its own database, [`fix_up_backup`] keeps the keys of today.
+//!
 //! Archives are pg_dump's own custom format, written and read by the programs of this machine through pipes: no file
 //! lies between, and memory stays flat whatever the size. Sections 5.9 to 5.12 and 6.2 of the project backend's
 //! contract are what the SQL in here follows.
@@ -36,7 +38,7 @@ pub use database::{Database, Tls};
 pub use dump::{DumpStream, dump};
 pub use error::Error;
 pub use exported::Exported;
-pub use fix_ups::{FixUps, fix_up_branch};
+pub use fix_ups::{FixUps, fix_up_backup, fix_up_branch};
 pub use mark::is_incomplete;
 pub use meter::Meter;
 pub use old::{discard_kept, put_back};

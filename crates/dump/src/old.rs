@@ -71,6 +71,29 @@ pub async fn put_back(database: &Database, id: Uuid) -> Result<Restored, Error> 
     })
 }
 
+/// What `read` finds in the kept database; none when none is kept. It lets us in and then nobody again, whatever comes.
+pub(crate) async fn read_kept<T, F>(
+    database: &Database,
+    id: Uuid,
+    read: impl FnOnce(PgConnection) -> F,
+) -> Result<Option<T>, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut server = database.maintenance().connect().await?;
+    if !is_kept(&mut server, id).await? {
+        return Ok(None);
+    }
+    let kept = Database {
+        name: name(id),
+        ..database.clone()
+    };
+    allow_connections(&mut server, &kept.name, true).await?;
+    let found = async { read(kept.connect().await?).await }.await;
+    allow_connections(&mut server, &kept.name, false).await?;
+    found.map(Some)
+}
+
 /// Drops what was kept. There is no way back after it.
 pub async fn discard_kept(database: &Database) -> Result<(), Error> {
     let mut server = database.maintenance().connect().await?;

@@ -74,6 +74,14 @@ impl Plan {
         }
     }
 
+    /// How many backups of a project people may have besides the scheduled ones.
+    pub const fn backup_slots(self) -> u32 {
+        match self {
+            Self::Free => 1,
+            Self::Pro | Self::Partner => 5,
+        }
+    }
+
     /// The refusal that partners show to their users, word for word as the public document has it.
     pub fn limit_message(self, limit: u32) -> String {
         let name = match self {

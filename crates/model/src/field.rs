@@ -77,6 +77,11 @@ pub fn organization_name(field: &'static str, given: &str) -> FieldResult<String
     text(field, given, 2, 64)
 }
 
+/// A backup's name: 1 to 64 characters (contract/platform-api.md 11.2).
+pub fn backup_name(field: &'static str, given: &str) -> FieldResult<String> {
+    text(field, given, 1, 64)
+}
+
 /// A host name of somebody's own, as in `api.example.com`: 1 to 253 bytes, labels of 1 to 63 letters, digits and
 /// hyphens (RFC 1123 section 2.1), at least two, the last one no number. Gives it in lower case.
 pub fn host_name(field: &'static str, given: &str) -> FieldResult<String> {

@@ -56,6 +56,10 @@ uuid_id!(
     OperationId
 );
 uuid_id!(
+    /// One backup of a project's database.
+    BackupId
+);
+uuid_id!(
     /// One comparison of a branch with its parent.
     ComparisonId
 );

@@ -3,6 +3,7 @@
 //! imports this one; this one imports none of them.
 
 pub mod agent_protocol;
+pub mod backup;
 pub mod branch;
 pub mod catalogue;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod project;
 pub mod usage;
 pub mod webhook;
 
+pub use backup::{Backup, BackupStatus, BackupTrigger};
 pub use branch::{
     Branch, BranchCopies, BranchMode, BranchState, MergeDirection, MergeSide, StoredCopy,
 };
@@ -24,8 +26,8 @@ pub use catalogue::{InstanceType, MachineSize, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};
 pub use ids::{
-    ApiKeyId, BrowserSessionId, ComparisonId, GrantId, InvitationId, MachineId, MailId, MemberId,
-    OperationId, OrganizationId, PartnerId, ProjectId, RequestId, UsageLimitId, UserId,
+    ApiKeyId, BackupId, BrowserSessionId, ComparisonId, GrantId, InvitationId, MachineId, MailId,
+    MemberId, OperationId, OrganizationId, PartnerId, ProjectId, RequestId, UsageLimitId, UserId,
     WebhookEventId,
 };
 pub use machine::{Machine, MachineState};

@@ -61,6 +61,10 @@ text_enum!(
         MergeBranch = "merge_branch",
         /// Brings the parent's changes to a branch. The branch's project stays active.
         RebaseBranch = "rebase_branch",
+        /// Copies the project's database into the store. The project stays active.
+        Backup = "backup",
+        /// Gives the project the database of one of its backups.
+        RestoreBackup = "restore_backup",
     }
 );
 
@@ -70,11 +74,11 @@ impl OperationKind {
         Some(match self {
             Self::Provision | Self::Rebuild | Self::CreateBranch => ProjectStatus::Provisioning,
             Self::Pause => ProjectStatus::Pausing,
-            Self::Restore => ProjectStatus::Restoring,
+            Self::Restore | Self::RestoreBackup => ProjectStatus::Restoring,
             Self::Restart | Self::ResetBranch => ProjectStatus::Restarting,
             Self::Upgrade => ProjectStatus::Upgrading,
             Self::Delete => ProjectStatus::Deleting,
-            Self::MergeBranch | Self::RebaseBranch => return None,
+            Self::MergeBranch | Self::RebaseBranch | Self::Backup => return None,
         })
     }
 
@@ -89,7 +93,9 @@ impl OperationKind {
             | Self::CreateBranch
             | Self::ResetBranch
             | Self::MergeBranch
-            | Self::RebaseBranch => ProjectStatus::Active,
+            | Self::RebaseBranch
+            | Self::Backup
+            | Self::RestoreBackup => ProjectStatus::Active,
             Self::Pause => ProjectStatus::Paused,
             Self::Delete => ProjectStatus::Deleted,
         }
@@ -106,7 +112,9 @@ impl OperationKind {
             | Self::Upgrade
             | Self::ResetBranch
             | Self::MergeBranch
-            | Self::RebaseBranch => &[S::Active],
+            | Self::RebaseBranch
+            | Self::Backup
+            | Self::RestoreBackup => &[S::Active],
             Self::Restore => &[S::Paused],
             Self::Rebuild => &[S::Failed],
             Self::Delete => &[
@@ -131,9 +139,10 @@ impl OperationKind {
             Self::Restart => "plan_restart",
             Self::Upgrade => "grow_volume",
             Self::Delete => "await_quiet",
-            Self::ResetBranch => "stop_backend",
+            Self::ResetBranch | Self::RestoreBackup => "stop_backend",
             Self::MergeBranch => "merge",
             Self::RebaseBranch => "look",
+            Self::Backup => "copy_database",
         }
     }
 
@@ -148,9 +157,11 @@ impl OperationKind {
             Self::Upgrade => Some(Duration::from_mins(40)),
             Self::Pause => Some(Duration::from_mins(10)),
             // A database of hundreds of gigabytes takes hours to copy.
-            Self::CreateBranch | Self::ResetBranch | Self::RebaseBranch => {
-                Some(Duration::from_hours(12))
-            }
+            Self::CreateBranch
+            | Self::ResetBranch
+            | Self::RebaseBranch
+            | Self::Backup
+            | Self::RestoreBackup => Some(Duration::from_hours(12)),
             // An online one builds indexes of big tables.
             Self::MergeBranch => Some(Duration::from_hours(6)),
             Self::Delete => None,

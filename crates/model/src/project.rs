@@ -87,9 +87,10 @@ impl ProjectStatus {
             S::Provisioning | S::Restoring | S::Restarting | S::Upgrading => {
                 matches!(next, S::Active | S::Failed | S::Deleting)
             }
+            // Restoring: the database of a backup.
             S::Active => matches!(
                 next,
-                S::Pausing | S::Restarting | S::Upgrading | S::Failed | S::Deleting
+                S::Pausing | S::Restoring | S::Restarting | S::Upgrading | S::Failed | S::Deleting
             ),
             S::Pausing => matches!(next, S::Paused | S::Failed | S::Deleting),
             S::Paused => matches!(next, S::Restoring | S::Failed | S::Deleting),

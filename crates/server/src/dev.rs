@@ -224,13 +224,14 @@ async fn serve(
     }
     let settings = cp_worker::WorkerConfig {
         mailer: config.mailer(Some(mails::announce()))?,
-        objects: Some(objects),
+        objects: Some(objects.clone()),
         ..settings
     };
     let worker = Worker::new(control_plane.clone(), Arc::new(compute), settings);
     parts.spawn(worker.run(shutdown.clone()));
 
-    let router = cp_api::router(control_plane.clone(), api_options(config, &shutdown));
+    let options = api_options(config, Some(objects), &shutdown);
+    let router = cp_api::router(control_plane.clone(), options);
     let mut api = tokio::spawn(cp_api::serve(listeners.api, router, shutdown.clone()));
 
     announce(demo, &config.local.data_dir.join(demo::FILE));

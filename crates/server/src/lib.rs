@@ -11,6 +11,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod dev;
+pub mod downloads;
 pub mod files;
 pub mod local_machines;
 pub mod plane;
@@ -24,10 +25,6 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use config::Origins;
-
-/// A tenth faster than the system's where many small texts are made (a merge of thousands of tables), in less memory.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage (by clap) or a merge that is blocked.
 pub fn main() -> ExitCode {

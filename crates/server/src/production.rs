@@ -19,6 +19,7 @@ use crate::admin::{self, Metrics};
 use crate::cli::StartOptions;
 use crate::config::sections::{Losses, Orphans};
 use crate::config::{Config, Provider};
+use crate::downloads::StoreDownloads;
 use crate::{local_machines, plane};
 
 /// `insforge-cloud serve`: the API and the admin listener.
@@ -34,7 +35,12 @@ pub async fn serve(
     if plane::prepare_database(&database, options.migrate, &shutdown).await? {
         let listener = bind(config.http.listen, "http.listen").await?;
         tracing::info!(address = %config.http.listen, %base_url, "serving");
-        let router = cp_api::router(control_plane, api_options(&config, &shutdown));
+        let store = if config.objects.names_buckets() {
+            objects(&config, &AwsAccess::from_environment().await)
+        } else {
+            None
+        };
+        let router = cp_api::router(control_plane, api_options(&config, store, &shutdown));
         cp_api::serve(listener, router, shutdown.clone()).await?;
     }
     end(admin, &shutdown).await;
@@ -118,8 +124,13 @@ async fn run_worker(
         .await;
 }
 
-pub(crate) fn api_options(config: &Config, shutdown: &CancellationToken) -> ApiOptions {
+pub(crate) fn api_options(
+    config: &Config,
+    objects: Option<SharedObjects>,
+    shutdown: &CancellationToken,
+) -> ApiOptions {
     ApiOptions {
+        downloads: objects.map(|objects| Arc::new(StoreDownloads(objects)) as _),
         trusted_proxies: config.http.trusted_proxies,
         shutdown: shutdown.clone(),
         max_in_flight: config.limits.max_in_flight,

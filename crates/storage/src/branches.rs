@@ -262,13 +262,14 @@ pub async fn find_previous_state(
         .transpose()
 }
 
+/// False: it was so already.
 pub async fn set_serves(
     conn: &mut PgConnection,
     id: ProjectId,
     serves: bool,
 ) -> StorageResult<bool> {
     let done = sqlx::query!(
-        "update branches set serves = $2 where project_id = $1 and state <> 'deleted'",
+        "update branches set serves = $2 where project_id = $1 and serves <> $2 and state <> 'deleted'",
         id.0,
         serves
     )

@@ -164,6 +164,13 @@ pub async fn lock_organization(conn: &mut PgConnection, id: OrganizationId) -> S
     parse("organizations", "plan", &plan)
 }
 
+pub async fn find_plan(conn: &mut PgConnection, id: OrganizationId) -> StorageResult<Plan> {
+    let plan = sqlx::query_scalar!("select plan from organizations where id = $1", id.0)
+        .fetch_one(conn)
+        .await?;
+    parse("organizations", "plan", &plan)
+}
+
 pub async fn set_plan(
     conn: &mut PgConnection,
     organization: OrganizationId,

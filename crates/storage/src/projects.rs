@@ -103,8 +103,9 @@ pub struct NewProject<'a> {
 pub async fn insert_project(conn: &mut PgConnection, new: &NewProject<'_>) -> StorageResult<bool> {
     let done = sqlx::query!(
         "insert into projects (id, organization_id, partner_id, user_id, external_id, name, app_key, region,
-                               instance_type, status, metadata, created_at, updated_at, parent_id, volume_gib)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning', $10, $11, $11, $12, $13)
+                               instance_type, status, metadata, created_at, updated_at, parent_id, volume_gib,
+                               next_backup_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning', $10, $11, $11, $12, $13, $14)
          on conflict do nothing",
         new.id.0,
         new.organization_id.0,
@@ -118,7 +119,8 @@ pub async fn insert_project(conn: &mut PgConnection, new: &NewProject<'_>) -> St
         new.metadata,
         new.now,
         new.parent_id.map(|id| id.0),
-        new.size.volume_gib
+        new.size.volume_gib,
+        new.now + cp_model::backup::BACKUP_EVERY
     )
     .execute(conn)
     .await?;
@@ -726,4 +728,28 @@ pub async fn set_last_activity(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Whether the project's backend may run beside its database.
+pub async fn find_serves(conn: &mut PgConnection, id: ProjectId) -> StorageResult<bool> {
+    let serves = sqlx::query_scalar!("select serves from projects where id = $1", id.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(serves.unwrap_or(true))
+}
+
+/// False: it was so already.
+pub async fn set_serves(
+    conn: &mut PgConnection,
+    id: ProjectId,
+    serves: bool,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update projects set serves = $2 where id = $1 and serves <> $2",
+        id.0,
+        serves
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }

@@ -1,20 +1,22 @@
-//! Copies of databases: taken from a branch's parent, put onto the branch's machine. What creating,
-//! resetting and merging a branch share.
+//! Copies of databases: taken from a branch's parent and put onto the branch's machine, or taken as a backup and put back.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use cp_domain::parent_away;
 use cp_dump::{
-    Contents, Database, Exported, FixUps, How, Meter, Programs, Restored, Tls, dump, fix_up_branch,
-    make_roles, restore,
+    Contents, Database, Exported, FixUps, How, Meter, Programs, Restored, Tls, dump, fix_up_backup,
+    fix_up_branch, make_roles, restore,
 };
 use cp_merge::Snapshot;
-use cp_model::{Branch, BranchCopies, BranchMode, Failure, Machine, Project, StoredCopy};
-use cp_model::{ProjectId, ProjectStatus, Region};
+use cp_model::{
+    Backup, BackupId, Branch, BranchCopies, BranchMode, Failure, Machine, Project, ProjectId,
+    ProjectStatus, Region, StoredCopy,
+};
 use cp_provider::{ObjectError, ObjectKey, ObjectPrefix, SharedObjects, Stored};
 use futures::TryStreamExt;
 use tokio_util::io::StreamReader;
+use uuid::Uuid;
 
 use crate::Worker;
 use crate::step::{Outcome, StepContext, StepError};
@@ -44,7 +46,7 @@ impl Worker {
         let found = self.find(machine).await?.ok_or_else(unreachable)?;
         let address = found.database_address.ok_or_else(|| {
             let text = "the machines of this service have no database that can be copied";
-            StepError::Failed(Outcome::Fail(Failure::new("branches_unavailable", text)))
+            StepError::Failed(Outcome::Fail(Failure::new("copies_unavailable", text)))
         })?;
         let (host, port) = address.rsplit_once(':').ok_or_else(unreachable)?;
         Ok(Database {
@@ -74,10 +76,10 @@ impl Worker {
 
     pub(crate) fn objects(&self) -> Result<&SharedObjects, StepError> {
         self.config().objects.as_ref().ok_or_else(|| {
-            tracing::error!("branches need a store for objects (section [objects])");
+            tracing::error!("branches and backups need a store for objects (section [objects])");
             let text =
                 "this service has nowhere to keep copies; operators see the reason in the log";
-            StepError::Failed(Outcome::Fail(Failure::new("branches_unavailable", text)))
+            StepError::Failed(Outcome::Fail(Failure::new("copies_unavailable", text)))
         })
     }
 
@@ -110,10 +112,27 @@ impl Worker {
     }
 }
 
-/// Where the objects of a branch are. All go when it is deleted.
-pub(crate) fn prefix_of(branch: ProjectId) -> Result<ObjectPrefix, StepError> {
-    ObjectPrefix::new(&format!("projects/{branch}/branch")).map_err(|error| {
-        tracing::error!(%error, "a branch has no prefix");
+/// Where all objects of a project are. They go when it is deleted.
+pub(crate) fn prefix_of(project: ProjectId) -> Result<ObjectPrefix, StepError> {
+    prefix(&format!("projects/{project}"))
+}
+
+/// Where those are that a branch was made from.
+pub(crate) fn prefix_of_branch(branch: ProjectId) -> Result<ObjectPrefix, StepError> {
+    prefix(&format!("projects/{branch}/branch"))
+}
+
+/// Where a backup is, and what attempts at it left. They go with it.
+pub(crate) fn prefix_of_backup(
+    project: ProjectId,
+    backup: BackupId,
+) -> Result<ObjectPrefix, StepError> {
+    prefix(&format!("projects/{project}/backups/{backup}"))
+}
+
+fn prefix(text: &str) -> Result<ObjectPrefix, StepError> {
+    ObjectPrefix::new(text).map_err(|error| {
+        tracing::error!(%error, "no prefix can be made of a project's id");
         incomplete()
     })
 }
@@ -130,6 +149,7 @@ pub(crate) async fn copy_parent(
         BranchMode::Full => Contents::Branch,
         BranchMode::SchemaOnly => Contents::BranchWithoutData,
     };
+    let prefix = prefix_of_branch(cx.project().id)?;
     let mut exported = Exported::open(&parent).await.map_err(copied)?;
     let roles = exported.roles().await.map_err(copied)?;
     let snapshot = cp_merge::snapshot(exported.connection()).await;
@@ -138,21 +158,8 @@ pub(crate) async fn copy_parent(
         StepError::Failed(Outcome::Fail(failure)) => StepError::Failed(Outcome::Retry(failure)),
         other => other,
     })?;
-    let name = exported.name().to_owned();
-    let meter = Meter::new();
-    let archive = dump(&parent, &programs, contents, Some(&name), meter.clone())
-        .await
-        .map_err(copied)?;
-    let watched = watch(cx, "copied", &meter);
-    let dump = tokio::select! {
-        dump = put(cx, archive) => dump?,
-        () = watched => return Err(incomplete()),
-    };
-    // It lay idle all the while, and something between us may have cut it; pg_dump has its own.
-    if let Err(error) = exported.close().await {
-        tracing::debug!(%error, "the snapshot's session had ended");
-    }
-    let parent = put(cx, once(snapshot.to_bytes())).await?;
+    let dump = store_dump(cx, &parent, &programs, contents, exported, &prefix).await?;
+    let parent = put(cx, &prefix, once(snapshot.to_bytes())).await?;
     Ok(BranchCopies {
         dump: Some(dump),
         parent: Some(parent),
@@ -161,29 +168,56 @@ pub(crate) async fn copy_parent(
     })
 }
 
+/// Copies the project's database into the store. It serves meanwhile.
+pub(crate) async fn copy_database(
+    cx: &StepContext<'_>,
+    backup: BackupId,
+) -> Result<(StoredCopy, serde_json::Value), StepError> {
+    let programs = Programs::find().await.map_err(copied)?;
+    let machine = Some(cx.machine()?);
+    let database = cx.worker.database_of(cx.project(), machine).await?;
+    let prefix = prefix_of_backup(cx.project().id, backup)?;
+    let mut exported = Exported::open(&database).await.map_err(copied)?;
+    let roles = exported.roles().await.map_err(copied)?;
+    let contents = Contents::Everything;
+    let copy = store_dump(cx, &database, &programs, contents, exported, &prefix).await?;
+    Ok((copy, serde_json::json!(roles)))
+}
+
+/// What the database was when the snapshot was exported.
+async fn store_dump(
+    cx: &StepContext<'_>,
+    database: &Database,
+    programs: &Programs,
+    contents: Contents,
+    exported: Exported,
+    prefix: &ObjectPrefix,
+) -> Result<StoredCopy, StepError> {
+    let name = exported.name().to_owned();
+    let meter = Meter::new();
+    let archive = dump(database, programs, contents, Some(&name), meter.clone())
+        .await
+        .map_err(copied)?;
+    let watched = watch(cx, "copied", &meter);
+    let stored = tokio::select! {
+        stored = put(cx, prefix, archive) => stored?,
+        () = watched => return Err(incomplete()),
+    };
+    // It lay idle all the while, and something between us may have cut it; pg_dump has its own.
+    if let Err(error) = exported.close().await {
+        tracing::debug!(%error, "the snapshot's session had ended");
+    }
+    Ok(stored)
+}
+
 /// Fills the branch's database from the copy, makes it a branch's, and keeps what it looks like then.
 pub(crate) async fn restore_copy(
     cx: &StepContext<'_>,
     branch: &Branch,
     how: How,
 ) -> Result<(Restored, BranchCopies), StepError> {
-    let programs = Programs::find().await.map_err(copied)?;
-    let database = cx
-        .worker
-        .database_of(cx.project(), Some(cx.machine()?))
-        .await?;
-    let roles: Vec<cp_dump::Role> =
-        serde_json::from_value(branch.copies.roles.clone()).map_err(|_| incomplete())?;
-    make_roles(&database, &roles).await.map_err(copied)?;
     let stored = branch.copies.dump.as_ref().ok_or_else(incomplete)?;
-    let archive = cx.worker.read_copy(cx.project().region, stored).await?;
-    let meter = Meter::new();
-    let watched = watch(cx, "restored", &meter);
-    let restored = tokio::select! {
-        restored = restore(&database, &programs, archive, how, meter.clone()) => restored.map_err(copied)?,
-        () = watched => return Err(incomplete()),
-    };
-    cx.after_effect().await;
+    let (restored, database) = fill(cx, stored, &branch.copies.roles, how).await?;
     let fix_ups = FixUps {
         schema_only: branch.mode == BranchMode::SchemaOnly,
         run_schedules: false,
@@ -194,8 +228,49 @@ pub(crate) async fn restore_copy(
         .await
         .map_err(compared)?;
     let mut copies = branch.copies.clone();
-    copies.branch = Some(put(cx, once(snapshot.to_bytes())).await?);
+    let prefix = prefix_of_branch(cx.project().id)?;
+    copies.branch = Some(put(cx, &prefix, once(snapshot.to_bytes())).await?);
     Ok((restored, copies))
+}
+
+/// Fills the project's database from a backup. What it replaces is kept under this id, and the keys of that one stay: those
+/// that were replaced since must not be good again.
+pub(crate) async fn restore_backup(
+    cx: &StepContext<'_>,
+    backup: &Backup,
+    kept: Uuid,
+) -> Result<Restored, StepError> {
+    let stored = backup.copy.as_ref().ok_or_else(incomplete)?;
+    let how = How::InPlaceKeeping(kept);
+    let (restored, database) = fill(cx, stored, &backup.roles, how).await?;
+    fix_up_backup(&database, kept).await.map_err(copied)?;
+    Ok(restored)
+}
+
+/// Restores a stored dump into the project's database.
+async fn fill(
+    cx: &StepContext<'_>,
+    stored: &StoredCopy,
+    roles: &serde_json::Value,
+    how: How,
+) -> Result<(Restored, Database), StepError> {
+    let programs = Programs::find().await.map_err(copied)?;
+    let database = cx
+        .worker
+        .database_of(cx.project(), Some(cx.machine()?))
+        .await?;
+    let roles: Vec<cp_dump::Role> =
+        serde_json::from_value(roles.clone()).map_err(|_| incomplete())?;
+    make_roles(&database, &roles).await.map_err(copied)?;
+    let archive = cx.worker.read_copy(cx.project().region, stored).await?;
+    let meter = Meter::new();
+    let watched = watch(cx, "restored", &meter);
+    let restored = tokio::select! {
+        restored = restore(&database, &programs, archive, how, meter.clone()) => restored.map_err(copied)?,
+        () = watched => return Err(incomplete()),
+    };
+    cx.after_effect().await;
+    Ok((restored, database))
 }
 
 /// What an earlier step of the operation copied, which the branch does not have for its own yet.
@@ -216,7 +291,7 @@ pub(crate) async fn adopt_copies(
     let (objects, region) = (cx.worker.objects()?, cx.project().region);
     // Before the record, which proves that nobody else had the lease while we looked: what was there then is older
     // than anything that another worker may store. The record is what matters; without a list all stays.
-    let listed = stored_for(objects, region, &prefix_of(cx.project().id)?).await;
+    let listed = stored_for(objects, region, &prefix_of_branch(cx.project().id)?).await;
     let there = listed.unwrap_or_default();
     cx.control_plane().record_copies(cx.lease, copies).await?;
     cx.after_effect().await;
@@ -256,7 +331,7 @@ async fn watch(cx: &StepContext<'_>, what: &'static str, meter: &Meter) {
     loop {
         tokio::time::sleep(TOLD_EVERY).await;
         let bytes = meter.bytes();
-        metrics::counter!("branch_bytes_total", "what" => what).increment(bytes - told);
+        metrics::counter!("copied_bytes_total", "what" => what).increment(bytes - told);
         told = bytes;
         tracing::debug!(step = cx.step, bytes, "{what} so far");
         let done = cx.control_plane().note_progress(cx.lease, bytes);
@@ -271,13 +346,14 @@ pub(crate) fn once(bytes: Vec<u8>) -> impl futures::Stream<Item = std::io::Resul
 }
 
 /// Stores it under a key of its own. What an attempt leaves behind that did not come to be recorded goes
-/// with the branch.
+/// with what it belongs to.
 pub(crate) async fn put(
     cx: &StepContext<'_>,
+    prefix: &ObjectPrefix,
     content: impl futures::Stream<Item = std::io::Result<Bytes>> + Send,
 ) -> Result<StoredCopy, StepError> {
     let project = cx.project();
-    let key = prefix_of(project.id)?.attempt().map_err(|_| incomplete())?;
+    let key = prefix.attempt().map_err(|_| incomplete())?;
     let mut reader = StreamReader::new(Box::pin(content));
     let kept = cx
         .worker
@@ -293,8 +369,8 @@ pub(crate) async fn put(
 }
 
 pub(crate) fn incomplete() -> StepError {
-    let text = "the copy that the branch was made from is not complete; delete the branch";
-    StepError::Failed(Outcome::Fail(Failure::new("branch_incomplete", text)))
+    let text = "the copy is not complete, and cannot be used";
+    StepError::Failed(Outcome::Fail(Failure::new("copy_incomplete", text)))
 }
 
 /// The texts name hosts of ours, and tenants read the failure.

@@ -65,7 +65,7 @@ pub(crate) async fn await_database(cx: &StepContext<'_>, next: &'static str) -> 
     if machine.runs_database_alone_as_desired() {
         return Ok(Outcome::Next(next));
     }
-    if let Some(outcome) = patience(cx, "the branch's database did not come up in time") {
+    if let Some(outcome) = patience(cx, "the database did not come up in time") {
         return Ok(outcome);
     }
     let kept = keep_running(cx, machine).await?;
@@ -74,7 +74,7 @@ pub(crate) async fn await_database(cx: &StepContext<'_>, next: &'static str) -> 
 
 /// Until the branch's backend serves.
 pub(crate) async fn await_branch(cx: &StepContext<'_>) -> StepResult {
-    if let Some(outcome) = patience(cx, "the branch's backend did not come up in time") {
+    if let Some(outcome) = patience(cx, "the backend did not come up in time") {
         return Ok(outcome);
     }
     await_backend(cx, cx.step).await
@@ -146,7 +146,7 @@ pub(crate) async fn restart_database(cx: &StepContext<'_>, next: &'static str) -
 pub(crate) async fn serve(cx: &StepContext<'_>, next: &'static str) -> StepResult {
     let machine = cx.machine()?.id;
     cx.control_plane()
-        .set_branch_serves(cx.lease, machine, true)
+        .set_serves(cx.lease, machine, true)
         .await?;
     cx.after_effect().await;
     Ok(Outcome::Next(next))

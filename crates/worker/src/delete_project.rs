@@ -92,12 +92,9 @@ async fn await_terminated(cx: &StepContext<'_>) -> StepResult {
     }
 }
 
-/// The copies that a branch was made from. An upload that a dead worker left half done goes, too.
+/// Its backups, and the copies that a branch was made from. An upload that a dead worker left half done goes, too.
 async fn delete_objects(cx: &StepContext<'_>) -> StepResult {
     let project = cx.project();
-    if project.parent_id.is_none() {
-        return Ok(Outcome::Done);
-    }
     if cx.config().objects.is_some() {
         let prefix = prefix_of(project.id)?;
         let objects = cx.worker.objects()?;

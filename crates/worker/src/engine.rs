@@ -14,8 +14,9 @@ use tracing::Instrument;
 use crate::crash::CrashPoint;
 use crate::step::{Outcome, StepContext, StepError, StepResult};
 use crate::{
-    Worker, create_branch, delete_project, merge_branch, pause_project, provision_project,
-    rebase_branch, reset_branch, restart_project, restore_project, upgrade_project,
+    Worker, back_up_project, create_branch, delete_project, merge_branch, pause_project,
+    provision_project, rebase_branch, replace_database, restart_project, restore_project,
+    upgrade_project,
 };
 
 /// The longest wait between attempts of a delete, which is tried for ever.
@@ -90,7 +91,9 @@ impl Worker {
                 Ok(Err(StepError::LeaseLost)) => return Err(DomainError::LeaseLost),
             };
             let outcome = match lease.kind {
-                OperationKind::ResetBranch => reset_branch::or_back(&context, outcome),
+                OperationKind::ResetBranch | OperationKind::RestoreBackup => {
+                    replace_database::or_back(&context, outcome)
+                }
                 _ => outcome,
             };
             tracing::debug!(step, ?outcome, "step ran");
@@ -110,7 +113,7 @@ impl Worker {
     /// How long one run of the step may take: as long as the database is big, where one is copied.
     fn time_for(&self, step: &str) -> Duration {
         match step {
-            "copy_parent" | "restore_copy" => self.config().copy_timeout,
+            "copy_parent" | "restore_copy" | "copy_database" => self.config().copy_timeout,
             "merge" | "look" | "rebase" => self.config().merge_timeout,
             _ => self.config().step_timeout,
         }
@@ -268,9 +271,12 @@ async fn dispatch(context: &StepContext<'_>) -> StepResult {
         OperationKind::Upgrade => upgrade_project::run(context).await,
         OperationKind::Delete => delete_project::run(context).await,
         OperationKind::CreateBranch => create_branch::run(context).await,
-        OperationKind::ResetBranch => reset_branch::run(context).await,
+        OperationKind::ResetBranch | OperationKind::RestoreBackup => {
+            replace_database::run(context).await
+        }
         OperationKind::MergeBranch => merge_branch::run(context).await,
         OperationKind::RebaseBranch => rebase_branch::run(context).await,
+        OperationKind::Backup => back_up_project::run(context).await,
     }
 }
 
@@ -290,7 +296,10 @@ pub fn all_steps(kind: OperationKind) -> Vec<&'static str> {
         OperationKind::Upgrade => names(upgrade_project::Step::ALL, upgrade_project::Step::as_str),
         OperationKind::Delete => names(delete_project::Step::ALL, delete_project::Step::as_str),
         OperationKind::CreateBranch => names(create_branch::Step::ALL, create_branch::Step::as_str),
-        OperationKind::ResetBranch => names(reset_branch::Step::ALL, reset_branch::Step::as_str),
+        OperationKind::ResetBranch | OperationKind::RestoreBackup => {
+            names(replace_database::Step::ALL, replace_database::Step::as_str)
+        }
+        OperationKind::Backup => names(back_up_project::Step::ALL, back_up_project::Step::as_str),
         OperationKind::MergeBranch => names(merge_branch::Step::ALL, merge_branch::Step::as_str),
         OperationKind::RebaseBranch => names(rebase_branch::Step::ALL, rebase_branch::Step::as_str),
     }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
+use crate::copies::prefix_of_backup;
 use crate::mail::Mailer;
 
 /// How often mails are looked for whose next attempt has come.
@@ -128,6 +129,37 @@ pub(crate) async fn abort_leftovers(
     }
 }
 
+/// Begins the daily backups that are due, and ends those that are past their time.
+pub(crate) async fn back_up_daily(worker: Worker, shutdown: CancellationToken) {
+    let mut ticks = Ticks::every(worker.config().backups_every, shutdown);
+    while ticks.next().await {
+        let control_plane = worker.control_plane();
+        // Half of the places are left to people, who wait.
+        let at_once = worker.config().copies.div_ceil(2);
+        let begun = control_plane.begin_scheduled_backups(at_once).await;
+        log_failure("begin_scheduled_backups", begun.map(drop));
+        log_failure(
+            "expire_backups",
+            control_plane.expire_backups().await.map(drop),
+        );
+    }
+}
+
+/// Deletes what is stored for backups that were deleted.
+pub(crate) async fn reclaim_backups(
+    worker: Worker,
+    objects: SharedObjects,
+    shutdown: CancellationToken,
+) {
+    let mut ticks = Ticks::every(worker.config().backups_every, shutdown.clone());
+    while ticks.next().await {
+        let round = worker.delete_backups(&objects);
+        if let Some(done) = shutdown.run_until_cancelled(round).await {
+            log_failure("reclaim_backups", done);
+        }
+    }
+}
+
 /// Sends mails: each as soon as it is queued, and again, when its server did not take it, at a sweep
 /// after its pause. Without a mailer they stay queued.
 pub(crate) async fn send_mails(worker: Worker, shutdown: CancellationToken) {
@@ -160,6 +192,23 @@ async fn over(shutdown: &CancellationToken, grace: Duration) {
 }
 
 impl Worker {
+    async fn delete_backups(&self, objects: &SharedObjects) -> DomainResult<()> {
+        for backup in self.control_plane().list_deleted_backups().await? {
+            let (id, project) = (backup.id, backup.project);
+            let Ok(prefix) = prefix_of_backup(project, id) else {
+                continue;
+            };
+            let gone = objects.delete_prefix(backup.region, &prefix).await;
+            if let Err(error) = &gone {
+                tracing::warn!(backup = %id, %project, %error, "what is stored for a deleted backup could not be deleted; the next round tries again");
+            }
+            self.control_plane()
+                .settle_deleted_backup(id, gone.is_ok())
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Until none is due. Taking a mail moves its next attempt ahead, so this ends.
     async fn send_due_mails(&self, mailer: &Mailer) -> DomainResult<()> {
         loop {

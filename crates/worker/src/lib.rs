@@ -3,10 +3,12 @@
 //! worker may die at any moment, and another one goes on where it stopped.
 //!
 //! The story of a project is told by `provision_project`, `pause_project`, `restore_project`,
-//! `restart_project` and `delete_project`; that of a branch by `create_branch`, `reset_branch`,
-//! `merge_branch` and `rebase_branch`: one file each, from top to bottom.
+//! `restart_project` and `delete_project`; that of a branch by `create_branch`, `merge_branch` and
+//! `rebase_branch`; that of a backup by `back_up_project`; a reset and a restore by
+//! `replace_database`: one file each, from top to bottom.
 
 mod await_backend;
+mod back_up_project;
 mod copies;
 mod crash;
 mod create_branch;
@@ -26,7 +28,7 @@ mod provision_project;
 mod queue;
 mod rebase_branch;
 mod reconcile;
-mod reset_branch;
+mod replace_database;
 mod restart_project;
 mod restore_project;
 mod step;
@@ -110,6 +112,8 @@ pub struct WorkerConfig {
     pub leftovers_every: Duration,
     /// How old they must be: older than any that is still at work.
     pub leftover_age: Duration,
+    /// How often it is looked for backups that are due, over, or to be deleted.
+    pub backups_every: Duration,
     /// Who brings mails to people; without one they stay queued.
     pub mailer: Option<mail::Mailer>,
     /// How long running steps are waited for on shutdown.
@@ -147,6 +151,7 @@ impl Default for WorkerConfig {
             objects: None,
             leftovers_every: Duration::from_hours(24),
             leftover_age: Duration::from_hours(24),
+            backups_every: Duration::from_secs(5),
             mailer: None,
             grace: Duration::from_secs(10),
             crash_hook: None,
@@ -230,6 +235,12 @@ impl Worker {
                     jobs::abort_leftovers(self.clone(), objects.clone(), region, shutdown.clone());
                 tasks.spawn(round);
             }
+            tasks.spawn(jobs::back_up_daily(self.clone(), shutdown.clone()));
+            tasks.spawn(jobs::reclaim_backups(
+                self.clone(),
+                objects.clone(),
+                shutdown.clone(),
+            ));
         }
         for target in &self.config().pool {
             if !self.compute().regions().contains(&target.region) {

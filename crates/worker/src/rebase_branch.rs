@@ -11,7 +11,8 @@ use cp_model::{Branch, BranchCopies, Failure};
 use serde_json::{Value, json};
 
 use crate::copies::{
-    NO_SLOT, adopt_copies, compared, copied, copy_parent, once, put, recorded_copies,
+    NO_SLOT, adopt_copies, compared, copied, copy_parent, once, prefix_of_branch, put,
+    recorded_copies,
 };
 use crate::lost::without_machine;
 use crate::merge_branch::{ATTEMPTS, LOCK_TIMEOUT, STATEMENT_TIMEOUT, not_applied};
@@ -131,7 +132,8 @@ async fn keep_base(
     base: &Snapshot,
 ) -> Result<Value, StepError> {
     let mut copies = copies.clone();
-    copies.branch = Some(put(cx, once(base.to_bytes())).await?);
+    let prefix = prefix_of_branch(cx.project().id)?;
+    copies.branch = Some(put(cx, &prefix, once(base.to_bytes())).await?);
     let mut data = cx.operation.data.clone();
     data["copies"] = json!(copies);
     cx.control_plane().keep_data(cx.lease, &data).await?;

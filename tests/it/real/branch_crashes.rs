@@ -4,22 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cp_model::{OperationId, OperationKind, OperationState, ProjectId, ProjectStatus, Region};
+use cp_model::{OperationKind, OperationState, ProjectId, ProjectStatus, Region};
 use cp_provider::Compute as _;
 use cp_tests::programs::Backend;
 use cp_tests::{App, AppOptions, Local, PartnerClient, WorkerProcess, eventually};
-use cp_worker::{CrashPoint, WorkerConfig, all_steps};
+use cp_worker::{CrashPoint, WorkerConfig};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::crash::stop_at;
-
-/// Copying, booting and restoring, on two cores with another story beside it.
-const DONE: Duration = Duration::from_mins(2);
-
-/// Comes only where Postgres runs `pg_cron`, which the local machines' does not.
-const NEVER_HERE: &str = "restart_database";
+use super::stops::{DONE, config, cut_object, die_at, sites, steps, until_active};
 
 const EMAILS: &str = "select email from users order by id";
 
@@ -282,19 +276,6 @@ async fn a_parent_that_goes_away_meanwhile_leaves_nothing_half_done() {
     drop(worker);
 }
 
-fn steps(kind: OperationKind) -> Vec<&'static str> {
-    let mut steps = all_steps(kind);
-    steps.retain(|step| *step != NEVER_HERE);
-    steps
-}
-
-fn sites(kind: OperationKind) -> Vec<(&'static str, CrashPoint)> {
-    steps(kind)
-        .into_iter()
-        .flat_map(|step| CrashPoint::ALL.map(|point| (step, point)))
-        .collect()
-}
-
 /// The objects of a list of changes.
 fn names(changes: &Value) -> Vec<String> {
     let changes = changes.as_array().unwrap();
@@ -406,51 +387,8 @@ impl World {
         self.backend(id).await
     }
 
-    /// The worker of the operation in flight dies there.
     async fn die_at(&self, id: ProjectId, step: &'static str, point: CrashPoint) {
-        let operation = eventually("the operation is queued", DONE, async || {
-            let newest = self.app.newest_operation(id).await;
-            newest.state.is_in_flight().then_some(newest)
-        })
-        .await;
-        let site = format!("{} {step} {}", operation.kind, point.as_str());
-        let (hook, reached) = stop_at(operation.id, step, point);
-        let worker = self.app.start_worker(WorkerConfig {
-            crash_hook: Some(hook),
-            // One slot: the step that never returns holds it, so that this worker goes no further.
-            concurrency: 1,
-            lease: Duration::from_secs(30),
-            ..self.config("doomed")
-        });
-        tokio::time::timeout(DONE, reached)
-            .await
-            .unwrap_or_else(|_| panic!("{site} was never reached"))
-            .expect("the hook tells before it is dropped");
-        worker.kill();
-        self.assert_died_at(operation.id, step, point, &site).await;
-        sqlx::query("update operations set lease_until = clock_timestamp() where id = $1 and lease_until is not null")
-            .bind(operation.id.0)
-            .execute(&mut self.app.database.connect().await)
-            .await
-            .unwrap();
-    }
-
-    /// The row stands where the worker died, not further and not before.
-    async fn assert_died_at(&self, id: OperationId, step: &str, point: CrashPoint, site: &str) {
-        let row = self.app.operation(id).await;
-        let steps = steps(row.kind);
-        let next = steps.iter().skip_while(|s| **s != step).nth(1).copied();
-        let stands = match (point, row.state) {
-            (CrashPoint::BeforeEffect | CrashPoint::AfterEffect, OperationState::Running)
-            | (CrashPoint::AfterRecord, OperationState::Waiting) => row.step == step,
-            // What it waits for until when is written down first.
-            (CrashPoint::AfterRecord, OperationState::Running) => {
-                Some(row.step.as_str()) == next || row.step == step
-            }
-            (CrashPoint::AfterRecord, OperationState::Succeeded) => next.is_none(),
-            _ => false,
-        };
-        assert!(stands, "died elsewhere: {site}: {row:?}");
+        die_at(&self.app, self.config("doomed"), id, step, point).await;
     }
 
     /// Every machine is somebody's, and nobody has two.
@@ -529,15 +467,7 @@ impl World {
     async fn damage_dump(&self, id: &ProjectId) {
         let dump = self.copies_of(id).await["dump"].clone();
         let size = dump["size"].as_u64().unwrap();
-        let content = files(&self.local.home().path().join("objects"))
-            .into_iter()
-            .find(|path| path.metadata().is_ok_and(|file| file.len() == size))
-            .expect("the dump is a file");
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .open(content)
-            .unwrap();
-        file.set_len(size / 2).unwrap();
+        cut_object(&self.local, size);
     }
 
     async fn delete(&self, id: &ProjectId, site: &str) {
@@ -561,37 +491,4 @@ impl World {
             .await;
         assert_eq!(left, Vec::<String>::new());
     }
-}
-
-fn config(app: &App, local: &Local, name: &str) -> WorkerConfig {
-    WorkerConfig {
-        objects: Some(local.objects.clone()),
-        launch_visibility: Duration::from_secs(1),
-        missing_grace: Duration::from_secs(5),
-        // A machine that boots while others build is no orphan.
-        orphan_grace: Duration::from_secs(30),
-        lease: Duration::from_secs(3),
-        ..app.worker_config(name)
-    }
-}
-
-async fn until_active(app: &App, id: ProjectId) {
-    eventually("the parent is active", DONE, async || {
-        (app.status_of(id).await == ProjectStatus::Active).then_some(())
-    })
-    .await;
-}
-
-fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .flat_map(|entry| {
-            let path = entry.path();
-            if path.is_dir() {
-                files(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
 }

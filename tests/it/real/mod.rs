@@ -1,6 +1,7 @@
 //! Stories with the real programs as processes: `dev`, `serve`, `work`, agents, backends, Postgres.
 //! Each starts its own in a folder of its own. nextest runs two of them at a time.
 
+mod backups;
 mod branch_crashes;
 mod branches;
 mod browser;
@@ -15,4 +16,5 @@ mod restart;
 mod rotated_key;
 mod secrets;
 mod secrets_sign_in;
+mod stops;
 mod tour;

@@ -136,7 +136,7 @@ refusal_group!(
     /// What every route can answer that people call by an access token or an API key.
     BearerErrors: PLATFORM,
     401 => "The access token or API key is missing, wrong, expired or revoked (`unauthorized`); `WWW-Authenticate` says which",
-    403 => "It was not given the scope that this asks for (`insufficient_scope`), or the person may not do this: only administrators of the organization (`administrator_needed`), only with a verified address (`email_not_verified`), not beyond a plan or a quota (`project_limit_reached`, `organization_limit_reached`, `plan_upgrade_needed`, `branch.quota_exceeded`)",
+    403 => "It was not given the scope that this asks for (`insufficient_scope`), or the person may not do this: only administrators of the organization (`administrator_needed`), only with a verified address (`email_not_verified`), not beyond a plan or a quota (`project_limit_reached`, `organization_limit_reached`, `plan_upgrade_needed`, `backup_limit_reached`, `branch.quota_exceeded`)",
     500 => INTERNAL,
     503 => UNAVAILABLE,
 );
@@ -153,6 +153,12 @@ refusal_group!(
     404 => "There is no such project or organization, or you do not belong to it (`project_not_found`, `organization_not_found`)",
 );
 refusal_group!(
+    /// What the routes on backups can answer besides.
+    BackupErrors: PLATFORM,
+    400 => "The input breaks a rule; `error` names the field and the rule (`invalid_input`)",
+    404 => "There is no such project or backup, or it is not yours (`project_not_found`, `backup_not_found`)",
+);
+refusal_group!(
     /// What a route that reads a body can answer besides.
     PlatformInputErrors: PLATFORM,
     400 => "The input breaks a rule; `error` names the field and the rule (`invalid_input`)",
@@ -167,7 +173,7 @@ refusal_group!(
 refusal_group!(
     /// What a route that changes something can answer besides.
     PlatformChangeErrors: PLATFORM,
-    409 => "It does not fit how things stand; `error` says what to do (`operation_in_progress`, `project_wrong_status`, `last_administrator`, `home_organization`, `organization_has_projects`, `already_member`, `too_many_invitations`, `made_through_partner`, `branch.not_ready`)",
+    409 => "It does not fit how things stand; `error` says what to do (`operation_in_progress`, `project_wrong_status`, `last_administrator`, `home_organization`, `organization_has_projects`, `already_member`, `too_many_invitations`, `made_through_partner`, `branch.not_ready`, `backup_running`, `backup_failed`, `backup_being_restored`)",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
 );
 refusal_group!(

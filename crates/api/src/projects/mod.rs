@@ -1,6 +1,7 @@
 //! Projects for the people of their organization: `/projects/v1/{projectId}…`, by an access token or an API key
 //! (contract/platform-api.md 9). A branch's id is as good as a project's.
 
+mod backups;
 mod change;
 mod project;
 mod run;
@@ -23,4 +24,9 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(run::restore_own_project))
         .routes(routes!(run::restart_own_project))
         .routes(routes!(run::upgrade_instance))
+        .routes(routes!(backups::list_backups))
+        .routes(routes!(backups::get_latest_backup))
+        .routes(routes!(backups::create_backup))
+        .routes(routes!(backups::rename_backup, backups::delete_backup))
+        .routes(routes!(backups::restore_backup))
 }

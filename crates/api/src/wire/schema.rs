@@ -2,8 +2,8 @@
 
 use cp_model::agent_protocol::ObservedState;
 use cp_model::{
-    BranchMode, BranchState, InstanceType, InvitationStatus, MemberRole, OperationKind,
-    OperationState, OrganizationKind, Plan, ProjectStatus, Region,
+    BackupStatus, BackupTrigger, BranchMode, BranchState, InstanceType, InvitationStatus,
+    MemberRole, OperationKind, OperationState, OrganizationKind, Plan, ProjectStatus, Region,
 };
 use serde_json::Value;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
@@ -50,6 +50,16 @@ pub fn organization_type() -> Object {
 pub fn plan() -> Object {
     let values = Plan::ALL.iter().map(|v| v.as_str());
     texts("What the organization pays for.", values).build()
+}
+
+pub fn backup_status() -> Object {
+    let values = BackupStatus::ALL.iter().map(|v| v.as_str());
+    texts("Where the backup stands.", values).build()
+}
+
+pub fn backup_trigger() -> Object {
+    let values = BackupTrigger::ALL.iter().map(|v| v.as_str());
+    texts("What began it: a person, or the schedule.", values).build()
 }
 
 pub fn bought_plan() -> Object {

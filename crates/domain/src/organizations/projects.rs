@@ -72,6 +72,8 @@ const fn words(kind: OperationKind, changes_release: bool) -> &'static str {
         OperationKind::ResetBranch => "resetting_branch",
         OperationKind::MergeBranch => "merging_branch",
         OperationKind::RebaseBranch => "rebasing_branch",
+        OperationKind::Backup => "backing_up",
+        OperationKind::RestoreBackup => "restoring_backup",
     }
 }
 
@@ -266,7 +268,7 @@ impl ControlPlane {
         self.require_administrator(&mut tx, by, source).await?;
         let plan = organizations::lock_organization(&mut tx, target).await?;
         self.require_administrator(&mut tx, by, target).await?;
-        self.check_idle(&mut tx, id).await?;
+        self.make_way(&mut tx, id).await?;
         if project.status.counts_against_plan() {
             self.check_plan(&mut tx, target, plan).await?;
         }

@@ -1,14 +1,17 @@
-//! Gives a branch its first database again: the same machine, keys and address. What is replaced is kept beside it until the
-//! new one serves; a reset that fails puts it back, and the branch is what it was.
+//! Gives a project an earlier database: a branch its first one (`ResetBranch`), any project that of a backup
+//! (`RestoreBackup`). Machine, keys and address stay. What is replaced is kept beside the new one until that serves; work
+//! that fails puts it back, and the project is what it was.
 
 use chrono::TimeDelta;
-use cp_domain::RESET_FAILED;
+use cp_domain::{RESET_FAILED, RESTORE_FAILED};
 use cp_dump::{How, discard_kept, put_back};
-use cp_model::{Branch, Failure};
+use cp_model::{Branch, Failure, OperationKind};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::copies::{NO_SLOT, adopt_copies, copied, incomplete, recorded_copies, restore_copy};
+use crate::copies::{
+    NO_SLOT, adopt_copies, copied, incomplete, recorded_copies, restore_backup, restore_copy,
+};
 use crate::create_branch::{
     await_branch, await_database, restart_database, restart_if_needed, serve,
 };
@@ -32,6 +35,9 @@ const LEFT_FOR_PUTTING_BACK: TimeDelta = TimeDelta::hours(1);
 /// In the operation's data, once the old database is wanted again.
 const PUT_BACK: &str = "put_back";
 
+/// In the data of a restore, from the moment on at which the backend was stopped: the name of the old database.
+const KEPT_AS: &str = "kept_as";
+
 pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
     let step = Step::parse(cx.step).unwrap_or(Step::StopBackend);
     let puts_back = cx.operation.data[PUT_BACK] == true;
@@ -50,7 +56,7 @@ pub(crate) async fn run(cx: &StepContext<'_>) -> StepResult {
     }
 }
 
-/// What comes after a step that came to this: the way back instead of the end, however the reset fails.
+/// What comes after a step that came to this: the way back instead of the end, however it fails.
 pub(crate) fn or_back(cx: &StepContext<'_>, outcome: Outcome) -> Outcome {
     let is_past_the_way_back = Step::parse(cx.step) == Some(Step::DiscardKept);
     if cx.operation.data[PUT_BACK] == true || is_past_the_way_back {
@@ -63,8 +69,8 @@ pub(crate) fn or_back(cx: &StepContext<'_>, outcome: Outcome) -> Outcome {
         Outcome::Fail(failure) => turn_back(cx, &failure),
         Outcome::Retry(failure) if is_late || is_last_attempt(cx) => turn_back(cx, &failure),
         Outcome::Wait(_) | Outcome::Hold(_) if is_late => {
-            let text = "the reset did not come to its end in time";
-            turn_back(cx, &Failure::new("branch_timeout", text))
+            let text = "it did not come to its end in time";
+            turn_back(cx, &Failure::new("copy_timeout", text))
         }
         outcome => outcome,
     }
@@ -74,29 +80,51 @@ pub(crate) fn or_back(cx: &StepContext<'_>, outcome: Outcome) -> Outcome {
 async fn stop_backend(cx: &StepContext<'_>) -> StepResult {
     let machine = cx.machine()?.id;
     cx.control_plane()
-        .set_branch_serves(cx.lease, machine, false)
+        .set_serves(cx.lease, machine, false)
         .await?;
     cx.after_effect().await;
-    Ok(Outcome::Next(Step::AwaitDatabase.as_str()))
+    let mut data = cx.operation.data.clone();
+    if cx.lease.kind == OperationKind::RestoreBackup {
+        data[KEPT_AS] = json!(kept_as(cx).await?);
+    }
+    Ok(Outcome::NextWith(Step::AwaitDatabase.as_str(), data))
 }
 
-/// The old database's base stays the branch's until the new one has proved itself.
 async fn restore(cx: &StepContext<'_>) -> StepResult {
     let Ok(_slot) = cx.worker.inner.copies.try_acquire() else {
         return Ok(Outcome::Wait(NO_SLOT));
     };
-    let branch = cx.control_plane().load_branch(cx.project().id).await?;
-    let how = How::InPlaceKeeping(kept_as(&branch)?);
-    let (restored, copies) = restore_copy(cx, &branch, how).await?;
+    let kept = kept_as(cx).await?;
     let mut data = cx.operation.data.clone();
-    data["copies"] = json!(copies);
+    let restored = match cx.lease.kind {
+        OperationKind::RestoreBackup => {
+            let backup = cx.control_plane().load_backup(cx.lease, &data).await?;
+            restore_backup(cx, &backup, kept).await?
+        }
+        _ => {
+            let branch = cx.control_plane().load_branch(cx.project().id).await?;
+            let how = How::InPlaceKeeping(kept);
+            let (restored, copies) = restore_copy(cx, &branch, how).await?;
+            // The old database's base stays the branch's until the new one has proved itself.
+            data["copies"] = json!(copies);
+            restored
+        }
+    };
     let (restart, serve) = (Step::RestartDatabase.as_str(), Step::Serve.as_str());
     restart_if_needed(cx, restored, data, restart, serve)
 }
 
-/// The old database is kept under the name of its own base, which stays the branch's until the reset is done: whichever
-/// operation goes on with it, it finds the right one, and what an earlier reset left is never taken for it.
-fn kept_as(branch: &Branch) -> Result<Uuid, StepError> {
+/// The name under which the old database is kept: whichever operation goes on with it, it finds the right one, and what
+/// an earlier one left is never taken for it. A branch's is that of its own base, which stays the branch's until the
+/// reset is done.
+async fn kept_as(cx: &StepContext<'_>) -> Result<Uuid, StepError> {
+    if cx.lease.kind == OperationKind::RestoreBackup {
+        // One that is begun anew goes on with what the first one kept.
+        let first = cx.operation.data[KEPT_AS].as_str();
+        let first = first.and_then(|id| id.parse().ok());
+        return Ok(first.unwrap_or(cx.operation.id.0));
+    }
+    let branch: Branch = cx.control_plane().load_branch(cx.project().id).await?;
     let base = branch.copies.branch.as_ref().ok_or_else(incomplete)?;
     let (_, attempt) = base.key.rsplit_once('/').ok_or_else(incomplete)?;
     attempt.parse().map_err(|_| incomplete())
@@ -110,13 +138,14 @@ fn turn_back(cx: &StepContext<'_>, failure: &Failure) -> Outcome {
     tracing::warn!(
         code = failure.code,
         message = failure.message,
-        "a reset failed; the branch gets its old database again"
+        "the old database is put back"
     );
-    let text = format!(
-        "the branch was not reset, and is as it was before: {}",
-        failure.message
-    );
-    let mut data = cx.operation.turning_back(&Failure::new(RESET_FAILED, text));
+    let (code, what) = match cx.lease.kind {
+        OperationKind::RestoreBackup => (RESTORE_FAILED, "the backup was not restored"),
+        _ => (RESET_FAILED, "the branch was not reset"),
+    };
+    let text = format!("{what}, and all is as it was before: {}", failure.message);
+    let mut data = cx.operation.turning_back(&Failure::new(code, text));
     data[PUT_BACK] = json!(true);
     // What is awaited from here on has its own time.
     data["awaits"] = json!(null);
@@ -128,22 +157,22 @@ async fn put_old_back(cx: &StepContext<'_>) -> StepResult {
         .worker
         .database_of(cx.project(), Some(cx.machine()?))
         .await?;
-    let branch = cx.control_plane().load_branch(cx.project().id).await?;
-    let back = put_back(&database, kept_as(&branch)?)
-        .await
-        .map_err(copied)?;
+    let kept = kept_as(cx).await?;
+    let back = put_back(&database, kept).await.map_err(copied)?;
     cx.after_effect().await;
     let (restart, serve) = (Step::RestartDatabase.as_str(), Step::Serve.as_str());
     restart_if_needed(cx, back, cx.operation.data.clone(), restart, serve)
 }
 
-/// The new database serves: from here on there is no way back. What cannot be dropped now goes with the next reset.
+/// The new database serves: from here on there is no way back. What cannot be dropped now goes the next time.
 async fn discard(cx: &StepContext<'_>) -> StepResult {
-    match adopt_copies(cx, &recorded_copies(cx)?).await {
-        Ok(()) => {}
-        // The new database with the old base would be another branch.
-        Err(StepError::Failed(Outcome::Retry(failure))) => return Ok(Outcome::Hold(failure)),
-        Err(error) => return Err(error),
+    if cx.lease.kind == OperationKind::ResetBranch {
+        match adopt_copies(cx, &recorded_copies(cx)?).await {
+            Ok(()) => {}
+            // The new database with the old base would be another branch.
+            Err(StepError::Failed(Outcome::Retry(failure))) => return Ok(Outcome::Hold(failure)),
+            Err(error) => return Err(error),
+        }
     }
     let dropped = async {
         let database = cx
@@ -159,10 +188,7 @@ async fn discard(cx: &StepContext<'_>) -> StepResult {
         }
         Err(StepError::LeaseLost) => return Err(StepError::LeaseLost),
         Err(StepError::Failed(outcome)) => {
-            tracing::warn!(
-                ?outcome,
-                "what a reset replaced is still on the machine's disk"
-            );
+            tracing::warn!(?outcome, "what was replaced is still on the machine's disk");
         }
     }
     Ok(Outcome::Done)
