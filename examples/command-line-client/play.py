@@ -3,8 +3,6 @@
 checks each answer field by field. Needs nothing but Python 3.11.
 
 Usage: python3 examples/command-line-client/play.py [DEMO.JSON]      default: .insforge/demo.json of `make dev`
-
-Not played, because they are not served yet: backups and metrics.
 """
 
 import json
@@ -103,6 +101,20 @@ BRANCH = {
     "branch_state": one_of(*STATES),
     "branch_created_at": moment,
     "branch_metadata": {"mode": one_of("full", "schema-only")},
+}
+BACKUP = {
+    "id": an_id,
+    "project_id": an_id,
+    "organization_id": an_id,
+    "plan": text,
+    "status": one_of("running", "completed", "failed"),
+    "trigger_source": one_of("manual", "scheduled"),
+    "error_message": maybe(text),
+    "triggered_at": maybe(moment),
+    "created_at": moment,
+    "name": maybe(text),
+    "size_bytes": maybe(whole),
+    "created_by": maybe(an_id),
 }
 DIFF = {
     "summary": {"added": whole, "modified": whole, "conflicts": whole},
@@ -299,6 +311,39 @@ def branches(client, parent, key):
         sys.exit("a deleted branch is listed")
 
 
+def backups(client, project, host, key):
+    path = f"/projects/v1/{project}"
+    step("backups latest (there is none)")
+    client.refused("GET", f"{path}/backup/latest", status=404)
+    step("backups create, list, latest, rename")
+    sql(host, key, "create table notes as select 'before' as title")
+    body = {"name": "before-launch"}
+    made = client.call("POST", f"{path}/backup?waitForCompletion=true", body, expect=(200, 202))
+    check("the backup's answer", made, {"message": text, "project": {"id": one_of(project), "name": text, "status": text}})
+    listed = client.call("GET", f"{path}/backups")
+    check("the backups", listed, {"backups": [BACKUP]})
+    backup = listed["backups"][0]
+    named = {"name": one_of("before-launch"), "status": one_of("completed"), "trigger_source": one_of("manual")}
+    check("the backup", backup, BACKUP | named | {"size_bytes": whole})
+    latest = client.call("GET", f"{path}/backup/latest")
+    check("the latest backup", latest, {"file": text, "download_url": text, "size_bytes": one_of(backup["size_bytes"])})
+    with urllib.request.urlopen(latest["download_url"], timeout=60) as download:
+        if len(download.read()) != backup["size_bytes"]:
+            sys.exit("the download is not the backup")
+    renamed = client.call("PATCH", f"{path}/backups/{backup['id']}", {"name": None})
+    check("the renamed backup", renamed, {"id": one_of(backup["id"]), "name": one_of(None)})
+    step("backups restore")
+    sql(host, key, "insert into notes values ('after')")
+    client.call("POST", f"{path}/backups/{backup['id']}/restore", expect=(202,))
+    client.poll(path, "project", "status", "active", 300)
+    if (rows := sql(host, key, "select title from notes")) != [{"title": "before"}]:
+        sys.exit(f"the restored database has {rows}")
+    step("backups delete")
+    client.call("DELETE", f"{path}/backups/{backup['id']}", expect=(204,))
+    if client.call("GET", f"{path}/backups")["backups"]:
+        sys.exit("a deleted backup is listed")
+
+
 def billing(client, organization):
     step("usage; billing status, cycles, history, credits, upgrade")
     line = {"id": an_id, "name": text, "status": text, "database_bytes": whole, "storage_bytes": whole}
@@ -318,6 +363,26 @@ def billing(client, organization):
 
 
 def diagnose(client, project):
+    step("diagnose metrics")
+    names = ("cpu_usage", "memory_usage", "disk_usage", "network_in", "network_out")
+    series = {"metric": one_of(*names), "data": [{"timestamp": number, "value": number}]}
+    give_up = time.monotonic() + 90
+    while True:
+        metrics = client.call("GET", f"/projects/v1/{project}/metrics?range=1h")
+        check("the metrics", metrics, {"project_id": one_of(project), "range": one_of("1h"), "metrics": [series]})
+        if [s["metric"] for s in metrics["metrics"]] != list(names):
+            sys.exit(f"not every metric is there: {metrics}")
+        if all(s["data"] for s in metrics["metrics"]):
+            break
+        if time.monotonic() > give_up:
+            sys.exit("the machine has told nothing in a minute and a half")
+        time.sleep(5)
+    some = client.call("GET", f"/projects/v1/{project}/metrics?range=7d&metrics=cpu_usage,network_in")
+    if [s["metric"] for s in some["metrics"]] != ["cpu_usage", "network_in"]:
+        sys.exit(f"other metrics than those asked for: {some}")
+    refused = client.refused("GET", f"/projects/v1/{project}/metrics?range=1y", status=400)
+    if "Metrics" not in refused["error"]:
+        sys.exit(f"the client looks for `Metrics`: {refused}")
     step("diagnose incident, advisor")
     incident = client.call("GET", f"/projects/v1/{project}/diagnose/incident")
     check("the incident", incident, {"verdict": text, "explanation": text, "recommendation": text})
@@ -331,6 +396,7 @@ def main():
     organization = organizations(client)
     active, key = project(client, organization)
     branches(client, active, key)
+    backups(client, active["id"], active["access_host"], key)
     billing(client, organization)
     diagnose(client, active["id"])
     step("projects delete; orgs delete")

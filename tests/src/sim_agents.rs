@@ -244,6 +244,7 @@ impl SimAgents {
             rolled_back_from,
             message: None,
             agent_version: "sim".into(),
+            sample: None,
         }
     }
 }

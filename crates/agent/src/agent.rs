@@ -4,7 +4,7 @@
 use std::{convert::Infallible, path::Path, pin::Pin, time::Duration};
 
 use anyhow::Context;
-use cp_model::agent_protocol::{DesiredState, ReportRequest};
+use cp_model::agent_protocol::{DesiredState, MachineSample, ReportRequest};
 use cp_pg::RunAs;
 use reqwest::{Client, StatusCode};
 use tokio::{
@@ -23,6 +23,7 @@ use crate::{
     control::{ControlError, ControlPlane},
     disk::Disks,
     keep::{self, AgentToken},
+    meter::Meter,
     observed::{Observed, message},
     postgres::Postgres,
     supervise::Supervisor,
@@ -81,6 +82,7 @@ pub(crate) async fn run_until(
     let (desired_in, desired_out) = watch::channel(desired);
     let (observed_in, observed_out) = watch::channel(Observed::starting(generation));
     let (trouble_in, trouble_out) = watch::channel(None);
+    let (samples_in, samples) = watch::channel(None);
     let link = Link {
         machine_id: config.machine_id,
         bootstrap_token: config.bootstrap_token,
@@ -89,6 +91,7 @@ pub(crate) async fn run_until(
         token_lifetime: limits.token_lifetime,
         refused: Notify::new(),
     };
+    let sample_every = limits.sample_every;
     let (desired, observed) = (desired_out, observed_in);
     let supervise: Supervise = match config.runtime {
         Runtime::Processes { postgres, program } => {
@@ -134,12 +137,36 @@ pub(crate) async fn run_until(
             })
         }
     };
+    let measured = measure(&dir, sample_every, samples_in);
     tokio::select! {
         // Ends by `stop`, and the others with it.
         () = supervise => Ok(()),
-        never = link.keep(token, desired_in, observed_out, trouble_out) => match never {},
+        never = link.keep(token, desired_in, Sights { observed: observed_out, trouble: trouble_out, samples }) => match never {},
         never = watch_folder(&dir, &stop) => match never {},
+        never = measured => match never {},
     }
+}
+
+/// A computer that does not tell how busy it is runs backends all the same.
+async fn measure(
+    dir: &MachineDir,
+    every: Duration,
+    samples: watch::Sender<Option<MachineSample>>,
+) -> Infallible {
+    match Meter::new(&dir.file("")) {
+        Ok(meter) => meter.keep(every, samples).await,
+        Err(error) => {
+            tracing::warn!(%error, "this computer does not tell how busy it is; there are no metrics");
+            std::future::pending().await
+        }
+    }
+}
+
+/// What is reported.
+struct Sights {
+    observed: watch::Receiver<Observed>,
+    trouble: watch::Receiver<Option<String>>,
+    samples: watch::Receiver<Option<MachineSample>>,
 }
 
 async fn watch_folder(dir: &MachineDir, stop: &CancellationToken) -> Infallible {
@@ -167,12 +194,11 @@ impl Link {
         &self,
         mut token: AgentToken,
         desired: watch::Sender<Option<DesiredState>>,
-        mut observed: watch::Receiver<Observed>,
-        trouble: watch::Receiver<Option<String>>,
+        mut sights: Sights,
     ) -> Infallible {
         if !token.registered {
             // A machine that registers is taken for warm, so be warm first (or know why not).
-            let _ = observed.changed().await;
+            let _ = sights.observed.changed().await;
             self.register(&token.token).await;
             token.registered = true;
             if let Err(error) = keep::save_agent_token(&self.dir, &token) {
@@ -182,7 +208,7 @@ impl Link {
         let current = watch::Sender::new(token.token.clone());
         tokio::select! {
             never = self.follow(&current, desired) => never,
-            never = self.report(&current, observed, trouble) => never,
+            never = self.report(&current, sights) => never,
             never = self.renew(&current, token) => never,
         }
     }
@@ -303,16 +329,15 @@ impl Link {
     }
 
     /// Each change, and a sign of life at least every 20 seconds.
-    async fn report(
-        &self,
-        token: &watch::Sender<String>,
-        mut observed: watch::Receiver<Observed>,
-        mut trouble: watch::Receiver<Option<String>>,
-    ) -> Infallible {
+    async fn report(&self, token: &watch::Sender<String>, mut sights: Sights) -> Infallible {
         let mut pace = Pace::new("report");
+        let mut sample = None;
         loop {
-            let seen = observed.borrow_and_update().clone();
-            let trouble_seen = trouble.borrow_and_update().clone();
+            let seen = sights.observed.borrow_and_update().clone();
+            let trouble_seen = sights.trouble.borrow_and_update().clone();
+            if sights.samples.has_changed().unwrap_or(false) {
+                sample = *sights.samples.borrow_and_update();
+            }
             let said: Vec<String> = seen.message.into_iter().chain(trouble_seen).collect();
             let report = ReportRequest {
                 generation: seen.generation,
@@ -323,15 +348,18 @@ impl Link {
                 rolled_back_from: seen.rolled_back_from,
                 message: (!said.is_empty()).then(|| message(&said.join("; "))),
                 agent_version: crate::VERSION.to_owned(),
+                sample,
             };
             let token = token.borrow().clone();
             match self.control.report(&token, &report).await {
                 Ok(()) => {
                     pace.well();
+                    sample = None;
                     // Either way there is something to say.
                     tokio::select! {
-                        _ = observed.changed() => {}
-                        Ok(()) = trouble.changed() => {}
+                        _ = sights.observed.changed() => {}
+                        Ok(()) = sights.trouble.changed() => {}
+                        Ok(()) = sights.samples.changed() => sample = *sights.samples.borrow(),
                         () = sleep(REPORT_EVERY) => {}
                     }
                 }

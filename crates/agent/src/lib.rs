@@ -33,6 +33,7 @@ pub mod config;
 mod control;
 mod disk;
 mod keep;
+mod meter;
 mod observed;
 mod postgres;
 mod probe;

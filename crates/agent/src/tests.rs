@@ -434,6 +434,38 @@ async fn a_token_is_renewed_in_time_and_kept_whatever_becomes_of_the_answer() {
 }
 
 #[tokio::test]
+async fn how_busy_the_machine_is_is_told_again_and_again() {
+    let mut lab = Lab::new(cp_provider::local::Runtime::Builtin).await;
+    lab.start_within(Limits {
+        sample_every: Duration::from_millis(300),
+        ..Limits::default()
+    });
+    let mut seen = 0;
+    for _ in 0..3 {
+        let report = lab.control.until(seen, |report| report.sample.is_some());
+        let sample = report.await.sample.unwrap();
+        sample.check().unwrap();
+        assert!(
+            sample.memory_usage > 0.0 && sample.disk_usage > 0.0,
+            "{sample:?}"
+        );
+        seen = lab.control.reports();
+    }
+    // One sample is told once; reports for other reasons come without.
+    lab.stop().await;
+    let seen = lab.control.seen.lock().unwrap();
+    let samples: Vec<_> = seen
+        .reports
+        .iter()
+        .filter_map(|report| report.sample)
+        .collect();
+    assert!(
+        samples.windows(2).all(|pair| pair[0] != pair[1]),
+        "{samples:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_machine_registers_once_warms_up_and_serves_the_project_it_is_given() {
     let mut lab = Lab::new(cp_provider::local::Runtime::Builtin).await;
     lab.control.seen.lock().unwrap().lose_registrations = 1;

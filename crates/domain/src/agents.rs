@@ -12,7 +12,9 @@ use cp_model::agent_protocol::{
 };
 use cp_model::{FieldError, Machine, MachineId, Project};
 use cp_storage::notifications::Topic;
-use cp_storage::{PgConnection, StorageError, branches, machines, operations, projects, wakeups};
+use cp_storage::{
+    PgConnection, StorageError, branches, machines, metrics, operations, projects, wakeups,
+};
 use cp_tokens::secret::{OpaqueSecret, SecretKind, constant_time_eq};
 use tokio::time::Instant;
 
@@ -225,6 +227,9 @@ impl ControlPlane {
             );
         }
         if let Some(project) = before.project_id {
+            if let Some(sample) = &report.sample {
+                metrics::add_sample(&mut tx, project, machine, sample, now).await?;
+            }
             if report.state == ObservedState::Serving {
                 projects::set_last_activity(&mut tx, project, now).await?;
             }

@@ -41,7 +41,7 @@ const BACKUP: &str = "backup";
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error(
-        "the {plan} plan keeps {slots} backups of a project besides the scheduled ones; delete one first"
+        "the {plan} plan has places for {slots} of a project's backups, besides the daily ones; delete one first"
     )]
     NoSlot { plan: cp_model::Plan, slots: u32 },
     #[error("the backup is being made; wait for its end, then try again")]

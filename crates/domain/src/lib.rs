@@ -18,6 +18,7 @@ mod keys;
 mod lifecycle;
 pub mod machines;
 mod merges;
+mod metrics;
 pub mod oauth;
 pub mod operations;
 mod organizations;
@@ -54,6 +55,7 @@ pub use idempotency::{Begun, Effect, StoredAnswer};
 pub use keys::{PublishedJwks, SigningKeySummary};
 pub use lifecycle::{SizeFields, Upgrade};
 pub use merges::{Comparison, MergeOutcome};
+pub use metrics::MetricsSeries;
 pub use organizations::{
     AuditPlace, AuditRecord, Incident, MemberProject, OrganizationError, OrganizationUsage,
     ProjectUpdate, ShownInvitation, Verdict,

@@ -14,8 +14,8 @@ use cp_model::{
 };
 use cp_storage::operations::QueueDepth;
 use cp_storage::{
-    PgConnection, StorageError, Transaction, backups, branches, machine_runs, machines, operations,
-    project_secrets, projects, wakeups,
+    PgConnection, StorageError, Transaction, backups, branches, machine_runs, machines, metrics,
+    operations, project_secrets, projects, wakeups,
 };
 use serde_json::{Value, json};
 
@@ -210,6 +210,7 @@ impl ControlPlane {
         if lease.kind == OperationKind::Delete {
             project_secrets::delete_secrets(&mut tx, project.id).await?;
             backups::delete_backups_of(&mut tx, project.id).await?;
+            metrics::delete_metrics(&mut tx, project.id).await?;
         }
         let (end, how) = match turned_back {
             None => (OperationState::Succeeded, "succeeded"),

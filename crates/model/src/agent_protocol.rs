@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{MachineId, ProjectId};
-use crate::text_enum;
+use crate::{FieldError, FieldResult, text_enum};
 
 /// The longest that `desired` may be held open, in seconds.
 pub const MAX_WAIT_SECONDS: u64 = 30;
@@ -125,6 +125,48 @@ pub struct ReportRequest {
     #[serde(default)]
     pub message: Option<String>,
     pub agent_version: String,
+    /// Once a minute; left out of the reports in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<MachineSample>,
+}
+
+/// How busy the machine was in the minute before, and how full it is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MachineSample {
+    /// Of all processors together, 0 to 100.
+    pub cpu_usage: f64,
+    /// What is not available to programs, 0 to 100.
+    pub memory_usage: f64,
+    /// Of the file system with the project's data, 0 to 100.
+    pub disk_usage: f64,
+    /// Bytes per second that came in.
+    pub network_in: f64,
+    /// Bytes per second that went out.
+    pub network_out: f64,
+}
+
+impl MachineSample {
+    /// Whether the numbers can be.
+    pub fn check(&self) -> FieldResult<()> {
+        for (name, percent) in [
+            ("sample.cpu_usage", self.cpu_usage),
+            ("sample.memory_usage", self.memory_usage),
+            ("sample.disk_usage", self.disk_usage),
+        ] {
+            if !(0.0..=100.0).contains(&percent) {
+                return Err(FieldError::new(name, "must be between 0 and 100"));
+            }
+        }
+        for (name, rate) in [
+            ("sample.network_in", self.network_in),
+            ("sample.network_out", self.network_out),
+        ] {
+            if !(0.0..=1e15).contains(&rate) {
+                return Err(FieldError::new(name, "must be between 0 and 1e15"));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

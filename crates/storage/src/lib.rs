@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod machine_runs;
 pub mod machines;
 pub mod mails;
+pub mod metrics;
 pub mod notifications;
 pub mod oauth_clients;
 pub mod oauth_codes;

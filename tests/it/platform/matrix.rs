@@ -162,6 +162,7 @@ impl Ids {
             "memberId",
             "invitationId",
             "sessionId",
+            "backupId",
         ];
         Self(names.map(|name| (name, Uuid::now_v7().to_string())).into())
     }
@@ -201,6 +202,15 @@ impl World {
             &project,
         )
         .await;
+        let path = format!("/projects/v1/{project}/backup");
+        let made = ada.post(&path).await.expect(202);
+        let backup = made["backup"]["id"].as_str().unwrap().to_owned();
+        for statement in [
+            "update operations set state = 'succeeded' where project_id = $1",
+            r#"update backups set trigger_source = 'scheduled', completed_at = now(), copy = '{"key": "x/y", "size": 1, "crc32": 1}' where project_id = $1"#,
+        ] {
+            set(&app, statement, &project).await;
+        }
         let body = json!({ "name": "feat", "mode": "full" });
         let path = format!("/projects/v1/{project}/branches");
         let made = ada.send(Method::POST, &path, &body).await.expect(201);
@@ -217,6 +227,7 @@ impl World {
             ("branchId", branch),
             ("memberId", member),
             ("invitationId", invitation),
+            ("backupId", backup),
             // There are none.
             ("sessionId", Uuid::now_v7().to_string()),
         ];
@@ -270,6 +281,7 @@ impl World {
             format!("/organizations/v1/{team}/members"),
             format!("/organizations/v1/{team}/projects"),
             format!("/projects/v1/{project}"),
+            format!("/projects/v1/{project}/backups"),
             format!("/projects/v1/{project}/branches"),
             format!("/projects/v1/branches/{branch}"),
         ] {

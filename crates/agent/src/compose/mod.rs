@@ -66,6 +66,8 @@ pub(crate) struct Limits {
     pub longest_pause: Duration,
     /// Until the agent gives itself another token.
     pub token_lifetime: Duration,
+    /// How often it is measured how busy the machine is.
+    pub sample_every: Duration,
 }
 
 impl Default for Limits {
@@ -82,6 +84,7 @@ impl Default for Limits {
             pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(30),
             token_lifetime: Duration::from_hours(24),
+            sample_every: Duration::from_mins(1),
         }
     }
 }

@@ -200,6 +200,7 @@ fn tidy(mut report: ReportRequest) -> ReportRequest {
             .take()
             .and_then(|it| field::release("release", &it).ok());
     }
+    report.sample = report.sample.filter(|sample| sample.check().is_ok());
     report.message = report
         .message
         .map(|message| printable(&message, MAX_MESSAGE_CHARS));
@@ -217,7 +218,7 @@ fn printable(text: &str, max_chars: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use cp_model::agent_protocol::ObservedState;
+    use cp_model::agent_protocol::{MachineSample, ObservedState};
 
     use super::*;
 
@@ -232,7 +233,15 @@ mod tests {
             rolled_back_from: Some("v2 of the agent's own".into()),
             message: Some(format!("\u{1b}[31mno disk\nleft{}", "x".repeat(1000))),
             agent_version: "0.1.0".into(),
+            sample: Some(MachineSample {
+                cpu_usage: 101.0,
+                memory_usage: 1.0,
+                disk_usage: 1.0,
+                network_in: 1.0,
+                network_out: 1.0,
+            }),
         });
+        assert_eq!(tidied.sample, None);
         let message = tidied.message.unwrap();
         assert!(message.starts_with(" [31mno disk\nleft"));
         assert_eq!(message.chars().count(), MAX_MESSAGE_CHARS);

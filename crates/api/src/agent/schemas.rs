@@ -78,13 +78,31 @@ pub struct AgentReportRequest {
     /// Why it fails; at most 500 characters are kept.
     message: Option<String>,
     agent_version: String,
+    /// Once a minute.
+    #[schema(nullable = false)]
+    sample: Option<AgentSample>,
+}
+
+/// How busy the machine was in the minute before, and how full it is: percent, and bytes per second.
+#[derive(ToSchema)]
+pub struct AgentSample {
+    #[schema(minimum = 0, maximum = 100)]
+    cpu_usage: f64,
+    #[schema(minimum = 0, maximum = 100)]
+    memory_usage: f64,
+    #[schema(minimum = 0, maximum = 100)]
+    disk_usage: f64,
+    #[schema(minimum = 0)]
+    network_in: f64,
+    #[schema(minimum = 0)]
+    network_out: f64,
 }
 
 #[cfg(test)]
 mod tests {
     use cp_model::agent_protocol::{
-        DesiredBackend, DesiredState, ObservedState, RegisterRequest, RegisterResponse,
-        ReportRequest,
+        DesiredBackend, DesiredState, MachineSample, ObservedState, RegisterRequest,
+        RegisterResponse, ReportRequest,
     };
     use cp_model::{MachineId, ProjectId};
     use serde::Serialize;
@@ -107,6 +125,13 @@ mod tests {
     #[test]
     fn the_document_describes_what_is_served() {
         let machine_id = MachineId::generate();
+        let sample = MachineSample {
+            cpu_usage: 0.0,
+            memory_usage: 0.0,
+            disk_usage: 0.0,
+            network_in: 0.0,
+            network_out: 0.0,
+        };
         let backend = || DesiredBackend {
             project_id: ProjectId::generate(),
             restarts: 0,
@@ -137,6 +162,8 @@ mod tests {
             rolled_back_from: None,
             message: None,
             agent_version: String::new(),
+            sample: Some(sample),
         });
+        assert_same_fields::<AgentSample>(sample);
     }
 }

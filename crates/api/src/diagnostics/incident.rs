@@ -53,6 +53,18 @@ pub struct IncidentResponse {
     #[schema(schema_with = schema::instance_type)]
     instance_type: InstanceType,
     reachable: Reachable,
+    /// Since when its machine does not report; null: it does.
+    #[serde(serialize_with = "time::optional_seconds")]
+    #[schema(required = true)]
+    down_since: Option<DateTime<Utc>>,
+    /// The machine's memory in use when it was last told before it went silent, in percent; null: it reports.
+    #[schema(required = true, example = 93.5)]
+    memory_before_down_pct: Option<f64>,
+    /// The machine's memory in use, in percent, as last told; null: never.
+    #[schema(required = true, example = 41.2)]
+    memory_latest_pct: Option<f64>,
+    /// How often, in the last 24 hours, nothing was told for three minutes or longer.
+    scrape_gaps_24h: i64,
     /// The newest first.
     recent_platform_operations: Vec<PlatformOperation>,
 }
@@ -74,6 +86,12 @@ impl From<Incident> for IncidentResponse {
                 metrics_reporting: incident.is_heard,
                 database_connect: incident.has_database,
             },
+            down_since: incident.down_since,
+            memory_before_down_pct: incident
+                .memory_usage
+                .filter(|_| incident.down_since.is_some()),
+            memory_latest_pct: incident.memory_usage,
+            scrape_gaps_24h: incident.gaps,
             recent_platform_operations: operations
                 .map(|(action, at)| PlatformOperation { action, at })
                 .collect(),

@@ -3,6 +3,7 @@
 mod advisor;
 mod analyze;
 mod incident;
+mod metrics;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -11,6 +12,7 @@ use crate::ApiState;
 
 pub fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
+        .routes(routes!(metrics::get_metrics))
         .routes(routes!(incident::get_incident))
         .routes(routes!(advisor::get_latest_scan))
         .routes(routes!(advisor::list_latest_issues))

@@ -124,6 +124,10 @@ fn skeleton() -> OpenApi {
                 "What people share projects in: who belongs to it, and as what.",
             ),
             tag("Projects", "The backends of your organizations."),
+            tag(
+                "Backups",
+                "Copies of a project's database, to bring it back to.",
+            ),
             tag("Billing", "What your organizations use and pay for."),
             tag("Diagnostics", "What may be wrong with a project."),
             tag("Integrations", "Services of others that projects use."),

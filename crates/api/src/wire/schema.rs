@@ -3,7 +3,8 @@
 use cp_model::agent_protocol::ObservedState;
 use cp_model::{
     BackupStatus, BackupTrigger, BranchMode, BranchState, InstanceType, InvitationStatus,
-    MemberRole, OperationKind, OperationState, OrganizationKind, Plan, ProjectStatus, Region,
+    MachineMetric, MemberRole, MetricsRange, OperationKind, OperationState, OrganizationKind, Plan,
+    ProjectStatus, Region,
 };
 use serde_json::Value;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
@@ -60,6 +61,16 @@ pub fn backup_status() -> Object {
 pub fn backup_trigger() -> Object {
     let values = BackupTrigger::ALL.iter().map(|v| v.as_str());
     texts("What began it: a person, or the schedule.", values).build()
+}
+
+pub fn machine_metric() -> Object {
+    let values = MachineMetric::ALL.iter().map(|v| v.as_str());
+    texts("Percent; of the network, bytes per second.", values).build()
+}
+
+pub fn metrics_range() -> Object {
+    let values = MetricsRange::ALL.iter().map(|v| v.as_str());
+    texts("How far back.", values).build()
 }
 
 pub fn bought_plan() -> Object {

@@ -4,6 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use cp_model::agent_protocol::ObservedState;
 use cp_model::{Machine, ProjectId, ProjectStatus};
+use cp_storage::metrics::{self, MetricsHealth};
 use cp_storage::{machines, operations};
 
 use super::MemberProject;
@@ -13,6 +14,12 @@ use crate::{ControlPlane, DomainResult};
 /// Agents report every 20 seconds at least; so many of these may be lost.
 const SILENCE: TimeDelta = TimeDelta::minutes(2);
 
+/// Samples come every minute; so long may none come before it is called a gap.
+const GAP: TimeDelta = TimeDelta::minutes(3);
+
+/// In percent. A machine that is down after that most likely ran out of memory.
+const NEARLY_FULL: f64 = 90.0;
+
 /// Operations that are told.
 const RECENT: i64 = 10;
 
@@ -21,6 +28,7 @@ const RECENT: i64 = 10;
 pub enum Verdict {
     PausedOrSuspended,
     PlatformOperationInProgress,
+    OomLikely,
     MetricsStopped,
     DownUnknown,
     NoIncidentDetected,
@@ -31,6 +39,7 @@ impl Verdict {
         match self {
             Self::PausedOrSuspended => "paused_or_suspended",
             Self::PlatformOperationInProgress => "platform_operation_in_progress",
+            Self::OomLikely => "oom_likely",
             Self::MetricsStopped => "metrics_stopped",
             Self::DownUnknown => "down_unknown",
             Self::NoIncidentDetected => "no_incident_detected",
@@ -50,6 +59,12 @@ pub struct Incident {
     pub is_heard: bool,
     /// Whether its machine says that the database answers.
     pub has_database: bool,
+    /// Since when it is not heard; none while it is.
+    pub down_since: Option<DateTime<Utc>>,
+    /// In percent, in the last minute that was told; `down_since` tells whether that was before its end.
+    pub memory_usage: Option<f64>,
+    /// How often, in the last 24 hours, no sample came for minutes.
+    pub gaps: i64,
     /// What we did to it lately, the newest first: the kind, and when it was asked for.
     pub operations: Vec<(&'static str, DateTime<Utc>)>,
 }
@@ -60,16 +75,25 @@ impl ControlPlane {
         let mut conn = self.db().acquire().await?;
         let machine = machines::find_project_machine(&mut conn, id).await?;
         let recent = operations::list_operations(&mut conn, Some(id), None, RECENT).await?;
+        let since = self.now() - TimeDelta::hours(24);
+        let health = metrics::find_health(&mut conn, id, since, GAP).await?;
         drop(conn);
         let recent = recent.iter();
         let operations = recent.map(|o| (o.kind.as_str(), o.created_at)).collect();
-        Ok(judge(project, machine.as_ref(), operations, self.now()))
+        Ok(judge(
+            project,
+            machine.as_ref(),
+            &health,
+            operations,
+            self.now(),
+        ))
     }
 }
 
 fn judge(
     project: MemberProject,
     machine: Option<&Machine>,
+    health: &MetricsHealth,
     operations: Vec<(&'static str, DateTime<Utc>)>,
     now: DateTime<Utc>,
 ) -> Incident {
@@ -81,8 +105,13 @@ fn judge(
             observed,
             Some(ObservedState::Serving | ObservedState::DatabaseOnly)
         );
-    let (verdict, explanation, recommendation) = tell(&project, last_seen_at, is_heard, observed);
+    let memory_usage = health.last_memory_usage;
+    let (verdict, explanation, recommendation) =
+        tell(&project, last_seen_at, is_heard, observed, memory_usage);
     Incident {
+        down_since: last_seen_at.filter(|_| !is_heard),
+        memory_usage,
+        gaps: health.gaps,
         verdict,
         explanation,
         recommendation,
@@ -99,6 +128,7 @@ fn tell(
     last_seen_at: Option<DateTime<Utc>>,
     is_heard: bool,
     observed: Option<ObservedState>,
+    memory_usage: Option<f64>,
 ) -> (Verdict, String, &'static str) {
     let status = project.project.status;
     if let Some(work) = project.operation_status {
@@ -122,6 +152,14 @@ fn tell(
         }
         _ => {}
     }
+    let serves = is_heard && observed == Some(ObservedState::Serving);
+    if let Some(percent) = memory_usage.filter(|percent| !serves && *percent >= NEARLY_FULL) {
+        let text = format!(
+            "The backend does not serve, and before that {percent:.0} % of its machine's memory was in use. Most likely it ran out of memory."
+        );
+        let bigger = "Restart the project. If it comes again, give it a bigger machine: insforge projects upgrade-instance.";
+        return (Verdict::OomLikely, text, bigger);
+    }
     if !is_heard {
         let since = last_seen_at.map_or_else(
             || "has never reported".to_owned(),
@@ -135,7 +173,7 @@ fn tell(
         let wait = "Wait two minutes: what has stopped is started again. If it lasts, restart the project.";
         return (Verdict::MetricsStopped, text, wait);
     }
-    if observed != Some(ObservedState::Serving) {
+    if !serves {
         let text = "The project's machine reports that the backend does not serve.".to_owned();
         let restart = "Restart the project. If that does not help, write to support.";
         return (Verdict::DownUnknown, text, restart);

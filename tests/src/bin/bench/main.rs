@@ -11,6 +11,7 @@ mod load;
 mod machines;
 mod memory;
 mod merge;
+mod platform;
 mod pool_days;
 mod report;
 mod sign_in;
@@ -38,12 +39,13 @@ fn main() {
         Some("--sign-in") => runtime.block_on(sign_in_alone()),
         Some("--usage") => runtime.block_on(usage_alone()),
         Some("--ec2") => runtime.block_on(ec2_alone(&arguments[1..])),
+        Some("--platform") => runtime.block_on(platform_alone()),
         Some("--merge") => runtime.block_on(merge_alone()),
         Some("--copy") => runtime.block_on(copy_alone()),
         Some("--pool") => pool_alone(&arguments[1..]),
         Some(unknown) => {
             eprintln!(
-                "bench takes nothing, --sign-in, --usage, --merge, --copy, --ec2 [PROJECTS] or --pool [USD PER HOUR]; got {unknown}"
+                "bench takes nothing, --sign-in, --usage, --platform, --merge, --copy, --ec2 [PROJECTS] or --pool [USD PER HOUR]; got {unknown}"
             );
             std::process::exit(2);
         }
@@ -75,6 +77,14 @@ async fn usage_alone() -> Report {
     let mut report = Report::default();
     let dev = start().await;
     report.extend(usage::measure(&dev).await);
+    drop(dev.interrupt().await);
+    report
+}
+
+async fn platform_alone() -> Report {
+    let mut report = Report::default();
+    let dev = start().await;
+    report.extend(platform::measure(&dev).await);
     drop(dev.interrupt().await);
     report
 }
@@ -116,6 +126,7 @@ async fn run() -> Report {
     report.extend(memory::idle(&dev).await);
     report.extend(load::authorization(&dev).await);
     report.extend(load::metadata(&dev).await);
+    report.extend(platform::measure(&dev).await);
     report.extend(sign_in::measure(&dev).await);
     report.extend(machines::warm(&dev).await);
     report.extend(machines::cold(&dev).await);
