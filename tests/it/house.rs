@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("storage", &["tokens", "model"]),
     ("domain", &["storage", "tokens", "model"]),
     ("provider", &["model", "pg"]),
+    ("billing", &["tokens", "model"]),
     ("api", &["domain", "model"]),
     ("worker", &["domain", "provider", "merge", "dump", "model"]),
     (
