@@ -140,7 +140,7 @@ pub async fn pass(
 
 /// Whether answers may hold keys, tokens or what is told to one person alone.
 fn keeps_secrets(form: Form, path: &str) -> bool {
-    matches!(form, Form::Partnership | Form::OAuth)
+    matches!(form, Form::Partnership | Form::OAuth | Form::Backend)
         || path.starts_with("/agent/")
         || path.starts_with("/auth/")
 }

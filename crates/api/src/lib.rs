@@ -7,6 +7,7 @@
 
 mod agent;
 mod auth;
+mod backend_calls;
 mod bearer;
 mod billing;
 mod body;
@@ -143,5 +144,6 @@ fn open_routes() -> OpenApiRouter<ApiState> {
         .merge(diagnostics::routes())
         .merge(platform::routes())
         .merge(branches::people())
+        .merge(backend_calls::routes())
         .merge(usage_events::routes())
 }

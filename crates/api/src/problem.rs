@@ -42,6 +42,8 @@ pub enum Form {
     Platform,
     /// `{"error","error_description"}` (RFC 6749 section 5.2)
     OAuth,
+    /// As the partnership's: projects' backends pass `message` on (contract/project-backend.md 3).
+    Backend,
 }
 
 impl Form {
@@ -54,10 +56,17 @@ impl Form {
             Self::Partnership
         } else if is_below("/api/oauth") {
             Self::OAuth
+        } else if is_below("/ai") || is_below("/sites") || is_of_database(path) {
+            Self::Backend
         } else {
             Self::Platform
         }
     }
+}
+
+fn is_of_database(path: &str) -> bool {
+    path.starts_with("/projects/v1/")
+        && (path.ends_with("/database-connection-string") || path.ends_with("/database-password"))
 }
 
 /// One refusal. May carry the keys of candidate projects, so it has no `Debug`.
@@ -287,7 +296,7 @@ impl Problem {
     /// The body, in the form of the interface that was called.
     pub fn body(&self, form: Form, request_id: &RequestId) -> Vec<u8> {
         let written = match form {
-            Form::Partnership => serde_json::to_vec(&PartnershipError {
+            Form::Partnership | Form::Backend => serde_json::to_vec(&PartnershipError {
                 success: false,
                 message: &self.message,
                 code: self.code,
@@ -343,6 +352,9 @@ impl Problem {
         let challenge = match form {
             Form::Partnership if is_challenged => {
                 HeaderValue::from_static("PartnershipSecret realm=\"partnership\"")
+            }
+            Form::Backend if is_challenged => {
+                HeaderValue::from_static("ProjectSignature realm=\"backend\"")
             }
             Form::OAuth if is_challenged => {
                 HeaderValue::from_static("Basic realm=\"oauth\", charset=\"UTF-8\"")

@@ -3,7 +3,7 @@
 
 use chrono::{Months, TimeDelta};
 use cp_storage::retention::{self, BATCH};
-use cp_storage::{branch_comparisons, wakeups};
+use cp_storage::{branch_comparisons, used_signatures, wakeups};
 
 use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys, oauth, people};
 
@@ -49,6 +49,7 @@ impl ControlPlane {
         while retention::delete_finished_operations(&mut conn, now - OPERATIONS_KEPT).await?
             >= BATCH
         {}
+        while used_signatures::delete_expired(&mut conn, now).await? >= BATCH {}
         retention::delete_rate_limit_windows(&mut conn, now - RATE_LIMITS_KEPT).await?;
         while retention::delete_ended_browser_sessions(&mut conn, now).await? >= BATCH {}
         while retention::delete_email_challenges(&mut conn, now - people::CHALLENGES_KEPT).await?

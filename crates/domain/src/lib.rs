@@ -6,6 +6,7 @@ mod accounts;
 mod agents;
 mod audit;
 mod authorize;
+mod backends;
 mod backups;
 mod branches;
 mod context;
@@ -40,6 +41,7 @@ use cp_tokens::keyring::RotationPolicy;
 use cp_tokens::sealing::Sealer;
 
 pub use authorize::Authorization;
+pub use backends::{DatabaseAccess, SignedCall};
 pub use backups::{BackupError, RESTORE_FAILED};
 pub use branches::{
     BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, MergeOptions,

@@ -202,8 +202,10 @@ impl ControlPlane {
         lease: &Lease,
         machine: MachineId,
         access_host: &str,
+        database_address: Option<&str>,
     ) -> DomainResult<()> {
         let mut tx = self.begin_under(lease).await?;
+        machines::set_database_address(&mut tx, machine, database_address).await?;
         let project = lock(&mut tx, lease.project).await?;
         let moved = project.access_host.as_deref() != Some(access_host);
         if moved {

@@ -37,6 +37,7 @@ pub mod usage_collections;
 pub mod usage_limits;
 pub mod usage_statements;
 pub mod usage_tokens;
+pub mod used_signatures;
 pub mod wakeups;
 pub mod webhooks;
 

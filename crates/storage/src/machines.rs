@@ -637,3 +637,29 @@ pub async fn try_lock_pool(conn: &mut PgConnection) -> StorageResult<bool> {
             .await?,
     )
 }
+
+/// Host and port of its Postgres, once they are known.
+pub async fn find_database_address(
+    conn: &mut PgConnection,
+    id: MachineId,
+) -> StorageResult<Option<String>> {
+    let address = sqlx::query_scalar!("select database_address from machines where id = $1", id.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(address.flatten())
+}
+
+pub async fn set_database_address(
+    conn: &mut PgConnection,
+    id: MachineId,
+    address: Option<&str>,
+) -> StorageResult<()> {
+    sqlx::query!(
+        "update machines set database_address = $2 where id = $1 and database_address is distinct from $2",
+        id.0,
+        address
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -22,6 +22,7 @@ pub mod secret;
 pub mod session;
 pub mod webhook;
 
+pub mod backend_signature;
 mod jwt;
 mod random;
 

@@ -97,7 +97,12 @@ pub(crate) async fn assign_machine(
         return Ok(Outcome::Wait(Duration::from_secs(2)));
     };
     cx.control_plane()
-        .assign_machine(cx.lease, machine.id, &access_host)
+        .assign_machine(
+            cx.lease,
+            machine.id,
+            &access_host,
+            found.database_address.as_deref(),
+        )
         .await?;
     Ok(Outcome::Next(next))
 }

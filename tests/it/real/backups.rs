@@ -11,6 +11,7 @@ use cp_tests::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 use super::stops::{DONE, config, cut_object, die_at, sites, until_active};
 
@@ -247,6 +248,33 @@ async fn a_backup_is_made_fetched_named_restored_and_deleted() {
     })
     .await;
     assert_eq!(story.stored().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_backend_tells_its_administrators_how_its_database_is_entered() {
+    let story = Story::start().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |what: &str| {
+        let url = format!("{}/api/metadata/database-{what}", story.backend.host);
+        let request = client.get(url).bearer_auth(&story.backend.key);
+        Answer::to(request).await.expect(200)
+    };
+    // The backend asks us, with its signature, and passes on what we say.
+    let access = get("connection-string").await;
+    let password = get("password").await["databasePassword"].clone();
+    assert_eq!(access["parameters"]["password"], password);
+    let mut database = PgConnection::connect(access["connectionURL"].as_str().unwrap())
+        .await
+        .unwrap();
+    let titles: Vec<String> = sqlx::query_scalar("select title from notes")
+        .fetch_all(&mut database)
+        .await
+        .unwrap();
+    assert_eq!(titles, ["first"]);
+    let parameters = &access["parameters"];
+    assert_eq!(parameters["host"], "127.0.0.1");
+    assert!(parameters["port"].is_number(), "{parameters}");
+    assert_eq!(parameters["database"], "insforge");
 }
 
 #[tokio::test]

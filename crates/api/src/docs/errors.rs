@@ -120,6 +120,25 @@ refusal_group!(
     503 => UNAVAILABLE,
 );
 refusal_group!(
+    /// What backends can be answered.
+    BackendErrors: PARTNERSHIP,
+    400 => "The input breaks a rule; `message` names the field and the rule (`invalid_input`)",
+    401 => "The signature is missing, wrong, expired, another project's, or was used before (`unauthorized`)",
+    413 => "The body is larger than 64 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
+    /// What backends ask for that this installation was not given.
+    BackendNotConfigured: PARTNERSHIP,
+    501 => "This installation was not set up for it (`not_configured`)",
+);
+refusal_group!(
+    BackendUnknownAddress: PARTNERSHIP,
+    409 => "The database's address is not known yet (`database_address_unknown`)",
+);
+refusal_group!(
     /// What every OAuth route that an application calls can answer.
     OAuthErrors: OAUTH,
     400 => "The request is refused; `error` says why, in a code of RFC 6749 section 5.2 or RFC 8628 section 3.5",

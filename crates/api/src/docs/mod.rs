@@ -29,6 +29,7 @@ const AGENT_TOKEN: &str = "agent_token";
 const BEARER: &str = "bearer";
 const CLIENT_SECRET: &str = "client_secret";
 const SERVICE_TOKEN: &str = "service_token";
+const SIGNATURE: &str = "signature";
 
 const DESCRIPTION: &str = "\
 Create and run backends for your users.
@@ -95,6 +96,10 @@ fn skeleton() -> OpenApi {
             "A usage token, made by an operator. It begins with `ist_`.",
         ))
         .build();
+    let signature = ApiKeyValue::with_description(
+        "sign",
+        "HS256 by the project's `JWT_SECRET`, good for ten minutes and one call. Some calls carry it in the query or the body.",
+    );
     let tag = |name: &str, text: &str| TagBuilder::new().name(name).description(Some(text)).build();
     OpenApiBuilder::new()
         .info(
@@ -142,6 +147,10 @@ fn skeleton() -> OpenApi {
                 "Usage",
                 "For services of ours that count. Not for partners.",
             ),
+            tag(
+                "Backends",
+                "For projects' own backends, signed with their secret. Not for partners.",
+            ),
             tag("Agents", "For the agent on each machine. Not for partners."),
         ]))
         .components(Some(
@@ -154,6 +163,7 @@ fn skeleton() -> OpenApi {
                 .security_scheme(AGENT_TOKEN, SecurityScheme::Http(token))
                 .security_scheme(BEARER, SecurityScheme::Http(bearer))
                 .security_scheme(SERVICE_TOKEN, SecurityScheme::Http(service))
+                .security_scheme(SIGNATURE, SecurityScheme::ApiKey(ApiKey::Header(signature)))
                 .security_scheme(CLIENT_SECRET, SecurityScheme::Http(client_secret))
                 .build(),
         ))

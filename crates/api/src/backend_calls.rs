@@ -1,0 +1,347 @@
+//! What projects' backends ask of us (contract/project-backend.md 3), signed with their project's `JWT_SECRET`: in the
+//! header `sign`, in the query, or in the body. Whatever is refused has its reason in `message`, which backends pass on.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, OriginalUri, RawPathParams, State};
+use cp_domain::{ControlPlane, DatabaseAccess, SignedCall};
+use cp_model::ProjectId;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ApiState;
+use crate::body::{JsonBody, RequestBody};
+use crate::docs::errors::{BackendErrors, BackendNotConfigured, BackendUnknownAddress};
+use crate::params::{ProjectParam, QueryText, parse_id};
+use crate::problem::Problem;
+
+pub fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(get_database_connection_string))
+        .routes(routes!(get_database_password))
+        .routes(routes!(get_ai_credentials))
+        .routes(routes!(rotate_ai_credentials))
+        .routes(routes!(get_ai_activity))
+        .routes(routes!(get_site_credentials))
+        .routes(routes!(set_site_slug))
+}
+
+/// A call of a backend before it is proven: who it says that it is, and what it does.
+pub struct Unproven {
+    id: Result<ProjectId, Problem>,
+    method: Method,
+    path: String,
+    header: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Unproven {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let given = params.ok().and_then(|params| {
+            let mut found = params.iter().filter(|(name, _)| *name == "projectId");
+            found.next().map(|(_, id)| id.to_owned())
+        });
+        let id = parse_id("projectId", given.as_deref().unwrap_or_default());
+        let OriginalUri(uri) = OriginalUri::from_request_parts(parts, state)
+            .await
+            .unwrap_or_else(|never| match never {});
+        let header = parts.headers.get("sign");
+        Ok(Self {
+            id: id.map(ProjectId).map_err(Problem::from),
+            method: parts.method.clone(),
+            path: uri.path().to_owned(),
+            header: header
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
+        })
+    }
+}
+
+impl Unproven {
+    /// The project, once its signature is proven.
+    async fn prove(
+        self,
+        control_plane: &ControlPlane,
+        signature: Option<&str>,
+        body: &[u8],
+    ) -> Result<ProjectId, Problem> {
+        let id = self.id?;
+        let name = format!("{} {}", self.method, self.path);
+        let call = SignedCall {
+            name: &name,
+            body,
+            changes: !self.method.is_safe(),
+        };
+        let signature = signature.or(self.header.as_deref());
+        let project = control_plane
+            .authenticate_backend(id, signature, call)
+            .await?;
+        Ok(project.id)
+    }
+}
+
+/// The signature, where it travels in the query.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SignQuery {
+    /// HS256 by the project's `JWT_SECRET`: `{"sub": projectId, "iat", "exp": iat + 600}`.
+    #[param(required = true, nullable = false)]
+    sign: Option<String>,
+}
+
+/// The signature, where it travels in the body.
+#[derive(Deserialize, ToSchema)]
+pub struct SignBody {
+    sign: String,
+}
+
+impl RequestBody for SignBody {}
+
+/// A slug for a site.
+#[derive(Deserialize, ToSchema)]
+pub struct SlugRequest {
+    sign: String,
+    #[allow(dead_code, reason = "nothing sets slugs yet; checked to be a text")]
+    #[schema(required = true, example = "storefront")]
+    slug: Option<String>,
+}
+
+impl RequestBody for SlugRequest {}
+
+/// How a database is entered, part by part.
+#[derive(Serialize, ToSchema)]
+struct ConnectionParameters {
+    #[schema(example = "203.0.113.7")]
+    host: String,
+    #[schema(example = 5432)]
+    port: u16,
+    #[schema(example = "insforge")]
+    database: &'static str,
+    #[schema(example = "postgres")]
+    user: &'static str,
+    password: String,
+    /// Encrypted where the server can.
+    #[schema(example = "prefer")]
+    sslmode: &'static str,
+}
+
+/// How a database is entered.
+#[derive(Serialize, ToSchema)]
+pub struct ConnectionString {
+    #[serde(rename = "connectionURL")]
+    #[schema(example = "postgresql://postgres:secret@203.0.113.7:5432/insforge?sslmode=prefer")]
+    connection_url: String,
+    parameters: ConnectionParameters,
+}
+
+impl From<DatabaseAccess> for ConnectionString {
+    fn from(access: DatabaseAccess) -> Self {
+        let password = access.password.expose_secret();
+        let encoded = utf8_percent_encode(password, NON_ALPHANUMERIC);
+        let DatabaseAccess {
+            host,
+            port,
+            database,
+            user,
+            ..
+        } = &access;
+        Self {
+            connection_url: format!(
+                "postgresql://{user}:{encoded}@{host}:{port}/{database}?sslmode=prefer"
+            ),
+            parameters: ConnectionParameters {
+                host: host.clone(),
+                port: *port,
+                database,
+                user,
+                password: password.to_owned(),
+                sslmode: "prefer",
+            },
+        }
+    }
+}
+
+/// The password of a database's superuser.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabasePassword {
+    database_password: String,
+}
+
+/// Get a project's connection string
+///
+/// For its own backend, which shows it to the project's administrators.
+#[utoipa::path(
+    get,
+    path = "/projects/v1/{projectId}/database-connection-string",
+    tag = "Backends",
+    security(("signature" = [])),
+    params(ProjectParam),
+    responses(
+        (status = 200, description = "How the database is entered", body = ConnectionString),
+        BackendErrors, BackendUnknownAddress,
+    )
+)]
+pub async fn get_database_connection_string(
+    State(control_plane): State<ControlPlane>,
+    call: Unproven,
+) -> Result<Json<ConnectionString>, Problem> {
+    let id = call.prove(&control_plane, None, b"").await?;
+    let access = control_plane.database_access(id).await?.ok_or_else(|| {
+        Problem::new(
+            StatusCode::CONFLICT,
+            "database_address_unknown",
+            "The database's address is not known yet. Restart the project, then try again.",
+        )
+    })?;
+    Ok(Json(access.into()))
+}
+
+/// Get the password of a project's database
+///
+/// For its own backend, which shows it to the project's administrators.
+#[utoipa::path(
+    get,
+    path = "/projects/v1/{projectId}/database-password",
+    tag = "Backends",
+    security(("signature" = [])),
+    params(ProjectParam),
+    responses(
+        (status = 200, description = "The password", body = DatabasePassword),
+        BackendErrors,
+    )
+)]
+pub async fn get_database_password(
+    State(control_plane): State<ControlPlane>,
+    call: Unproven,
+) -> Result<Json<DatabasePassword>, Problem> {
+    let id = call.prove(&control_plane, None, b"").await?;
+    let password = control_plane.database_password(id).await?;
+    Ok(Json(DatabasePassword {
+        database_password: password.expose_secret().to_owned(),
+    }))
+}
+
+fn no_ai() -> Problem {
+    Problem::not_configured(
+        "This installation has no AI gateway. Set OPENROUTER_API_KEY in the project's secrets to use your own.",
+    )
+}
+
+fn no_sites() -> Problem {
+    Problem::not_configured("This installation hosts no sites.")
+}
+
+/// Get a project's AI credentials
+///
+/// There are none: this installation has no AI gateway.
+#[utoipa::path(
+    get,
+    path = "/ai/v1/credentials/{projectId}",
+    tag = "Backends",
+    security(("signature" = [])),
+    params(ProjectParam, SignQuery),
+    responses(BackendErrors, BackendNotConfigured)
+)]
+pub async fn get_ai_credentials(
+    State(control_plane): State<ControlPlane>,
+    QueryText(query): QueryText<SignQuery>,
+    call: Unproven,
+) -> Result<(), Problem> {
+    call.prove(&control_plane, query.sign.as_deref(), b"")
+        .await?;
+    Err(no_ai())
+}
+
+/// Rotate a project's AI credentials
+///
+/// There are none: this installation has no AI gateway.
+#[utoipa::path(
+    post,
+    path = "/ai/v1/credentials/{projectId}/rotate",
+    tag = "Backends",
+    security(("signature" = [])),
+    params(ProjectParam),
+    request_body = SignBody,
+    responses(BackendErrors, BackendNotConfigured)
+)]
+pub async fn rotate_ai_credentials(
+    State(control_plane): State<ControlPlane>,
+    call: Unproven,
+    body: JsonBody<SignBody>,
+) -> Result<(), Problem> {
+    call.prove(&control_plane, Some(&body.value.sign), &body.raw)
+        .await?;
+    Err(no_ai())
+}
+
+/// Get a project's AI activity
+///
+/// There is none: this installation has no AI gateway.
+#[utoipa::path(
+    get,
+    path = "/ai/v1/activity/{projectId}",
+    tag = "Backends",
+    security(("signature" = [])),
+    params(ProjectParam, SignQuery),
+    responses(BackendErrors, BackendNotConfigured)
+)]
+pub async fn get_ai_activity(
+    State(control_plane): State<ControlPlane>,
+    QueryText(query): QueryText<SignQuery>,
+    call: Unproven,
+) -> Result<(), Problem> {
+    call.prove(&control_plane, query.sign.as_deref(), b"")
+        .await?;
+    Err(no_ai())
+}
+
+/// Get a project's site credentials
+///
+/// There are none: this installation hosts no sites.
+#[utoipa::path(
+    get,
+    path = "/sites/v1/credentials/{projectId}",
+    tag = "Backends",
+    security(("signature" = [])),
+    params(ProjectParam, SignQuery),
+    responses(BackendErrors, BackendNotConfigured)
+)]
+pub async fn get_site_credentials(
+    State(control_plane): State<ControlPlane>,
+    QueryText(query): QueryText<SignQuery>,
+    call: Unproven,
+) -> Result<(), Problem> {
+    call.prove(&control_plane, query.sign.as_deref(), b"")
+        .await?;
+    Err(no_sites())
+}
+
+/// Set the slug of a project's site
+///
+/// There are none: this installation hosts no sites.
+#[utoipa::path(
+    put,
+    path = "/sites/v1/{projectId}/slug",
+    tag = "Backends",
+    security(("signature" = [])),
+    params(ProjectParam),
+    request_body = SlugRequest,
+    responses(BackendErrors, BackendNotConfigured)
+)]
+pub async fn set_site_slug(
+    State(control_plane): State<ControlPlane>,
+    call: Unproven,
+    body: JsonBody<SlugRequest>,
+) -> Result<(), Problem> {
+    call.prove(&control_plane, Some(&body.value.sign), &body.raw)
+        .await?;
+    Err(no_sites())
+}

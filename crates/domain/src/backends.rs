@@ -1,0 +1,105 @@
+//! What projects' backends ask of us, signed with their project's `JWT_SECRET` (contract/project-backend.md 3).
+
+use chrono::TimeDelta;
+use cp_model::{Project, ProjectId};
+use cp_storage::{machines, projects, used_signatures};
+use cp_tokens::backend_signature;
+use cp_tokens::secret::hash_bytes;
+use secrecy::SecretString;
+
+use crate::operations::commit;
+use crate::secrets::SecretName;
+use crate::{ControlPlane, DomainError, DomainResult};
+
+/// The database of every backend, and who enters it (contract/project-backend.md 1.3).
+const DATABASE: &str = "insforge";
+const USER: &str = "postgres";
+
+/// Signatures are made to the second, so two who ask for the same thing at once have the same one.
+const AT_ONCE: TimeDelta = TimeDelta::seconds(5);
+
+/// A call as it was signed for.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedCall<'a> {
+    /// Method and path.
+    pub name: &'a str,
+    pub body: &'a [u8],
+    /// Whether doing it twice is more than doing it once.
+    pub changes: bool,
+}
+
+/// Where a project's database is, and how it is entered. Has a secret, so no `Debug`.
+pub struct DatabaseAccess {
+    pub host: String,
+    pub port: u16,
+    pub database: &'static str,
+    pub user: &'static str,
+    pub password: SecretString,
+}
+
+impl ControlPlane {
+    /// The live project whose backend signed this. A call that comes again is refused: backends sign each anew. All that
+    /// is wrong is answered alike, whether there is such a project or not.
+    pub async fn authenticate_backend(
+        &self,
+        id: ProjectId,
+        signature: Option<&str>,
+        call: SignedCall<'_>,
+    ) -> DomainResult<Project> {
+        let now = self.now();
+        let signature = signature.ok_or(DomainError::Unauthorized)?;
+        let mut tx = self.db().begin().await?;
+        let project = projects::find_project(&mut tx, id).await?;
+        let project = project.filter(|project| project.status.is_live());
+        let project = project.ok_or(DomainError::Unauthorized)?;
+        let secrets = self.open_secrets(&mut tx, id).await?;
+        let secret = SecretString::from(secrets.get(SecretName::JwtSecret)?);
+        let subject = id.to_string();
+        let until = backend_signature::verify(&secret, signature, &subject, now);
+        let until = until.map_err(|error| {
+            tracing::info!(project = %id, %error, "a backend's signature is refused");
+            DomainError::Unauthorized
+        })?;
+        let mut signed = Vec::with_capacity(signature.len() + call.name.len() + call.body.len());
+        for part in [
+            signature.as_bytes(),
+            b"\0",
+            call.name.as_bytes(),
+            b"\0",
+            call.body,
+        ] {
+            signed.extend_from_slice(part);
+        }
+        let digest = hash_bytes(&signed);
+        let before = used_signatures::insert_signature(&mut tx, id, &digest, now, until).await?;
+        if before.is_some_and(|first| call.changes || now - first > AT_ONCE) {
+            tracing::warn!(project = %id, call = call.name, "a backend's call came again");
+            return Err(DomainError::Unauthorized);
+        }
+        commit(tx).await?;
+        Ok(project)
+    }
+
+    /// How the project's database is entered from outside. None: it is nowhere, or nobody has said where.
+    pub async fn database_access(&self, id: ProjectId) -> DomainResult<Option<DatabaseAccess>> {
+        let mut conn = self.db().acquire().await?;
+        let machine = machines::find_project_machine(&mut conn, id).await?;
+        let Some(machine) = machine else {
+            return Ok(None);
+        };
+        let address = machines::find_database_address(&mut conn, machine.id).await?;
+        let place = address.as_deref().and_then(|address| {
+            let (host, port) = address.rsplit_once(':')?;
+            Some((host.to_owned(), port.parse().ok()?))
+        });
+        drop(conn);
+        let password = self.database_password(id).await?;
+        Ok(place.map(|(host, port)| DatabaseAccess {
+            host,
+            port,
+            database: DATABASE,
+            user: USER,
+            password,
+        }))
+    }
+}
