@@ -39,8 +39,8 @@ const SETTINGS: [(&str, &str); 8] = [
 const READS: u32 = 6;
 
 /// Reads all facts in the session given, as they are at one moment. `pg_get_*def` sees what commits while it runs, whatever
-/// the transaction's snapshot is: so nothing was committed to the catalogs meanwhile ([`fingerprint`]), or two reads are
-/// equal (where others make temporary tables all the time).
+/// the transaction's snapshot is: so nothing was committed meanwhile ([`is_quiet`]), or not to the catalogs ([`fingerprint`]),
+/// or two reads are equal (where others make temporary tables all the time).
 ///
 /// Runs inside the caller's transaction if there is one. The session's settings are as before in the end.
 ///

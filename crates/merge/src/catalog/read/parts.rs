@@ -20,10 +20,9 @@ struct ConstraintRow {
     table: Oid,
     name: String,
     kind: String,
-    /// None where `columns` say it.
-    definition: Option<String>,
-    /// Of a plain key.
+    /// Of a plain key, which has no definition here.
     columns: Option<Vec<i16>>,
+    definition: String,
     validated: bool,
     /// 0 for none.
     index: Oid,
@@ -39,7 +38,7 @@ pub async fn constraints(reader: &mut Reader<'_>) -> Result<(), Error> {
             "constraints",
             r#"SELECT c.oid, c.conrelid AS "table", c.conname::text AS name, c.contype::text AS kind,
                 CASE WHEN k.plain THEN c.conkey END AS columns,
-                CASE WHEN k.plain THEN NULL ELSE pg_catalog.pg_get_constraintdef(c.oid) END AS definition,
+                CASE WHEN k.plain THEN '' ELSE pg_catalog.pg_get_constraintdef(c.oid) END AS definition,
                 c.convalidated AS validated, CASE WHEN c.contype IN ('p', 'u', 'x') THEN c.conindid ELSE 0 END AS index,
                 c.conparentid AS origin, c.coninhcount > 0 AND NOT c.conislocal AS inherited
               FROM pg_catalog.pg_constraint c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.conindid,
@@ -60,11 +59,9 @@ pub async fn constraints(reader: &mut Reader<'_>) -> Result<(), Error> {
             clones.push((row.oid, row.index, row.origin));
             continue;
         }
-        let definition = match (row.definition, row.columns) {
-            (Some(definition), _) => definition,
-            (None, columns) => {
-                keys::constraint(reader, &row.kind, row.table, &columns.unwrap_or_default())
-            }
+        let definition = match row.columns {
+            Some(columns) => keys::constraint(reader, &row.kind, row.table, &columns),
+            None => row.definition,
         };
         let id = FactId::part(Kind::Constraint, &table.schema, &table.object, &row.name);
         if row.index.0 != 0 {
@@ -156,7 +153,7 @@ pub async fn indexes(reader: &mut Reader<'_>) -> Result<(), Error> {
         .await?;
     let types = keys::default_classes(reader).await?;
     let mut clones = Vec::new();
-    let mut found: Vec<(IndexRow, FactId, Option<String>)> = Vec::new();
+    let mut others = Vec::new();
     for row in rows {
         let Some(on) = reader
             .relation(row.on)
@@ -168,39 +165,41 @@ pub async fn indexes(reader: &mut Reader<'_>) -> Result<(), Error> {
             clones.push((row.oid, Oid(0), row.origin));
             continue;
         }
-        let definition = keys::index(reader, &types, (&row.name, row.on, &on), &row.key);
-        found.push((row, on, definition));
+        match keys::index(reader, &types, (&row.name, row.on, &on), &row.key) {
+            Some(definition) => index(reader, row, on, definition),
+            None => others.push((row, on)),
+        }
     }
-    let others = found
-        .iter()
-        .filter(|(_, _, definition)| definition.is_none());
-    let mut printed = printed(reader, others.map(|(row, ..)| row.oid).collect()).await?;
-    for (row, on, definition) in found {
-        let Some(definition) = definition.or_else(|| printed.remove(&row.oid.0)) else {
-            continue;
-        };
-        let numbers = row.statistics_numbers.unwrap_or_default();
-        let statistics: BTreeMap<i16, i16> = numbers
-            .into_iter()
-            .zip(row.statistics.unwrap_or_default())
-            .collect();
-        let id = FactId::object(Kind::Index, &reader.schema(row.namespace), &row.name);
-        let holder = on.clone();
-        reader.part(
-            class::RELATION,
-            row.oid,
-            &holder,
-            id,
-            Payload::Index {
-                definition,
-                on: on.object,
-                clustered: row.clustered,
-                statistics,
-            },
-        );
+    let mut printed = printed(reader, others.iter().map(|(row, _)| row.oid).collect()).await?;
+    for (row, on) in others {
+        if let Some(definition) = printed.remove(&row.oid.0) {
+            index(reader, row, on, definition);
+        }
     }
     stand_for_origins(reader, class::RELATION, &clones);
     Ok(())
+}
+
+fn index(reader: &mut Reader<'_>, row: IndexRow, on: FactId, definition: String) {
+    let numbers = row.statistics_numbers.unwrap_or_default();
+    let statistics: BTreeMap<i16, i16> = numbers
+        .into_iter()
+        .zip(row.statistics.unwrap_or_default())
+        .collect();
+    let id = FactId::object(Kind::Index, &reader.schema(row.namespace), &row.name);
+    let holder = on.clone();
+    reader.part(
+        class::RELATION,
+        row.oid,
+        &holder,
+        id,
+        Payload::Index {
+            definition,
+            on: on.object,
+            clustered: row.clustered,
+            statistics,
+        },
+    );
 }
 
 /// Definitions of indexes as Postgres prints them, by oid.

@@ -122,10 +122,10 @@ struct ColumnRow {
     /// Of `pg_attrdef`.
     default_oid: Option<Oid>,
     not_null: bool,
-    identity: Option<String>,
+    identity_always: bool,
     generated: bool,
-    storage: Option<String>,
-    compression: Option<String>,
+    storage: Option<i8>,
+    compression: Option<i8>,
     statistics: Option<i16>,
     options: Option<Vec<String>>,
     inherited: bool,
@@ -148,7 +148,7 @@ impl FromRow<'_, PgRow> for ColumnRow {
             default: row.try_get(7)?,
             default_oid: row.try_get(8)?,
             not_null: row.try_get(9)?,
-            identity: row.try_get(10)?,
+            identity_always: row.try_get(10)?,
             generated: row.try_get(11)?,
             storage: row.try_get(12)?,
             compression: row.try_get(13)?,
@@ -173,9 +173,8 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
                   (SELECT quote_ident(n.nspname) || '.' || quote_ident(l.collname) FROM pg_catalog.pg_collation l
                    JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation) END,
                 pg_catalog.pg_get_expr(d.adbin, CASE a.attgenerated WHEN '' THEN 0 ELSE d.adrelid END), d.oid, a.attnotnull,
-                nullif(a.attidentity, '')::text, a.attgenerated <> '',
-                CASE WHEN a.attstorage <> b.typstorage THEN a.attstorage::text END,
-                nullif(a.attcompression, '')::text, nullif(a.attstattarget::int2, -1), a.attoptions,
+                a.attidentity = 'a', a.attgenerated <> '', nullif(a.attstorage, b.typstorage),
+                nullif(a.attcompression, ''), nullif(a.attstattarget::int2, -1), a.attoptions,
                 a.attinhcount > 0 AND NOT a.attislocal
               FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
                 JOIN pg_catalog.pg_type b ON b.oid = a.atttypid
@@ -184,6 +183,8 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
                 AND a.attnum > 0 AND NOT a.attisdropped",
         )
         .await?;
+    reader.columns.reserve(rows.len());
+    reader.key_columns.reserve(rows.len());
     let mut inherited = Vec::new();
     for row in rows {
         let Some(table) = reader.relation(row.table) else {
@@ -243,16 +244,23 @@ fn column(row: ColumnRow, options: Option<SequenceOptions>) -> Column {
         collation: row.collation,
         default,
         not_null: row.not_null,
-        identity: options.map(|options| Identity {
-            always: row.identity.as_deref() == Some("a"),
-            options,
+        identity: options.map(|options| {
+            Box::new(Identity {
+                always: row.identity_always,
+                options,
+            })
         }),
         generated,
-        storage: row.storage.as_deref().map(letter),
-        compression: row.compression.as_deref().map(letter),
+        storage: row.storage.map(letter_of),
+        compression: row.compression.map(letter_of),
         statistics: row.statistics,
         options: n_distinct,
     }
+}
+
+/// A `"char"` that came as such.
+fn letter_of(byte: i8) -> char {
+    char::from(byte.cast_unsigned())
 }
 
 /// Fills in the parents of tables. Returns them by table.
@@ -409,11 +417,11 @@ pub async fn sequences(reader: &mut Reader<'_>) -> Result<(), Error> {
             class::RELATION,
             row.oid,
             id.clone(),
-            Payload::Sequence(Sequence {
+            Payload::Sequence(Box::new(Sequence {
                 options: row.options.into(),
                 unlogged: row.unlogged,
                 owned_by,
-            }),
+            })),
         );
         if !owned {
             reader.owner(&id, row.owner);
