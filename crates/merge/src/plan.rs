@@ -85,8 +85,11 @@ pub async fn plan(
     resolutions: &Resolutions,
 ) -> Result<MergePlan, Error> {
     let bases = (&bases.parent, &bases.branch);
-    let planned = planned(parent, read(branch), bases, resolutions, Direction::Merge).await?;
-    Ok(planned.plan)
+    let Planned { plan, source, .. } =
+        planned(parent, read(branch), bases, resolutions, Direction::Merge).await?;
+    // It takes a while to free a large catalog, for which nobody has to wait.
+    tokio::task::spawn_blocking(move || drop(source));
+    Ok(plan)
 }
 
 /// A plan, and what a rebase has to know beyond it.

@@ -98,6 +98,7 @@ pub struct Needs(Vec<FactId>);
 impl Needs {
     pub fn insert(&mut self, id: FactId) {
         if let Err(place) = self.0.binary_search(&id) {
+            self.0.reserve_exact(1);
             self.0.insert(place, id);
         }
     }
@@ -182,7 +183,7 @@ pub enum Payload {
         /// The options of `CREATE TYPE … AS RANGE (…)`, as SQL.
         options: String,
     },
-    Sequence(Sequence),
+    Sequence(Box<Sequence>),
     /// Also procedures.
     Function {
         /// `pg_get_functiondef`: a whole `CREATE OR REPLACE` statement.
@@ -371,7 +372,8 @@ pub struct Column {
     /// `pg_get_expr`; none for identity and generated columns.
     pub default: Option<String>,
     pub not_null: bool,
-    pub identity: Option<Identity>,
+    /// Boxed, as it is rare: there are more columns than anything else.
+    pub identity: Option<Box<Identity>>,
     /// The expression of `GENERATED ALWAYS AS (…) STORED`.
     pub generated: Option<String>,
     /// Other than the type's own: `p`, `e`, `m`, `x`.

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::Rename;
-use crate::catalog::{Catalog, Difference, Fact, FactId, Kind, Payload};
+use crate::{
+    catalog::{Catalog, Difference, Fact, FactId, Kind, Payload},
+    parallel::both,
+};
 
 /// Schema and name: a table and its parts, what tells of either, and its indexes.
 type Unit<'c> = (&'c str, &'c str);
@@ -79,35 +82,12 @@ struct Field<'c> {
 
 impl<'c> Field<'c> {
     fn new(all: Vec<Difference<'c>>) -> Self {
-        let mut field = Self {
+        let (needers, members) = both(|| needers(&all), || members(&all));
+        Self {
             all,
-            members: HashMap::new(),
-            needers: HashMap::new(),
-        };
-        let mut number = 0;
-        // Those of one kind come one after the other.
-        for run in field.all.chunk_by(|a, b| unit(a.id) == unit(b.id)) {
-            let members = field.members.entry(unit(run[0].id)).or_default();
-            members.extend(number..number + run.len());
-            number += run.len();
+            members,
+            needers,
         }
-        for (number, both) in field.all.iter().enumerate() {
-            let own = unit(both.id);
-            let mut last = own;
-            for need in needs(both) {
-                let there = unit(need);
-                if there != last && there != own && need.kind != Kind::Schema {
-                    field.needers.entry(there).or_default().push(number);
-                    last = there;
-                }
-            }
-            if let Some(on) = on(both)
-                && on != own
-            {
-                field.members.entry(on).or_default().push(number);
-            }
-        }
-        field
     }
 
     /// What differs or is renamed, and what stands on it.
@@ -172,6 +152,41 @@ impl<'c> Field<'c> {
     fn members_of<'s>(&'s self, unit: Unit<'s>) -> &'s [usize] {
         self.members.get(&unit).map_or(&[], Vec::as_slice)
     }
+}
+
+fn members<'c>(all: &[Difference<'c>]) -> HashMap<Unit<'c>, Vec<usize>> {
+    let mut members: HashMap<Unit<'c>, Vec<usize>> = HashMap::new();
+    let mut number = 0;
+    // Those of one kind come one after the other.
+    for run in all.chunk_by(|a, b| unit(a.id) == unit(b.id)) {
+        let unit = members.entry(unit(run[0].id)).or_default();
+        unit.extend(number..number + run.len());
+        number += run.len();
+    }
+    for (number, both) in all.iter().enumerate() {
+        if let Some(on) = on(both)
+            && on != unit(both.id)
+        {
+            members.entry(on).or_default().push(number);
+        }
+    }
+    members
+}
+
+fn needers<'c>(all: &[Difference<'c>]) -> HashMap<Unit<'c>, Vec<usize>> {
+    let mut needers: HashMap<Unit<'c>, Vec<usize>> = HashMap::new();
+    for (number, both) in all.iter().enumerate() {
+        let own = unit(both.id);
+        let mut last = own;
+        for need in needs(both) {
+            let there = unit(need);
+            if there != last && there != own && need.kind != Kind::Schema {
+                needers.entry(there).or_default().push(number);
+                last = there;
+            }
+        }
+    }
+    needers
 }
 
 fn unit(id: &FactId) -> Unit<'_> {

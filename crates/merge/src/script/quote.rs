@@ -30,12 +30,17 @@ const KEYWORDS: &[&str] = &[
 
 /// An identifier, quoted only where it must be.
 pub fn ident(name: &str) -> Cow<'_, str> {
+    ident_of(name, |name| KEYWORDS.binary_search(&name).is_ok())
+}
+
+/// The same, for a server whose keywords are known.
+pub fn ident_of(name: &str, is_keyword: impl FnOnce(&str) -> bool) -> Cow<'_, str> {
     let mut bytes = name.bytes();
     let plain = bytes
         .next()
         .is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        && KEYWORDS.binary_search(&name).is_err();
+        && !is_keyword(name);
     if plain {
         Cow::Borrowed(name)
     } else {

@@ -66,7 +66,7 @@ impl<'a> Writer<'a, '_> {
                     Some(Payload::Sequence(old)) => Some(old),
                     _ => None,
                 };
-                self.make_sequence(id, &name, old, new);
+                self.make_sequence(id, &name, old.map(AsRef::as_ref), new);
                 return;
             }
             _ => return,

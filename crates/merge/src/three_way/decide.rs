@@ -40,9 +40,15 @@ pub struct Decision<'d> {
 }
 
 pub fn decide(aligned: &Aligned<'_>, resolutions: &Resolutions) -> Merge {
-    let (mut parent_edits, mut branch_edits) = both(
-        || Edits::between(&aligned.parent_t0, &aligned.parent),
-        || Edits::between(&aligned.branch_t0, &aligned.branch),
+    // The copy, which the target is made of, takes as long as both sides' edits.
+    let (parent, (mut parent_edits, mut branch_edits)) = both(
+        || Catalog::clone(&aligned.parent),
+        || {
+            both(
+                || Edits::between(&aligned.parent_t0, &aligned.parent),
+                || Edits::between(&aligned.branch_t0, &aligned.branch),
+            )
+        },
     );
     branch_edits.renamed = aligned
         .renames
@@ -64,7 +70,7 @@ pub fn decide(aligned: &Aligned<'_>, resolutions: &Resolutions) -> Merge {
     };
     let covered = decision.containers();
     decision.facts(&covered);
-    let target = decision.combinations();
+    let target = decision.combinations(parent);
     decision.finish(target)
 }
 
@@ -271,9 +277,11 @@ impl Decision<'_> {
     }
 
     /// Edits that are fine alone and not together. One that is refused may take others with it, so until nothing changes.
-    fn combinations(&mut self) -> Catalog {
+    fn combinations(&mut self, parent: Catalog) -> Catalog {
+        let mut parent = Some(parent);
         loop {
-            let target = self.target();
+            let copy = parent.take();
+            let target = self.target(copy.unwrap_or_else(|| Catalog::clone(&self.aligned.parent)));
             let found = combine::conflicts(self, &target);
             if found.is_empty() {
                 return target;
@@ -314,8 +322,8 @@ impl Decision<'_> {
         }
     }
 
-    /// The parent with all that was taken.
-    fn target(&self) -> Catalog {
+    /// The parent, of which `target` is a copy, with all that was taken.
+    fn target(&self, mut target: Catalog) -> Catalog {
         let Aligned {
             parent_t0,
             parent,
@@ -323,8 +331,6 @@ impl Decision<'_> {
             branch,
             ..
         } = self.aligned;
-        let mut target = Catalog::clone(parent);
-        target.unmodelled.clone_from(&parent.unmodelled);
         let mut columns: BTreeMap<(String, String), Vec<(i16, FactId)>> = BTreeMap::new();
         for (id, action) in &self.taken {
             if self.renamed_only.contains(id) {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use cp_merge::catalog::{self, Catalog, FactId, Kind};
+use cp_merge::catalog::{self, Catalog, FactId, Kind, Payload};
 
 use crate::database::Database;
 
@@ -126,6 +126,184 @@ async fn every_kind_is_read() {
     );
     let copy = database.dump_copy().await;
     assert_eq!(catalog.diff(&read(&copy).await), Vec::new());
+}
+
+/// Names that are quoted, that some releases quote, and that none does.
+const NAMES: [&str; 14] = [
+    "plain",
+    "_under9",
+    "select",
+    "user",
+    "json_value",
+    "between",
+    "Upper",
+    "two words",
+    "9lives",
+    "a$b",
+    "naïve",
+    "qu\"ote",
+    "it's",
+    "back\\slash",
+];
+
+/// Columns of many types, and what stands in an index on them: `{}` is the column.
+const TYPES: [&str; 24] = [
+    "bigint",
+    "int",
+    "text",
+    "varchar(20)",
+    "char(3)",
+    "numeric(10,2)",
+    "timestamptz(3)",
+    "date",
+    "uuid",
+    "jsonb",
+    "name",
+    "odd.\"E\"",
+    "odd.d",
+    "int[]",
+    "int4range",
+    "boolean",
+    "inet",
+    "cidr",
+    "oid",
+    "bytea",
+    "text COLLATE \"C\"",
+    "varchar(9) COLLATE \"POSIX\"",
+    "bit(3)",
+    "\"char\"",
+];
+const KEYS: [&str; 20] = [
+    "({})",
+    "({} DESC)",
+    "({} NULLS FIRST)",
+    "({}, id)",
+    "(id, {})",
+    "(({}::text))",
+    "(lower({}::text))",
+    "(lower({}::text), id)",
+    "(id, lower({}::text) DESC)",
+    "(lower({}::text), upper({}::text))",
+    "(lower({}::text) COLLATE \"C\")",
+    "(lower({}::text) text_pattern_ops)",
+    "(coalesce({}, {}))",
+    "(({} IS NULL))",
+    "(odd.\"f of\"({}))",
+    "({}) INCLUDE (id)",
+    "({}) WITH (fillfactor = 50)",
+    "({}) WHERE id > 0",
+    "({} COLLATE \"C\")",
+    "(substring({}::text FROM 2))",
+];
+
+/// What is put together here is what Postgres says, whatever the names, types and options are.
+#[tokio::test]
+async fn texts_of_keys_and_columns_are_those_of_postgres() {
+    let database = Database::empty().await;
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let mut sql = String::from(
+        r#"SET check_function_bodies = off; CREATE SCHEMA odd; CREATE TYPE odd."E" AS ENUM ('a', 'b'); CREATE DOMAIN odd.d AS text DEFAULT 'd';
+           CREATE FUNCTION odd."f of"(anyelement) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT 'f' $$;
+           CREATE TABLE odd.wide (gone int, id bigint, day date);
+           ALTER TABLE odd.wide DROP gone;
+           CREATE INDEX ON odd.wide (EXTRACT(year FROM day));
+           CREATE INDEX ON odd.wide USING hash (id);
+           CREATE INDEX ON odd.wide USING brin (day);
+           CREATE UNIQUE INDEX ON odd.wide (id) NULLS NOT DISTINCT;
+           CREATE UNIQUE INDEX unique_one ON odd.wide (day, id);
+           CREATE TABLE odd.heir (own text) INHERITS (odd.wide);
+           CREATE INDEX ON odd.heir (day, own);
+           CREATE TABLE odd.parted (id int, t text) PARTITION BY LIST (id);
+           CREATE TABLE odd.part PARTITION OF odd.parted FOR VALUES IN (1);
+           CREATE INDEX ON odd.parted (t); CREATE INDEX ON odd.part (id);
+           CREATE MATERIALIZED VIEW odd.m AS SELECT id, 'x'::text AS t FROM odd.wide;
+           CREATE INDEX ON odd.m (t, id);
+           CREATE SEQUENCE odd."S";
+           CREATE TABLE odd.defaults (id int DEFAULT nextval('odd."S"'), a odd."E" DEFAULT 'a', b int[] DEFAULT '{1}',
+             c text DEFAULT CURRENT_USER || odd."f of"(1), d odd.d, e timestamptz DEFAULT now() - interval '1 day',
+             f int GENERATED ALWAYS AS (length("g of") + 1) STORED, "g of" text DEFAULT 'it''s',
+             h odd.parted DEFAULT ROW(1, NULL), i bool DEFAULT (1 IN (1, 2)), j numeric DEFAULT EXTRACT(year FROM now()));
+           CREATE TABLE odd.keys (a int, b int, c int, d int, PRIMARY KEY (b, a), UNIQUE (c), UNIQUE NULLS NOT DISTINCT (d),
+             UNIQUE (a) DEFERRABLE, UNIQUE (b) DEFERRABLE INITIALLY DEFERRED, UNIQUE (d, a) INCLUDE (b), CHECK (a > 0),
+             UNIQUE (a, c) WITH (fillfactor = 50), FOREIGN KEY (b) REFERENCES odd.keys (c), EXCLUDE USING btree (a WITH =));
+           CREATE TABLE odd.child (LIKE odd.keys INCLUDING ALL) INHERITS (odd.keys);
+        "#,
+    );
+    for (number, name) in NAMES.iter().enumerate() {
+        let name = quoted(name);
+        // The key of the first table has an index of that name, so the index of it is in another schema.
+        sql.push_str(&format!(
+            "CREATE SCHEMA {name}; CREATE TABLE {name}.t ({name} int, b text, CONSTRAINT {name} PRIMARY KEY ({name}), UNIQUE (b, {name}));
+             CREATE INDEX ON {name}.t ({name}, b); CREATE SCHEMA s{number}; CREATE TABLE s{number}.k ({name} int);
+             CREATE INDEX {name} ON s{number}.k ({name}); CREATE SCHEMA z{number};
+             CREATE TABLE z{number}.{name} ({name} int); CREATE INDEX ON z{number}.{name} (abs({name}));"
+        ));
+    }
+    for (number, type_) in TYPES.iter().enumerate() {
+        sql.push_str(&format!("ALTER TABLE odd.wide ADD c{number} {type_};"));
+        for key in KEYS {
+            let key = key.replace("{}", &format!("c{number}"));
+            // Some types have no such index.
+            sql.push_str(&format!(
+                "DO $do$ BEGIN CREATE INDEX ON odd.wide {key}; EXCEPTION WHEN OTHERS THEN NULL; END $do$;"
+            ));
+        }
+    }
+    database.psql(&sql).await;
+
+    let catalog = read(&database).await;
+    let mut session = database.connect().await;
+    let mut texts = async |sql: &'static str| -> Vec<(String, String, String, String)> {
+        sqlx::raw_sql("SET search_path = ''")
+            .execute(&mut session)
+            .await
+            .unwrap();
+        sqlx::query_as(sql).fetch_all(&mut session).await.unwrap()
+    };
+    let indexes = texts(
+        "SELECT n.nspname::text, c.relname::text, '', replace(pg_get_indexdef(c.oid), ' ON ONLY ', ' ON ') FROM pg_class c
+         JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indexrelid = c.oid
+         WHERE c.oid >= 16384 AND n.nspname <> 'pg_toast' AND NOT c.relispartition
+           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))",
+    )
+    .await;
+    assert!(indexes.len() > 250, "{}", indexes.len());
+    for (schema, name, _, text) in indexes {
+        let fact = &catalog.facts[&FactId::object(Kind::Index, &schema, &name)];
+        let Payload::Index { definition, .. } = &fact.payload else {
+            panic!("{fact:?}");
+        };
+        assert_eq!(*definition, text);
+    }
+    let constraints = texts(
+        "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_get_constraintdef(k.oid) FROM pg_constraint k
+         JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid >= 16384 AND (k.conislocal OR k.coninhcount = 0)",
+    )
+    .await;
+    assert!(constraints.len() > 40, "{}", constraints.len());
+    for (schema, table, name, text) in constraints {
+        let fact = &catalog.facts[&FactId::part(Kind::Constraint, &schema, &table, &name)];
+        let Payload::Constraint { definition, .. } = &fact.payload else {
+            panic!("{fact:?}");
+        };
+        assert_eq!(*definition, text);
+    }
+    let expressions = texts(
+        "SELECT n.nspname::text, c.relname::text, a.attname::text, pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+         JOIN pg_attribute a ON (a.attrelid, a.attnum) = (d.adrelid, d.adnum)
+         JOIN pg_class c ON c.oid = d.adrelid JOIN pg_namespace n ON n.oid = c.relnamespace",
+    )
+    .await;
+    assert!(expressions.len() > 9, "{}", expressions.len());
+    for (schema, table, name, text) in expressions {
+        let fact = &catalog.facts[&FactId::part(Kind::Column, &schema, &table, &name)];
+        let Payload::Column(column) = &fact.payload else {
+            panic!("{fact:?}");
+        };
+        let there = column.default.as_ref().or(column.generated.as_ref());
+        assert_eq!(there, Some(&text));
+    }
 }
 
 #[tokio::test]

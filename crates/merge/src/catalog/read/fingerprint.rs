@@ -101,3 +101,19 @@ pub async fn fingerprint(conn: &mut PgConnection) -> Result<Fingerprint, Error> 
         transactions: row.try_get(1).map_err(Error::while_doing(DOING))?,
     })
 }
+
+/// Whether nothing was committed, in any database of the server, since the transaction took its snapshot: nobody was writing
+/// then, and nobody began to since. Asked once in a transaction that keeps its first snapshot.
+///
+/// `age` counts from the next id that the server will give out, as it is when a transaction asks first.
+pub async fn is_quiet(conn: &mut PgConnection) -> Result<bool, Error> {
+    let row = sqlx::raw_sql(
+        "SELECT pg_catalog.pg_snapshot_xmin(s) = pg_catalog.pg_snapshot_xmax(s)
+            AND pg_catalog.age(pg_catalog.xid(pg_catalog.pg_snapshot_xmax(s))) = 0
+          FROM pg_catalog.pg_current_snapshot() AS s",
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(Error::while_doing(DOING))?;
+    row.try_get(0).map_err(Error::while_doing(DOING))
+}

@@ -5,6 +5,7 @@
 
 mod dependencies;
 mod fingerprint;
+mod keys;
 mod notes;
 mod parts;
 mod privileges;
@@ -18,12 +19,12 @@ mod unmodelled;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::{catalog::Catalog, error::Error};
-use fingerprint::fingerprint;
+use fingerprint::{Fingerprint, fingerprint, is_quiet};
 use reader::Reader;
 
-/// What decides how Postgres prints its own expressions (merge-engine, "Snapshot"), and `jit`, which compiles the wide
-/// queries below for longer than they run.
-const SETTINGS: [(&str, &str); 7] = [
+/// What decides how Postgres prints its own expressions (merge-engine, "Snapshot"), and what makes the wide queries below
+/// slower: `jit` compiles them for longer than they run, and each parallel worker fills caches of its own.
+const SETTINGS: [(&str, &str); 8] = [
     ("search_path", ""),
     ("timezone", "UTC"),
     ("datestyle", "ISO"),
@@ -31,14 +32,15 @@ const SETTINGS: [(&str, &str); 7] = [
     ("extra_float_digits", "1"),
     ("quote_all_identifiers", "off"),
     ("jit", "off"),
+    ("max_parallel_workers_per_gather", "0"),
 ];
 
 /// Reads that may be disturbed, until it is given up.
 const READS: u32 = 6;
 
 /// Reads all facts in the session given, as they are at one moment. `pg_get_*def` sees what commits while it runs, whatever
-/// the transaction's snapshot is: so nothing was committed to the catalogs meanwhile ([`fingerprint`]), or two reads are
-/// equal (where others make temporary tables all the time).
+/// the transaction's snapshot is: so nothing was committed meanwhile ([`is_quiet`]), or not to the catalogs ([`fingerprint`]),
+/// or two reads are equal (where others make temporary tables all the time).
 ///
 /// Runs inside the caller's transaction if there is one. The session's settings are as before in the end.
 ///
@@ -57,26 +59,29 @@ pub async fn read(conn: &mut PgConnection) -> Result<Catalog, Error> {
         return Ok(catalog);
     }
     let mut last: Option<Catalog> = None;
-    let mut before = fingerprint(conn).await?;
     for _ in 0..READS {
-        let now = match alone(conn).await {
-            Ok(now) => Some(now),
-            Err(error) if vanished(&error) => None,
+        let (now, before) = match alone(conn).await {
+            Ok(read) => read,
+            Err(error) if vanished(&error) => {
+                last = None;
+                continue;
+            }
             Err(error) => return Err(error),
         };
-        let after = before.again(conn).await?;
-        match (now, last) {
-            (Some(now), _) if before.rows == after.rows => return Ok(now),
-            (Some(now), Some(last)) if last.facts == now.facts => return Ok(now),
-            (now, _) => last = now,
+        let undisturbed = match before {
+            Some(before) => fingerprint(conn).await?.rows == before.rows,
+            None => true,
+        };
+        if undisturbed || last.is_some_and(|last| last.facts == now.facts) {
+            return Ok(now);
         }
-        before = after;
+        last = Some(now);
     }
     Err(Error::Unsettled { reads: READS })
 }
 
-/// One read, in a transaction of its own.
-async fn alone(conn: &mut PgConnection) -> Result<Catalog, Error> {
+/// One read, in a transaction of its own, and what the catalogs held when that began; none where nothing was committed since.
+async fn alone(conn: &mut PgConnection) -> Result<(Catalog, Option<Fingerprint>), Error> {
     let mut transaction = conn
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await
@@ -86,12 +91,21 @@ async fn alone(conn: &mut PgConnection) -> Result<Catalog, Error> {
         &SETTINGS.map(|(name, value)| (name, value.to_owned())),
     )
     .await?;
-    let now = attempt(&mut transaction).await;
+    let read = async {
+        let now = attempt(&mut transaction).await?;
+        if is_quiet(&mut transaction).await? {
+            return Ok((now, None));
+        }
+        // Sees what the transaction saw first.
+        let before = fingerprint(&mut transaction).await?;
+        Ok((now, Some(before)))
+    }
+    .await;
     transaction
         .rollback()
         .await
         .map_err(Error::while_doing("end the reading of the schema"))?;
-    now
+    read
 }
 
 /// In the caller's transaction. Only where it `sees_commits` of others does a fingerprint tell something.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::{FromRow, postgres::types::Oid};
 
 use super::{
+    keys::{self, IndexKey},
     reader::{Reader, class},
     schemas::letter,
 };
@@ -19,6 +20,8 @@ struct ConstraintRow {
     table: Oid,
     name: String,
     kind: String,
+    /// Of a plain key, which has no definition here.
+    columns: Option<Vec<i16>>,
     definition: String,
     validated: bool,
     /// 0 for none.
@@ -34,10 +37,13 @@ pub async fn constraints(reader: &mut Reader<'_>) -> Result<(), Error> {
         .rows(
             "constraints",
             r#"SELECT c.oid, c.conrelid AS "table", c.conname::text AS name, c.contype::text AS kind,
-                pg_catalog.pg_get_constraintdef(c.oid) AS definition, c.convalidated AS validated,
-                CASE WHEN c.contype IN ('p', 'u', 'x') THEN c.conindid ELSE 0 END AS index, c.conparentid AS origin,
-                c.coninhcount > 0 AND NOT c.conislocal AS inherited
-              FROM pg_catalog.pg_constraint c
+                CASE WHEN k.plain THEN c.conkey END AS columns,
+                CASE WHEN k.plain THEN '' ELSE pg_catalog.pg_get_constraintdef(c.oid) END AS definition,
+                c.convalidated AS validated, CASE WHEN c.contype IN ('p', 'u', 'x') THEN c.conindid ELSE 0 END AS index,
+                c.conparentid AS origin, c.coninhcount > 0 AND NOT c.conislocal AS inherited
+              FROM pg_catalog.pg_constraint c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.conindid,
+                LATERAL (SELECT c.contype IN ('p', 'u') AND c.convalidated AND NOT c.condeferrable AND i.indnatts = i.indnkeyatts
+                  AND NOT i.indnullsnotdistinct AND NOT i.indisexclusion AS plain) k
               WHERE c.contype IN ('c', 'f', 'p', 'u', 'x') AND c.conrelid <> 0 AND c.connamespace = ANY ($1)"#,
         )
         .await?;
@@ -53,6 +59,10 @@ pub async fn constraints(reader: &mut Reader<'_>) -> Result<(), Error> {
             clones.push((row.oid, row.index, row.origin));
             continue;
         }
+        let definition = match row.columns {
+            Some(columns) => keys::constraint(reader, &row.kind, row.table, &columns),
+            None => row.definition,
+        };
         let id = FactId::part(Kind::Constraint, &table.schema, &table.object, &row.name);
         if row.index.0 != 0 {
             reader
@@ -66,7 +76,7 @@ pub async fn constraints(reader: &mut Reader<'_>) -> Result<(), Error> {
             id,
             Payload::Constraint {
                 kind: letter(&row.kind),
-                definition: row.definition,
+                definition,
                 validated: row.validated,
             },
         );
@@ -103,7 +113,8 @@ struct IndexRow {
     on: Oid,
     namespace: Oid,
     name: String,
-    definition: String,
+    #[sqlx(flatten)]
+    key: IndexKey,
     clustered: bool,
     statistics: Option<Vec<i16>>,
     statistics_numbers: Option<Vec<i16>>,
@@ -113,16 +124,16 @@ struct IndexRow {
 
 /// Indexes but those of constraints, those of partitions that come with their table's, and, as `pg_dump` has it, those that
 /// CREATE INDEX CONCURRENTLY did not finish.
-///
-/// On a partitioned table Postgres prints `ON ONLY`, as `pg_dump` needs it. Here, partitions have theirs from it.
 pub async fn indexes(reader: &mut Reader<'_>) -> Result<(), Error> {
     let rows: Vec<IndexRow> = reader
         .rows(
             "indexes",
             r#"SELECT i.indexrelid AS oid, i.indrelid AS "on", c.relnamespace AS namespace, c.relname::text AS name,
-                CASE c.relkind WHEN 'I' THEN replace(pg_catalog.pg_get_indexdef(i.indexrelid),
-                    'INDEX ' || quote_ident(c.relname) || ' ON ONLY ', 'INDEX ' || quote_ident(c.relname) || ' ON ')
-                  ELSE pg_catalog.pg_get_indexdef(i.indexrelid) END AS definition,
+                -- As arrays that begin at one.
+                i.indisunique AS "unique", (i.indkey::int2[])[:] AS columns, (i.indclass::oid[])[:] AS classes,
+                (i.indcollation::oid[])[:] AS collations, p.plain,
+                CASE WHEN p.plain THEN pg_catalog.left(i.indexprs::text, 250) END AS tree,
+                CASE WHEN p.plain THEN pg_catalog.pg_get_expr(i.indexprs, i.indrelid) END AS expression,
                 i.indisclustered AS clustered, s.targets AS statistics, s.numbers AS statistics_numbers,
                 coalesce(h.inhparent, 0) AS origin
               FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
@@ -130,14 +141,19 @@ pub async fn indexes(reader: &mut Reader<'_>) -> Result<(), Error> {
                 LEFT JOIN (SELECT attrelid, array_agg(attstattarget::int2 ORDER BY attnum) AS targets,
                     array_agg(attnum ORDER BY attnum) AS numbers
                   FROM pg_catalog.pg_attribute WHERE attstattarget >= 0 AND attnum > 0 GROUP BY attrelid) s
-                  ON s.attrelid = i.indexrelid AND i.indexprs IS NOT NULL
+                  ON s.attrelid = i.indexrelid AND i.indexprs IS NOT NULL,
+                -- 403: btree.
+                LATERAL (SELECT c.relkind = 'i' AND c.relam = 403 AND c.reloptions IS NULL AND i.indpred IS NULL
+                  AND i.indnatts = i.indnkeyatts AND NOT i.indnullsnotdistinct AND 0 = ALL (i.indoption::int2[]) AS plain) p
               WHERE c.relpersistence <> 't' AND c.relnamespace = ANY ($1)
                 AND (c.relkind = 'I' OR i.indisvalid AND i.indisready)
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
                   WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x') AND k.conrelid = i.indrelid)"#,
         )
         .await?;
+    let types = keys::default_classes(reader).await?;
     let mut clones = Vec::new();
+    let mut others = Vec::new();
     for row in rows {
         let Some(on) = reader
             .relation(row.on)
@@ -149,28 +165,67 @@ pub async fn indexes(reader: &mut Reader<'_>) -> Result<(), Error> {
             clones.push((row.oid, Oid(0), row.origin));
             continue;
         }
-        let numbers = row.statistics_numbers.unwrap_or_default();
-        let statistics: BTreeMap<i16, i16> = numbers
-            .into_iter()
-            .zip(row.statistics.unwrap_or_default())
-            .collect();
-        let id = FactId::object(Kind::Index, &reader.schema(row.namespace), &row.name);
-        let holder = on.clone();
-        reader.part(
-            class::RELATION,
-            row.oid,
-            &holder,
-            id,
-            Payload::Index {
-                definition: row.definition,
-                on: on.object,
-                clustered: row.clustered,
-                statistics,
-            },
-        );
+        match keys::index(reader, &types, (&row.name, row.on, &on), &row.key) {
+            Some(definition) => index(reader, row, on, definition),
+            None => others.push((row, on)),
+        }
+    }
+    let mut printed = printed(reader, others.iter().map(|(row, _)| row.oid).collect()).await?;
+    for (row, on) in others {
+        if let Some(definition) = printed.remove(&row.oid.0) {
+            index(reader, row, on, definition);
+        }
     }
     stand_for_origins(reader, class::RELATION, &clones);
     Ok(())
+}
+
+fn index(reader: &mut Reader<'_>, row: IndexRow, on: FactId, definition: String) {
+    let numbers = row.statistics_numbers.unwrap_or_default();
+    let statistics: BTreeMap<i16, i16> = numbers
+        .into_iter()
+        .zip(row.statistics.unwrap_or_default())
+        .collect();
+    let id = FactId::object(Kind::Index, &reader.schema(row.namespace), &row.name);
+    let holder = on.clone();
+    reader.part(
+        class::RELATION,
+        row.oid,
+        &holder,
+        id,
+        Payload::Index {
+            definition,
+            on: on.object,
+            clustered: row.clustered,
+            statistics,
+        },
+    );
+}
+
+/// Definitions of indexes as Postgres prints them, by oid.
+///
+/// On a partitioned table it prints `ON ONLY`, as `pg_dump` needs it. Here, partitions have theirs from it.
+async fn printed(
+    reader: &mut Reader<'_>,
+    indexes: Vec<Oid>,
+) -> Result<HashMap<u32, String>, Error> {
+    if indexes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(Oid, String)> = sqlx::query_as(
+        r"SELECT c.oid, CASE c.relkind WHEN 'I' THEN replace(pg_catalog.pg_get_indexdef(c.oid),
+              'INDEX ' || quote_ident(c.relname) || ' ON ONLY ', 'INDEX ' || quote_ident(c.relname) || ' ON ')
+            ELSE pg_catalog.pg_get_indexdef(c.oid) END
+          FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)",
+    )
+    .bind(indexes)
+    .fetch_all(&mut *reader.conn)
+    .await
+    .map_err(Error::while_doing("read the definitions of indexes"))?;
+    Ok(rows
+        .into_iter()
+        .map(|(oid, definition)| (oid.0, definition))
+        .collect())
 }
 
 #[derive(FromRow)]

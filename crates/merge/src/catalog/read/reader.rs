@@ -1,15 +1,20 @@
 //! What the queries share: the session, the facts found so far, and which object of the system catalogs is which fact.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap, HashSet},
+};
 
 use sqlx::{
     PgConnection,
     postgres::{PgRow, types::Oid},
 };
 
+use super::keys::KeyColumn;
 use crate::{
     catalog::{Catalog, Fact, FactId, Kind, Needs, Payload, Place},
     error::Error,
+    script::quote,
 };
 
 /// Oids of the system catalogs themselves: fixed in Postgres's sources (`CATALOG(name, oid, …)`), used in `classid`
@@ -48,6 +53,10 @@ pub struct Reader<'c> {
     pub columns: HashMap<(u32, i16), FactId>,
     /// Names of columns of views and of attributes, by relation and number.
     pub column_names: HashMap<(u32, i16), String>,
+    /// Of the columns of tables, by table and number.
+    pub key_columns: HashMap<(u32, i16), KeyColumn>,
+    /// What names must be quoted for.
+    keywords: HashSet<String>,
     /// Schema and name of the sequences of identity columns, which are no facts.
     pub identity_sequences: HashMap<u32, (String, String)>,
     /// `(class, oid)` of what belongs to an extension.
@@ -58,11 +67,12 @@ pub struct Reader<'c> {
 
 impl<'c> Reader<'c> {
     pub async fn start(conn: &'c mut PgConnection) -> Result<Self, Error> {
-        let server_version: String =
-            sqlx::query_scalar("SELECT current_setting('server_version_num')")
-                .fetch_one(&mut *conn)
-                .await
-                .map_err(Error::while_doing("read the server's version"))?;
+        let (server_version, keywords): (String, Vec<String>) = sqlx::query_as(
+            "SELECT current_setting('server_version_num'), array_agg(word) FROM pg_catalog.pg_get_keywords() WHERE catcode <> 'U'",
+        )
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(Error::while_doing("read the server's version"))?;
         let roles: Vec<(Oid, String)> =
             sqlx::query_as("SELECT oid, rolname::text FROM pg_catalog.pg_roles")
                 .fetch_all(&mut *conn)
@@ -84,6 +94,8 @@ impl<'c> Reader<'c> {
             objects: HashMap::new(),
             columns: HashMap::new(),
             column_names: HashMap::new(),
+            key_columns: HashMap::new(),
+            keywords: keywords.into_iter().collect(),
             identity_sequences: HashMap::new(),
             members: members
                 .into_iter()
@@ -190,6 +202,11 @@ impl<'c> Reader<'c> {
         let name = column.map(|id| &id.part);
         name.or_else(|| self.column_names.get(&place))
             .map(String::as_str)
+    }
+
+    /// As `quote_ident` of this server.
+    pub fn quoted<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        quote::ident_of(name, |word| self.keywords.contains(word))
     }
 
     pub fn owner(&mut self, id: &FactId, owner: Oid) {

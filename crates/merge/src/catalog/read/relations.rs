@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, postgres::types::Oid};
+use sqlx::{
+    FromRow, Row,
+    postgres::{PgRow, types::Oid},
+};
 
 use super::{
+    keys::KeyColumn,
     reader::{LEDGER, Reader, class},
     schemas::letter,
 };
@@ -107,24 +111,52 @@ pub async fn tables(reader: &mut Reader<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-#[derive(FromRow)]
 struct ColumnRow {
     table: Oid,
     number: i16,
     name: String,
+    key: KeyColumn,
     type_: String,
     collation: Option<String>,
     default: Option<String>,
     /// Of `pg_attrdef`.
     default_oid: Option<Oid>,
     not_null: bool,
-    identity: String,
-    generated: String,
-    storage: Option<String>,
-    compression: Option<String>,
+    identity_always: bool,
+    generated: bool,
+    storage: Option<i8>,
+    compression: Option<i8>,
     statistics: Option<i16>,
     options: Option<Vec<String>>,
     inherited: bool,
+}
+
+/// By position: there are so many of them that looking for names shows.
+impl FromRow<'_, PgRow> for ColumnRow {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let (type_, collation): (Oid, Oid) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(Self {
+            table: row.try_get(0)?,
+            number: row.try_get(1)?,
+            name: row.try_get(2)?,
+            key: KeyColumn {
+                type_: type_.0,
+                collation: collation.0,
+            },
+            type_: row.try_get(5)?,
+            collation: row.try_get(6)?,
+            default: row.try_get(7)?,
+            default_oid: row.try_get(8)?,
+            not_null: row.try_get(9)?,
+            identity_always: row.try_get(10)?,
+            generated: row.try_get(11)?,
+            storage: row.try_get(12)?,
+            compression: row.try_get(13)?,
+            statistics: row.try_get(14)?,
+            options: row.try_get(15)?,
+            inherited: row.try_get(16)?,
+        })
+    }
 }
 
 /// Columns, without those that a table has from its parents just as the parents have them.
@@ -134,25 +166,25 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
     let rows: Vec<ColumnRow> = reader
         .rows(
             "columns",
-            r#"SELECT a.attrelid AS "table", a.attnum AS number, a.attname::text AS name,
-                pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_,
-                CASE WHEN a.attcollation <> b.typcollation
-                  THEN quote_ident(cn.nspname) || '.' || quote_ident(l.collname) END AS collation,
-                pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS "default", d.oid AS default_oid, a.attnotnull AS not_null,
-                a.attidentity::text AS identity, a.attgenerated::text AS generated,
-                CASE WHEN a.attstorage <> b.typstorage THEN a.attstorage::text END AS storage,
-                nullif(a.attcompression::text, '') AS compression,
-                nullif(a.attstattarget::int2, -1) AS statistics, a.attoptions AS options,
-                a.attinhcount > 0 AND NOT a.attislocal AS inherited
+            // Only what generates a column mentions columns of its table: all else is printed without a look at the table.
+            r"SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.attcollation,
+                pg_catalog.format_type(a.atttypid, a.atttypmod),
+                CASE WHEN a.attcollation <> b.typcollation THEN
+                  (SELECT quote_ident(n.nspname) || '.' || quote_ident(l.collname) FROM pg_catalog.pg_collation l
+                   JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation) END,
+                pg_catalog.pg_get_expr(d.adbin, CASE a.attgenerated WHEN '' THEN 0 ELSE d.adrelid END), d.oid, a.attnotnull,
+                a.attidentity = 'a', a.attgenerated <> '', nullif(a.attstorage, b.typstorage),
+                nullif(a.attcompression, ''), nullif(a.attstattarget::int2, -1), a.attoptions,
+                a.attinhcount > 0 AND NOT a.attislocal
               FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
                 JOIN pg_catalog.pg_type b ON b.oid = a.atttypid
                 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.atthasdef
-                LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation AND a.attcollation <> b.typcollation
-                LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = l.collnamespace
               WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.relnamespace = ANY ($1)
-                AND a.attnum > 0 AND NOT a.attisdropped"#,
+                AND a.attnum > 0 AND NOT a.attisdropped",
         )
         .await?;
+    reader.columns.reserve(rows.len());
+    reader.key_columns.reserve(rows.len());
     let mut inherited = Vec::new();
     for row in rows {
         let Some(table) = reader.relation(row.table) else {
@@ -164,6 +196,7 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
             oid: row.table.0,
             number,
         };
+        reader.key_columns.insert((place.oid, number), row.key);
         let comes_from_parents = row.inherited;
         let default = row.default_oid;
         let identity = identities.remove(&(row.table.0, number));
@@ -194,7 +227,6 @@ pub async fn columns(reader: &mut Reader<'_>) -> Result<(), Error> {
 }
 
 fn column(row: ColumnRow, options: Option<SequenceOptions>) -> Column {
-    let generated = !row.generated.is_empty();
     let mut n_distinct: Vec<String> = row
         .options
         .unwrap_or_default()
@@ -202,7 +234,7 @@ fn column(row: ColumnRow, options: Option<SequenceOptions>) -> Column {
         .filter(|option| option.starts_with("n_distinct"))
         .collect();
     n_distinct.sort();
-    let (default, generated) = if generated {
+    let (default, generated) = if row.generated {
         (None, row.default)
     } else {
         (row.default, None)
@@ -212,16 +244,23 @@ fn column(row: ColumnRow, options: Option<SequenceOptions>) -> Column {
         collation: row.collation,
         default,
         not_null: row.not_null,
-        identity: options.map(|options| Identity {
-            always: row.identity == "a",
-            options,
+        identity: options.map(|options| {
+            Box::new(Identity {
+                always: row.identity_always,
+                options,
+            })
         }),
         generated,
-        storage: row.storage.as_deref().map(letter),
-        compression: row.compression.as_deref().map(letter),
+        storage: row.storage.map(letter_of),
+        compression: row.compression.map(letter_of),
         statistics: row.statistics,
         options: n_distinct,
     }
+}
+
+/// A `"char"` that came as such.
+fn letter_of(byte: i8) -> char {
+    char::from(byte.cast_unsigned())
 }
 
 /// Fills in the parents of tables. Returns them by table.
@@ -378,11 +417,11 @@ pub async fn sequences(reader: &mut Reader<'_>) -> Result<(), Error> {
             class::RELATION,
             row.oid,
             id.clone(),
-            Payload::Sequence(Sequence {
+            Payload::Sequence(Box::new(Sequence {
                 options: row.options.into(),
                 unlogged: row.unlogged,
                 owned_by,
-            }),
+            })),
         );
         if !owned {
             reader.owner(&id, row.owner);
