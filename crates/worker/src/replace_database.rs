@@ -96,19 +96,16 @@ async fn restore(cx: &StepContext<'_>) -> StepResult {
     };
     let kept = kept_as(cx).await?;
     let mut data = cx.operation.data.clone();
-    let restored = match cx.lease.kind {
-        OperationKind::RestoreBackup => {
-            let backup = cx.control_plane().load_backup(cx.lease, &data).await?;
-            restore_backup(cx, &backup, kept).await?
-        }
-        _ => {
-            let branch = cx.control_plane().load_branch(cx.project().id).await?;
-            let how = How::InPlaceKeeping(kept);
-            let (restored, copies) = restore_copy(cx, &branch, how).await?;
-            // The old database's base stays the branch's until the new one has proved itself.
-            data["copies"] = json!(copies);
-            restored
-        }
+    let restored = if cx.lease.kind == OperationKind::RestoreBackup {
+        let backup = cx.control_plane().load_backup(cx.lease, &data).await?;
+        restore_backup(cx, &backup, kept).await?
+    } else {
+        let branch = cx.control_plane().load_branch(cx.project().id).await?;
+        let how = How::InPlaceKeeping(kept);
+        let (restored, copies) = restore_copy(cx, &branch, how).await?;
+        // The old database's base stays the branch's until the new one has proved itself.
+        data["copies"] = json!(copies);
+        restored
     };
     let (restart, serve) = (Step::RestartDatabase.as_str(), Step::Serve.as_str());
     restart_if_needed(cx, restored, data, restart, serve)

@@ -176,17 +176,26 @@ struct BackedUpProject {
 #[derive(Deserialize, ToSchema)]
 pub struct RenameBackupRequest {
     /// 1 to 64 characters; null: none any more.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<String>, required = true, min_length = 1, max_length = 64, example = "before-launch")]
-    name: Option<Option<String>>,
+    name: NewName,
+}
+
+/// Null is not the same as left out.
+#[derive(Default)]
+enum NewName {
+    #[default]
+    LeftOut,
+    Given(Option<String>),
+}
+
+impl<'de> Deserialize<'de> for NewName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::Given)
+    }
 }
 
 impl RequestBody for RenameBackupRequest {}
-
-/// Null is not the same as left out.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
 
 /// The answer to a rename.
 #[derive(Serialize, ToSchema)]
@@ -348,8 +357,9 @@ pub async fn rename_backup(
     body: JsonBody<RenameBackupRequest>,
 ) -> Result<Json<RenamedBackup>, Problem> {
     by.require(Scope::ProjectsWrite)?;
-    let name = body.value.name;
-    let name = name.ok_or_else(|| FieldError::new("name", "must be given; null for none"))?;
+    let NewName::Given(name) = body.value.name else {
+        return Err(FieldError::new("name", "must be given; null for none").into());
+    };
     let renamed = control_plane
         .rename_backup(&by, project, id, name.as_deref())
         .await?;
