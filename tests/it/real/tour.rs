@@ -149,6 +149,13 @@ async fn the_peoples_tour_of_the_readme_works_when_pasted() {
         "demo@insforge.local",
         "{log}"
     );
+    assert_eq!(
+        answer("waitForCompletion=true\" -X POST -d")["backup"]["name"],
+        "before-launch"
+    );
+    let notes = answer("select title from notes");
+    assert_eq!(notes["rows"], json!([{ "title": "precious" }]));
+    assert_eq!(answer("/metrics")["metrics"][0]["metric"], "cpu_usage");
     let deleted = told.last().unwrap();
     let deleted: Value = serde_json::from_str(&deleted.1).unwrap();
     assert_eq!(deleted["organizationId"], shell.paste("echo $ORG").await);
