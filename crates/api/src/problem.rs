@@ -56,7 +56,11 @@ impl Form {
             Self::Partnership
         } else if is_below("/api/oauth") {
             Self::OAuth
-        } else if is_below("/ai") || is_below("/sites") || is_of_database(path) {
+        } else if is_below("/ai")
+            || is_below("/email")
+            || is_below("/sites")
+            || is_of_database(path)
+        {
             Self::Backend
         } else {
             Self::Platform
@@ -434,7 +438,7 @@ impl From<OrganizationError> for Problem {
         let (status, code) = match error {
             E::AdministratorNeeded => (StatusCode::FORBIDDEN, "administrator_needed"),
             E::TooMany => (StatusCode::FORBIDDEN, "organization_limit_reached"),
-            E::PlanTooSmall(_) => (StatusCode::FORBIDDEN, "plan_upgrade_needed"),
+            E::PlanTooSmall(_) | E::NoOwnMail(_) => (StatusCode::FORBIDDEN, "plan_upgrade_needed"),
             E::ThroughPartner(_) => (StatusCode::CONFLICT, "made_through_partner"),
             E::OtherAddress(_) => (StatusCode::FORBIDDEN, "other_address"),
             E::LastAdministrator => (StatusCode::CONFLICT, "last_administrator"),

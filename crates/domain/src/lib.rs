@@ -25,6 +25,7 @@ pub mod operations;
 mod organizations;
 mod partners;
 pub mod people;
+mod project_mails;
 pub mod queue;
 mod rate_limit;
 mod reads;
@@ -63,6 +64,7 @@ pub use organizations::{
     ProjectUpdate, ShownInvitation, Verdict,
 };
 pub use partners::{NewPartner, PartnerCredentials};
+pub use project_mails::{OwnMail, TemplateMail};
 pub use rate_limit::RateLimit;
 pub use reads::{Access, OperationSummary, Page, ProjectAccess, ProjectView};
 

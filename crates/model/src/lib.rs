@@ -10,6 +10,7 @@ pub mod clock;
 pub mod field;
 pub mod ids;
 pub mod machine;
+pub mod mail;
 pub mod metrics;
 pub mod oauth;
 pub mod operation;
@@ -32,6 +33,7 @@ pub use ids::{
     WebhookEventId,
 };
 pub use machine::{Machine, MachineState};
+pub use mail::MailTemplate;
 pub use metrics::{MachineMetric, MetricsRange};
 pub use oauth::{CLI_CLIENT_ID, ClientId, ClientKind, OAuthClient, Scope, Scopes};
 pub use operation::{Operation, OperationKind, OperationState, UpgradePlan};

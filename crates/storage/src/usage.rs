@@ -732,6 +732,21 @@ pub struct CountedProject {
 }
 
 /// Those of the projects that there are, deleted ones too. Of any tenant: for services of ours.
+pub async fn count_mails_of_day(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    day: NaiveDate,
+) -> StorageResult<i64> {
+    let count = sqlx::query_scalar!(
+        r#"select coalesce(sum(email_requests), 0)::bigint as "count!" from usage_daily where project_id = $1 and day = $2"#,
+        project.0,
+        day
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(count)
+}
+
 pub async fn list_counted_projects(
     conn: &mut PgConnection,
     projects: &[ProjectId],

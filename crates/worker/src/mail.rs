@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use cp_domain::people::Mail;
 use cp_model::MailId;
 use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, Message, MultiPart};
+use lettre::message::{Mailbox, Message, MultiPart, SinglePart};
 use lettre::transport::smtp;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
@@ -265,15 +265,41 @@ fn compose(
         HeaderName::new_from_ascii_str("Auto-Submitted"),
         "auto-generated".to_owned(),
     );
-    let body = MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone());
-    Ok(Message::builder()
+    let envelope = &mail.envelope;
+    let name = envelope.from_name.as_deref().map(one_line);
+    let sender = Mailbox {
+        name: name.or_else(|| from.0.name.clone()),
+        email: from.0.email.clone(),
+    };
+    let mut message = Message::builder()
         .message_id(Some(format!("<{id}@{}>", from.0.email.domain())))
         .date(now.into())
-        .from(from.0.clone())
+        .from(sender)
         .to(Mailbox::new(None, to))
         .subject(one_line(&mail.subject))
-        .raw_header(automatic)
-        .multipart(body)?)
+        .raw_header(automatic);
+    if let Some(address) = &envelope.reply_to {
+        message = message.reply_to(mailbox(address)?);
+    }
+    for address in &envelope.more_to {
+        message = message.to(mailbox(address)?);
+    }
+    for address in &envelope.cc {
+        message = message.cc(mailbox(address)?);
+    }
+    for address in &envelope.bcc {
+        message = message.bcc(mailbox(address)?);
+    }
+    if mail.text.is_empty() {
+        return Ok(message.singlepart(SinglePart::html(mail.html.clone()))?);
+    }
+    let body = MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone());
+    Ok(message.multipart(body)?)
+}
+
+fn mailbox(address: &str) -> Result<Mailbox, MailError> {
+    let address = address.parse().map_err(|_| MailError::BadRecipient)?;
+    Ok(Mailbox::new(None, address))
 }
 
 /// A subject holds names that people gave: a line break in it would begin a header of theirs.

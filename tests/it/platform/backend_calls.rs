@@ -65,6 +65,9 @@ impl World {
         let path = route.path.replace("{projectId}", &project.to_string());
         let url = format!("{}{path}", self.app.base_url);
         let mut request = self.app.http.request(route.method.clone(), url);
+        if let Some(body) = &route.body {
+            request = request.json(body);
+        }
         match (signature, route.way) {
             (Some(signature), Way::Header) => request = request.header("sign", signature),
             (Some(signature), Way::Query) => request = request.query(&[("sign", signature)]),
@@ -97,6 +100,8 @@ struct Route {
     method: Method,
     path: String,
     way: Way,
+    /// What is sent besides the signature.
+    body: Option<Value>,
 }
 
 fn routes() -> Vec<Route> {
@@ -111,6 +116,8 @@ fn routes() -> Vec<Route> {
             let in_query = |p: &Value| p["in"] == "query" && p["name"] == "sign";
             let way = if parameters.iter().any(in_query) {
                 Way::Query
+            } else if path.starts_with("/email/") {
+                Way::Header
             } else if operation["requestBody"].is_object() {
                 Way::Body
             } else {
@@ -120,10 +127,16 @@ fn routes() -> Vec<Route> {
                 method: method.to_uppercase().parse().unwrap(),
                 path: path.clone(),
                 way,
+                body: path.starts_with("/email/").then(|| {
+                    json!({
+                        "email": "lin@example.com", "template": "request-otp", "variables": { "token": "123456" },
+                        "to": "lin@example.com", "subject": "Hello", "html": "<p>Hello</p>",
+                    })
+                }),
             });
         }
     }
-    assert!(routes.len() >= 7, "{routes:?}");
+    assert!(routes.len() >= 9, "{routes:?}");
     routes
 }
 
@@ -228,4 +241,153 @@ async fn a_deleted_projects_signature_is_worth_nothing() {
         let answer = world.call(&route, world.project, Some(&token)).await;
         assert_eq!(answer.status, 401, "{route:?}: {}", answer.text);
     }
+}
+
+impl World {
+    async fn mail(&self, what: &str, body: &Value) -> Answer {
+        let url = format!("{}/email/v1/{}/{what}", self.app.base_url, self.project);
+        let request = self.app.http.post(url).header("sign", self.sign());
+        Answer::to(request.json(body)).await
+    }
+
+    async fn counted(&self) -> i64 {
+        sqlx::query_scalar(
+            "select coalesce(sum(email_requests), 0)::bigint from usage_daily where project_id = $1",
+        )
+        .bind(self.project.0)
+        .fetch_one(&mut self.app.database.connect().await)
+        .await
+        .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_backends_mails_go_out_in_its_name_and_are_counted() {
+    let world = World::start().await;
+    let link = "https://shop.example/verify?token=a&b=<c>";
+    for (template, variables, expected) in [
+        (
+            "email-verification-code",
+            json!({ "token": "123456" }),
+            "123456",
+        ),
+        (
+            "reset-password-code",
+            json!({ "token": "234567" }),
+            "234567",
+        ),
+        ("request-otp", json!({ "token": "345678" }), "345678"),
+        (
+            "email-verification-link",
+            json!({ "link": link }),
+            "shop.example/verify",
+        ),
+        (
+            "reset-password-link",
+            json!({ "link": link }),
+            "shop.example/verify",
+        ),
+    ] {
+        let to = format!("{template}@example.com");
+        let body =
+            json!({ "email": to, "name": "Lin", "template": template, "variables": variables });
+        let sent = world.mail("send-with-template", &body).await.expect(200);
+        assert_eq!(sent["success"], true);
+        let mail = world.app.newest_mail(&to).await;
+        assert!(mail.text.contains(expected), "{template}: {}", mail.text);
+        assert!(
+            mail.text.contains("shop"),
+            "signed by the project: {}",
+            mail.text
+        );
+        assert!(!mail.text.contains("InsForge"), "{}", mail.text);
+    }
+    assert_eq!(world.counted().await, 5);
+
+    // What it has written itself: a partner's project may.
+    let own = json!({
+        "to": ["own@example.com", "two@example.com"], "cc": "three@example.com", "subject": "Your order",
+        "html": "<p>It is on its way.</p>", "from": "Storefront", "replyTo": "help@example.com",
+    });
+    world.mail("send-on-demand", &own).await.expect(200);
+    let mail = world.app.newest_mail("own@example.com").await;
+    assert_eq!(mail.subject, "Your order");
+    assert_eq!(world.counted().await, 6);
+
+    // What breaks a rule is not counted, nor queued.
+    for (what, body, rule) in [
+        (
+            "send-with-template",
+            json!({ "email": "x", "template": "request-otp", "variables": { "token": "1" } }),
+            "email",
+        ),
+        (
+            "send-with-template",
+            json!({ "email": "a@example.com", "template": "poem", "variables": {} }),
+            "template",
+        ),
+        (
+            "send-with-template",
+            json!({ "email": "a@example.com", "template": "request-otp", "variables": {} }),
+            "variables.token",
+        ),
+        (
+            "send-with-template",
+            json!({ "email": "a@example.com", "template": "reset-password-link", "variables": { "link": "javascript:x" } }),
+            "variables.link",
+        ),
+        (
+            "send-on-demand",
+            json!({ "to": [], "subject": "x", "html": "x" }),
+            "to",
+        ),
+        (
+            "send-on-demand",
+            json!({ "to": vec!["a@example.com"; 51], "subject": "x", "html": "x" }),
+            "to",
+        ),
+        (
+            "send-on-demand",
+            json!({ "to": "a@example.com\r\nBcc: b@example.com", "subject": "x", "html": "x" }),
+            "to",
+        ),
+        (
+            "send-on-demand",
+            json!({ "to": "a@example.com", "subject": "", "html": "x" }),
+            "subject",
+        ),
+        (
+            "send-on-demand",
+            json!({ "to": "a@example.com", "subject": "x", "html": " " }),
+            "html",
+        ),
+    ] {
+        let refused = world
+            .mail(what, &body)
+            .await
+            .expect_code(400, "invalid_input");
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.starts_with(rule), "{body}: {message}");
+    }
+    assert_eq!(world.counted().await, 6);
+
+    // The free plan sends none of its own, and fewer in a day.
+    let free = "update organizations set plan = 'free' where id = (select organization_id from projects where id = $1)";
+    sqlx::query(free)
+        .bind(world.project.0)
+        .execute(&mut world.app.database.connect().await)
+        .await
+        .unwrap();
+    let refused = world.mail("send-on-demand", &own).await;
+    refused.expect_code(403, "plan_upgrade_needed");
+    let day = "update usage_daily set email_requests = 100 where project_id = $1";
+    sqlx::query(day)
+        .bind(world.project.0)
+        .execute(&mut world.app.database.connect().await)
+        .await
+        .unwrap();
+    let body = json!({ "email": "a@example.com", "template": "request-otp", "variables": { "token": "1" } });
+    let refused = world.mail("send-with-template", &body).await;
+    assert!(refused.header("retry-after").is_some());
+    refused.expect_code(429, "rate_limited");
 }

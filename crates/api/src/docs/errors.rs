@@ -135,6 +135,12 @@ refusal_group!(
     501 => "This installation was not set up for it (`not_configured`)",
 );
 refusal_group!(
+    /// What mails are refused for.
+    BackendMailErrors: PARTNERSHIP,
+    403 => "The plan sends no mails that projects have written themselves (`plan_upgrade_needed`)",
+    429 => "Too many mails in this minute, or on this day (`rate_limited`)",
+);
+refusal_group!(
     BackendUnknownAddress: PARTNERSHIP,
     409 => "The database's address is not known yet (`database_address_unknown`)",
 );

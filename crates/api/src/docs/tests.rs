@@ -113,6 +113,8 @@ fn the_contracts_endpoints_are_all_there() {
         "GET /projects/v1/branches/{branchId}/diff".into(),
         "GET /projects/v1/{projectId}/database-connection-string".into(),
         "GET /projects/v1/{projectId}/database-password".into(),
+        "POST /email/v1/{projectId}/send-with-template".into(),
+        "POST /email/v1/{projectId}/send-on-demand".into(),
         "GET /ai/v1/credentials/{projectId}".into(),
         "POST /ai/v1/credentials/{projectId}/rotate".into(),
         "GET /ai/v1/activity/{projectId}".into(),

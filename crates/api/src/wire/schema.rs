@@ -3,8 +3,8 @@
 use cp_model::agent_protocol::ObservedState;
 use cp_model::{
     BackupStatus, BackupTrigger, BranchMode, BranchState, InstanceType, InvitationStatus,
-    MachineMetric, MemberRole, MetricsRange, OperationKind, OperationState, OrganizationKind, Plan,
-    ProjectStatus, Region,
+    MachineMetric, MailTemplate, MemberRole, MetricsRange, OperationKind, OperationState,
+    OrganizationKind, Plan, ProjectStatus, Region,
 };
 use serde_json::Value;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
@@ -61,6 +61,11 @@ pub fn backup_status() -> Object {
 pub fn backup_trigger() -> Object {
     let values = BackupTrigger::ALL.iter().map(|v| v.as_str());
     texts("What began it: a person, or the schedule.", values).build()
+}
+
+pub fn mail_template() -> Object {
+    let values = MailTemplate::ALL.iter().map(|v| v.as_str());
+    texts("Which of our texts.", values).build()
 }
 
 pub fn machine_metric() -> Object {

@@ -57,6 +57,10 @@ pub enum OrganizationError {
         "the {0} plan has machines of one size, nano with a disk of 8 GiB; another plan is needed for more"
     )]
     PlanTooSmall(Plan),
+    #[error(
+        "the {0} plan sends no mails that projects have written themselves; another plan is needed"
+    )]
+    NoOwnMail(Plan),
     #[error("{0} belongs to the organization already")]
     AlreadyMember(String),
     #[error("too many invitations are open; wait for answers, or take some back")]

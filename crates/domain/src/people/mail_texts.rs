@@ -10,15 +10,35 @@ use std::fmt::Write as _;
 pub(crate) struct MailText {
     /// For operators.
     pub(super) kind: &'static str,
-    pub(super) subject: &'static str,
+    pub(super) subject: String,
+    /// Empty: the HTML speaks for itself.
     pub(super) text: String,
     pub(super) html: String,
+}
+
+/// Of mails that projects have written themselves.
+const OWN: &str = "project_own";
+
+impl MailText {
+    /// What a project has written itself.
+    pub(crate) fn own(subject: &str, html: &str) -> Self {
+        Self {
+            kind: OWN,
+            subject: subject.to_owned(),
+            text: String::new(),
+            html: html.to_owned(),
+        }
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        self.kind == OWN
+    }
 }
 
 /// A mailed code is good for this long, in words.
 const CODE_LIFE: &str = "15 minutes";
 
-enum Part<'a> {
+pub(super) enum Part<'a> {
     Say(String),
     Code(&'a str),
     Link { label: &'a str, url: String },
@@ -198,6 +218,16 @@ fn hello(name: Option<&str>) -> Part<'static> {
 }
 
 fn compose(kind: &'static str, subject: &'static str, parts: &[Part<'_>]) -> MailText {
+    compose_as(kind, subject, parts, "InsForge")
+}
+
+/// Signed with this name.
+pub(super) fn compose_as(
+    kind: &'static str,
+    subject: &str,
+    parts: &[Part<'_>],
+    signature: &str,
+) -> MailText {
     let mut text = String::new();
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{subject}</title></head>\n\
@@ -229,11 +259,12 @@ fn compose(kind: &'static str, subject: &'static str, parts: &[Part<'_>]) -> Mai
             }
         };
     }
-    text.push_str("InsForge\n");
-    html.push_str("<p>InsForge</p>\n</body>\n</html>\n");
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{signature}");
+    let _ = writeln!(html, "<p>{}</p>\n</body>\n</html>", escape(signature));
     MailText {
         kind,
-        subject,
+        subject: subject.to_owned(),
         text,
         html,
     }

@@ -18,8 +18,22 @@ use crate::{ControlPlane, DomainError, DomainResult};
 pub struct Mail {
     pub to: String,
     pub subject: String,
+    /// Empty: the HTML speaks for itself.
     pub text: String,
     pub html: String,
+    pub envelope: Envelope,
+}
+
+/// Who else a mail is from and for.
+#[derive(Default, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The sender's name, with our address; none: ours.
+    pub from_name: Option<String>,
+    pub reply_to: Option<String>,
+    /// Besides the first.
+    pub more_to: Vec<String>,
+    pub cc: Vec<String>,
+    pub bcc: Vec<String>,
 }
 
 /// How long a sender has before its mail is somebody else's.
@@ -37,6 +51,8 @@ struct Content {
     subject: String,
     text: String,
     html: String,
+    #[serde(default)]
+    envelope: Envelope,
 }
 
 fn context(id: MailId) -> String {
@@ -53,10 +69,25 @@ impl ControlPlane {
         expires_at: Option<DateTime<Utc>>,
     ) -> DomainResult<()> {
         let id = MailId::generate();
+        self.queue_mail_as(conn, id, to, mail, Envelope::default(), expires_at)
+            .await
+    }
+
+    /// The same, in somebody's name or to many.
+    pub(crate) async fn queue_mail_as(
+        &self,
+        conn: &mut PgConnection,
+        id: MailId,
+        to: &str,
+        mail: MailText,
+        envelope: Envelope,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> DomainResult<()> {
         let content = Content {
-            subject: mail.subject.to_owned(),
+            subject: mail.subject,
             text: mail.text,
             html: mail.html,
+            envelope,
         };
         let content = serde_json::to_vec(&content).map_err(DomainError::internal)?;
         let sealed = self.sealer().seal(&content, &context(id));
@@ -115,6 +146,7 @@ impl ControlPlane {
             subject: content.subject,
             text: content.text,
             html: content.html,
+            envelope: content.envelope,
         })
     }
 

@@ -18,6 +18,7 @@ mod mail_texts;
 mod mails;
 mod operators;
 mod passwords;
+mod project_texts;
 mod signup;
 mod throttle;
 
@@ -35,14 +36,15 @@ use cp_tokens::secret::{OpaqueSecret, SecretKind};
 use crate::{ControlPlane, Credential, DomainError, DomainResult, Profile, Thing, UserCaller};
 
 pub(crate) use challenges::REMEMBERED as CHALLENGES_KEPT;
-pub(crate) use mail_texts::invitation as invitation_mail;
+pub(crate) use mail_texts::{MailText, invitation as invitation_mail};
+pub(crate) use project_texts::of_template as project_mail;
 pub(crate) use throttle::Throttle;
 
 pub use api_keys::{ApiKeySummary, NewApiKey};
 pub use browser_sessions::BrowserSessionSummary;
 pub use challenges::{ChallengeRef, LinkPurpose};
 pub use login::{PasswordGrant, SignedIn};
-pub use mails::Mail;
+pub use mails::{Envelope, Mail};
 pub use operators::UserSummary;
 pub use signup::{NewAccount, SignUp};
 

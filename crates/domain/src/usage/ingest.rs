@@ -144,7 +144,7 @@ impl ControlPlane {
     }
 
     /// Counts those that were never counted before, in the caller's transaction; gives how many.
-    pub(super) async fn count_events(
+    pub(crate) async fn count_events(
         &self,
         conn: &mut PgConnection,
         events: &[UsageEvent],

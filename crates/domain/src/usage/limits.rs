@@ -170,7 +170,7 @@ impl ControlPlane {
 
     /// After events were counted, or known as counted before. What was counted stays so when this
     /// fails: the look of every minute makes up for it.
-    pub(super) async fn check_limits_of(
+    pub(crate) async fn check_limits_of(
         &self,
         events: &[UsageEvent],
         projects: &BTreeMap<ProjectId, CountedProject>,

@@ -55,6 +55,7 @@ mod tests {
             subject: subject.to_owned(),
             text: text.to_owned(),
             html: String::new(),
+            envelope: cp_domain::people::Envelope::default(),
         }
     }
 

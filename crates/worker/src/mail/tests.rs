@@ -1,6 +1,8 @@
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
+use cp_domain::people::Envelope;
+
 use super::*;
 
 fn sender() -> Sender {
@@ -13,6 +15,7 @@ fn mail() -> Mail {
         subject: "Your code for InsForge".to_owned(),
         text: "Your code is 123456.\n".to_owned(),
         html: "<p>Your code is <b>123456</b>.</p>\n".to_owned(),
+        envelope: Envelope::default(),
     }
 }
 
@@ -112,6 +115,41 @@ fn no_field_can_begin_a_header_of_its_own() {
     ] {
         assert!(attack.parse::<Sender>().is_err(), "{attack:?}");
     }
+}
+
+#[test]
+fn a_projects_mail_is_from_it_and_for_all_that_it_names() {
+    let message = written(&Mail {
+        envelope: Envelope {
+            from_name: Some("Shop\r\nBcc: all@example.net".to_owned()),
+            reply_to: Some("help@shop.example".to_owned()),
+            more_to: vec!["bob@example.org".to_owned()],
+            cc: vec!["eve@example.org".to_owned()],
+            bcc: vec!["hidden@example.org".to_owned()],
+        },
+        text: String::new(),
+        ..mail()
+    });
+    let head = message.split_once("\r\n\r\n").unwrap().0;
+    for line in [
+        "From: \"Shop Bcc: all@example.net\" <no-reply@example.com>",
+        "Reply-To: help@shop.example",
+        "To: ada@example.org, bob@example.org",
+        "Cc: eve@example.org",
+        "Content-Type: text/html; charset=utf-8",
+    ] {
+        assert!(head.lines().any(|there| there == line), "{line}: {head}");
+    }
+    assert!(!message.contains("hidden@"), "{message}");
+    let attack = Mail {
+        envelope: Envelope {
+            cc: vec!["a@example.org\r\nBcc: all@example.net".to_owned()],
+            ..Envelope::default()
+        },
+        ..mail()
+    };
+    let outcome = compose(&sender(), MailId::generate(), &attack, Utc::now());
+    assert!(matches!(outcome, Err(MailError::BadRecipient)));
 }
 
 #[test]

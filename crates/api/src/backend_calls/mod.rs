@@ -1,10 +1,12 @@
 //! What projects' backends ask of us (contract/project-backend.md 3), signed with their project's `JWT_SECRET`: in the
 //! header `sign`, in the query, or in the body. Whatever is refused has its reason in `message`, which backends pass on.
 
+mod email;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams, State};
 use cp_domain::{ControlPlane, DatabaseAccess, SignedCall};
-use cp_model::ProjectId;
+use cp_model::{Project, ProjectId};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -24,6 +26,8 @@ pub fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .routes(routes!(get_database_connection_string))
         .routes(routes!(get_database_password))
+        .routes(routes!(email::send_template_mail))
+        .routes(routes!(email::send_own_mail))
         .routes(routes!(get_ai_credentials))
         .routes(routes!(rotate_ai_credentials))
         .routes(routes!(get_ai_activity))
@@ -71,7 +75,7 @@ impl Unproven {
         control_plane: &ControlPlane,
         signature: Option<&str>,
         body: &[u8],
-    ) -> Result<ProjectId, Problem> {
+    ) -> Result<Project, Problem> {
         let id = self.id?;
         let name = format!("{} {}", self.method, self.path);
         let call = SignedCall {
@@ -80,10 +84,8 @@ impl Unproven {
             changes: !self.method.is_safe(),
         };
         let signature = signature.or(self.header.as_deref());
-        let project = control_plane
-            .authenticate_backend(id, signature, call)
-            .await?;
-        Ok(project.id)
+        let proven = control_plane.authenticate_backend(id, signature, call);
+        Ok(proven.await?)
     }
 }
 
@@ -193,7 +195,7 @@ pub async fn get_database_connection_string(
     State(control_plane): State<ControlPlane>,
     call: Unproven,
 ) -> Result<Json<ConnectionString>, Problem> {
-    let id = call.prove(&control_plane, None, b"").await?;
+    let id = call.prove(&control_plane, None, b"").await?.id;
     let access = control_plane.database_access(id).await?.ok_or_else(|| {
         Problem::new(
             StatusCode::CONFLICT,
@@ -222,7 +224,7 @@ pub async fn get_database_password(
     State(control_plane): State<ControlPlane>,
     call: Unproven,
 ) -> Result<Json<DatabasePassword>, Problem> {
-    let id = call.prove(&control_plane, None, b"").await?;
+    let id = call.prove(&control_plane, None, b"").await?.id;
     let password = control_plane.database_password(id).await?;
     Ok(Json(DatabasePassword {
         database_password: password.expose_secret().to_owned(),
