@@ -22,7 +22,8 @@ create table backups (
     constraint backups_completed_check check ((completed_at is null) = (copy is null))
 );
 create index backups_project_id_idx on backups (project_id, created_at desc) where deleted_at is null;
-create index backups_created_at_idx on backups (created_at) where deleted_at is null;
+create index backups_created_at_idx on backups (created_at)
+    where deleted_at is null and (completed_at is null or trigger_source = 'scheduled');
 create index backups_deleted_at_idx on backups (deleted_at) where deleted_at is not null;
 comment on table backups is 'One row is one backup of a project''s database, under way, complete or failed (then its operation says why).';
 

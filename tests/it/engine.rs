@@ -158,7 +158,7 @@ async fn a_zombie_with_an_old_generation_changes_no_row() {
         (
             "assign",
             first
-                .assign_machine(&zombie, machine.id, "http://zombie", None)
+                .assign_machine(&zombie, machine.id, "http://zombie")
                 .await
                 .err(),
         ),

@@ -106,7 +106,7 @@ pub async fn pass(
         Some(place) => {
             request.extensions_mut().insert(caller);
             // For those of its routes that wait (`places`).
-            if form == Form::Partnership {
+            if matches!(form, Form::Partnership | Form::Platform) {
                 request.extensions_mut().insert(place.clone());
             }
             let answer = AssertUnwindSafe(next.run(request))

@@ -427,6 +427,7 @@ impl From<BackupError> for Problem {
             BackupError::Running => (StatusCode::CONFLICT, "backup_running"),
             BackupError::Failed => (StatusCode::CONFLICT, "backup_failed"),
             BackupError::BeingRestored => (StatusCode::CONFLICT, "backup_being_restored"),
+            BackupError::OfBranch => (StatusCode::CONFLICT, "branch_has_no_backups"),
         };
         Self::new(status, code, error.to_string())
     }

@@ -8,7 +8,6 @@ use cp_tokens::secret::hash_bytes;
 use secrecy::SecretString;
 
 use crate::operations::commit;
-use crate::secrets::SecretName;
 use crate::{ControlPlane, DomainError, DomainResult};
 
 /// The database of every backend, and who enters it (contract/project-backend.md 1.3).
@@ -18,14 +17,28 @@ const USER: &str = "postgres";
 /// Signatures are made to the second, so two who ask for the same thing at once have the same one.
 const AT_ONCE: TimeDelta = TimeDelta::seconds(5);
 
+/// Calls of one backend in a minute.
+const A_MINUTE: u32 = 600;
+
 /// A call as it was signed for.
 #[derive(Debug, Clone, Copy)]
 pub struct SignedCall<'a> {
-    /// Method and path.
+    /// Method and route, without what stands for its parameters.
     pub name: &'a str,
+    /// JSON, or nothing.
     pub body: &'a [u8],
     /// Whether doing it twice is more than doing it once.
     pub changes: bool,
+    /// Its signature stood in the address, which others may have written down.
+    pub in_query: bool,
+}
+
+impl SignedCall<'_> {
+    /// The same for the same call, however its body is spelled.
+    fn canonical(&self) -> String {
+        let body: Option<serde_json::Value> = serde_json::from_slice(self.body).ok();
+        format!("{}\0{}", self.name, body.unwrap_or_default())
+    }
 }
 
 /// Where a project's database is, and how it is entered. Has a secret, so no `Debug`.
@@ -38,7 +51,8 @@ pub struct DatabaseAccess {
 }
 
 impl ControlPlane {
-    /// The live project whose backend signed this. A call that comes again is refused: backends sign each anew. All that
+    /// The live project whose backend signed this. Backends sign each call anew, to the second: a signature is good for some
+    /// seconds from its first use, for each change once, and one that stood in an address for nothing but such calls. All that
     /// is wrong is answered alike, whether there is such a project or not.
     pub async fn authenticate_backend(
         &self,
@@ -52,31 +66,38 @@ impl ControlPlane {
         let project = projects::find_project(&mut tx, id).await?;
         let project = project.filter(|project| project.status.is_live());
         let project = project.ok_or(DomainError::Unauthorized)?;
-        let secrets = self.open_secrets(&mut tx, id).await?;
-        let secret = SecretString::from(secrets.get(SecretName::JwtSecret)?);
+        let secret = self.jwt_secret(&mut tx, id).await?;
         let subject = id.to_string();
         let until = backend_signature::verify(&secret, signature, &subject, now);
         let until = until.map_err(|error| {
             tracing::info!(project = %id, %error, "a backend's signature is refused");
             DomainError::Unauthorized
         })?;
-        let mut signed = Vec::with_capacity(signature.len() + call.name.len() + call.body.len());
-        for part in [
-            signature.as_bytes(),
-            b"\0",
-            call.name.as_bytes(),
-            b"\0",
-            call.body,
-        ] {
-            signed.extend_from_slice(part);
+        let digest = |what: &str| hash_bytes(format!("{what}\0{signature}").as_bytes());
+        let mut uses = vec![digest("used")];
+        if call.in_query {
+            uses.push(digest("in a query"));
         }
-        let digest = hash_bytes(&signed);
-        let before = used_signatures::insert_signature(&mut tx, id, &digest, now, until).await?;
-        if before.is_some_and(|first| call.changes || now - first > AT_ONCE) {
-            tracing::warn!(project = %id, call = call.name, "a backend's call came again");
+        let mut is_replay = false;
+        for used in &uses {
+            let first = used_signatures::insert_signature(&mut tx, id, used, now, until).await?;
+            is_replay |= first.is_some_and(|first| now - first > AT_ONCE);
+        }
+        if !call.in_query {
+            let others = digest("in a query");
+            is_replay |= used_signatures::is_used(&mut tx, id, &others).await?;
+        }
+        if call.changes {
+            let change = digest(&call.canonical());
+            let first = used_signatures::insert_signature(&mut tx, id, &change, now, until).await?;
+            is_replay |= first.is_some();
+        }
+        if is_replay {
+            tracing::warn!(project = %id, call = call.name, "a backend's signature came again");
             return Err(DomainError::Unauthorized);
         }
         commit(tx).await?;
+        self.take(&format!("backend:{id}"), A_MINUTE).await?;
         Ok(project)
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use cp_model::backup::{BACKUP_EVERY, BACKUPS_KEPT};
 use cp_model::{
-    Backup, BackupId, BackupStatus, BackupTrigger, Failure, OperationId, OperationKind, Project,
-    ProjectId, ProjectStatus, StoredCopy, field,
+    Backup, BackupId, BackupStatus, BackupTrigger, Failure, Operation, OperationId, OperationKind,
+    Project, ProjectId, ProjectStatus, StoredCopy, field,
 };
 use cp_storage::backups::{self, DeletedBackup, NewBackup};
 use cp_storage::notifications::Topic;
@@ -23,7 +23,7 @@ use crate::{ControlPlane, DomainError, DomainResult, Thing};
 pub const RESTORE_FAILED: &str = "backup.restore_failed";
 
 /// Who begins scheduled backups, in `operations.requested_by`.
-const SCHEDULE: &str = "system";
+pub(crate) const SCHEDULE: &str = "system";
 
 /// When a scheduled backup that made way for somebody's work comes again.
 const AFTER_MAKING_WAY: TimeDelta = TimeDelta::hours(1);
@@ -50,6 +50,8 @@ pub enum BackupError {
     Failed,
     #[error("the project is being restored from this backup; wait for its end, then try again")]
     BeingRestored,
+    #[error("a branch has no backups: reset it to be what its parent was, or back its parent up")]
+    OfBranch,
 }
 
 impl ControlPlane {
@@ -131,28 +133,41 @@ impl ControlPlane {
         drop(conn);
         let mut begun = 0;
         for id in due {
-            let mut tx = self.db().begin().await?;
-            let project = lock(&mut tx, id).await?;
-            let is_idle = operations::find_in_flight(&mut tx, id).await?.is_none();
-            let is_active = project.status == ProjectStatus::Active;
-            let pause = if is_idle { BACKUP_EVERY } else { BUSY_PAUSE };
-            // Another worker may have been here, or somebody may have paused it.
-            if !is_active || !backups::put_off_next(&mut tx, id, now + pause, now).await? {
-                continue;
+            match self.begin_scheduled_backup(id).await {
+                Ok(is_begun) => begun += usize::from(is_begun),
+                // One that cannot be backed up must not keep the others from it.
+                Err(error) => {
+                    tracing::warn!(project = %id, %error, "a scheduled backup could not be begun");
+                    let mut conn = self.db().acquire().await?;
+                    backups::put_off_next(&mut conn, id, now + BUSY_PAUSE, now).await?;
+                }
             }
-            if is_idle {
-                let plan = organizations::find_plan(&mut tx, project.organization_id).await?;
-                let new = New {
-                    name: None,
-                    plan,
-                    trigger: BackupTrigger::Scheduled,
-                };
-                self.begin_backup(&mut tx, &project, None, &new).await?;
-                begun += 1;
-            }
-            commit(tx).await?;
         }
         Ok(begun)
+    }
+
+    async fn begin_scheduled_backup(&self, id: ProjectId) -> DomainResult<bool> {
+        let now = self.now();
+        let mut tx = self.db().begin().await?;
+        let project = lock(&mut tx, id).await?;
+        let is_idle = operations::find_in_flight(&mut tx, id).await?.is_none();
+        let is_active = project.status == ProjectStatus::Active;
+        let pause = if is_idle { BACKUP_EVERY } else { BUSY_PAUSE };
+        // Another worker may have been here, or somebody may have paused it.
+        if !is_active || !backups::put_off_next(&mut tx, id, now + pause, now).await? {
+            return Ok(false);
+        }
+        if is_idle {
+            let plan = organizations::find_plan(&mut tx, project.organization_id).await?;
+            let new = New {
+                name: None,
+                plan,
+                trigger: BackupTrigger::Scheduled,
+            };
+            self.begin_backup(&mut tx, &project, None, &new).await?;
+        }
+        commit(tx).await?;
+        Ok(is_idle)
     }
 
     /// Refuses while an operation is in flight: the caller holds the project's row lock. A scheduled backup makes way,
@@ -162,22 +177,35 @@ impl ControlPlane {
         conn: &mut PgConnection,
         id: ProjectId,
     ) -> DomainResult<()> {
-        let Some(running) = operations::find_in_flight(conn, id).await? else {
-            return Ok(());
-        };
-        if running.kind != OperationKind::Backup || running.requested_by != SCHEDULE {
-            return Err(DomainError::OperationInProgress {
+        match self.cancel_backup(conn, id, |by| by == SCHEDULE).await? {
+            None => Ok(()),
+            Some(running) => Err(DomainError::OperationInProgress {
                 operation_id: running.id,
                 kind: running.kind,
-            });
+            }),
         }
-        let reason = Failure::new(
-            "made_way",
-            "another operation on the project was asked for; the backup is made later",
-        );
+    }
+
+    /// Cancels the backup that is being made, if it was asked for by such a one. Gives the operation that stays in flight.
+    pub(crate) async fn cancel_backup(
+        &self,
+        conn: &mut PgConnection,
+        id: ProjectId,
+        is_asked_by: impl Fn(&str) -> bool,
+    ) -> DomainResult<Option<Operation>> {
+        let Some(running) = operations::find_in_flight(conn, id).await? else {
+            return Ok(None);
+        };
+        if running.kind != OperationKind::Backup || !is_asked_by(&running.requested_by) {
+            return Ok(Some(running));
+        }
+        let reason = Failure::new("made_way", "it made way for what was asked for afterwards");
         held(operations::mark_cancelled(conn, running.id, &reason, self.now()).await?)?;
-        backups::bring_forward(conn, id, self.now() + AFTER_MAKING_WAY).await?;
-        Ok(())
+        if running.requested_by == SCHEDULE {
+            backups::bring_forward(conn, id, self.now() + AFTER_MAKING_WAY).await?;
+        }
+        operations::notify_project(conn, id).await?;
+        Ok(None)
     }
 
     /// A project's backups, the newest first.
@@ -260,7 +288,8 @@ impl ControlPlane {
         Ok(renamed)
     }
 
-    /// Deletes a backup for good, so people have to be administrators. What is stored goes soon after.
+    /// Deletes a backup for good, so people have to be administrators; one that is being made is given up. What is stored
+    /// goes soon after.
     pub async fn delete_backup(
         &self,
         by: &UserCaller,
@@ -273,10 +302,11 @@ impl ControlPlane {
         self.require_administrator(&mut tx, by, project.organization_id)
             .await?;
         let backup = self.find_own_backup(&mut tx, by, project.id, id).await?;
-        if backup.status == BackupStatus::Running {
-            return Err(BackupError::Running.into());
-        }
-        let running = operations::find_in_flight(&mut tx, project.id).await?;
+        let running = if backup.status == BackupStatus::Running {
+            self.cancel_backup(&mut tx, project.id, |_| true).await?
+        } else {
+            operations::find_in_flight(&mut tx, project.id).await?
+        };
         if running.is_some_and(|running| {
             running.kind == OperationKind::RestoreBackup && running.data[BACKUP] == json!(id)
         }) {
@@ -342,14 +372,21 @@ impl ControlPlane {
             .ok_or(DomainError::NotFound(Thing::Backup))
     }
 
-    /// For workers: the backup that an operation makes or restores.
-    pub async fn load_backup(&self, lease: &Lease, data: &Value) -> DomainResult<Backup> {
+    /// For workers: the backup that an operation makes or restores, and the users' own roles in it, as `cp-dump` wrote them.
+    pub async fn load_backup(&self, lease: &Lease, data: &Value) -> DomainResult<(Backup, Value)> {
         let id: BackupId =
             serde_json::from_value(data[BACKUP].clone()).map_err(DomainError::internal)?;
         let mut conn = self.db().acquire().await?;
-        backups::find_backup(&mut conn, lease.project, id)
+        let backup = backups::find_backup_in_work(&mut conn, lease.project, id)
             .await?
-            .ok_or(DomainError::NotFound(Thing::Backup))
+            .ok_or(DomainError::NotFound(Thing::Backup))?;
+        Ok((backup, backups::find_roles(&mut conn, id).await?))
+    }
+
+    /// For workers: whether anything of the project may be stored that only a store can tell.
+    pub async fn has_backups(&self, project: ProjectId) -> DomainResult<bool> {
+        let mut conn = self.db().acquire().await?;
+        Ok(backups::has_backups(&mut conn, project).await?)
     }
 
     /// For workers: what is stored is the backup, and whole.
@@ -402,6 +439,10 @@ fn takes_slot(backup: &Backup) -> bool {
 }
 
 fn check_active(project: &Project, verb: &'static str) -> DomainResult<()> {
+    // A merge takes what a branch has lost since its base for what it deletes.
+    if project.parent_id.is_some() {
+        return Err(BackupError::OfBranch.into());
+    }
     match project.status {
         ProjectStatus::Active => Ok(()),
         status => Err(DomainError::WrongStatus { verb, status }),

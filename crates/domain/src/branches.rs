@@ -19,6 +19,7 @@ use cp_storage::{
 use cp_tokens::secret::app_key;
 use serde_json::{Value, json};
 
+use crate::backups::SCHEDULE;
 use crate::context::ProjectCaller;
 use crate::operations::{Lease, commit, held, lock};
 use crate::{ControlPlane, DomainError, DomainResult, Effect, Thing};
@@ -232,6 +233,11 @@ impl ControlPlane {
         let branch = self.find_own_branch(&mut tx, by, branch).await?;
         check_idle(&branch, &project)?;
         self.make_way(&mut tx, id).await?;
+        if kind == OperationKind::MergeBranch {
+            // pg_dump's locks would be in the merge's way.
+            self.cancel_backup(&mut tx, seen.parent_id, |by| by == SCHEDULE)
+                .await?;
+        }
         let (state, action) = match kind {
             OperationKind::MergeBranch => (BranchState::Merging, "branch.merge_begun"),
             OperationKind::RebaseBranch => (BranchState::Merging, "branch.rebase_begun"),

@@ -191,6 +191,10 @@ impl ControlPlane {
         if let (Change::Upgrade(_), ProjectCaller::Person(person)) = (&change, by) {
             self.check_may_grow(conn, person, project).await?;
         }
+        if let ProjectCaller::Partner(..) = by {
+            // Who runs the project is not kept from it by what its people back up.
+            self.cancel_backup(conn, id, |_| true).await?;
+        }
         self.make_way(conn, id).await?;
         if !kind.starts_from().contains(&project.status) {
             return Err(DomainError::WrongStatus {

@@ -202,10 +202,8 @@ impl ControlPlane {
         lease: &Lease,
         machine: MachineId,
         access_host: &str,
-        database_address: Option<&str>,
     ) -> DomainResult<()> {
         let mut tx = self.begin_under(lease).await?;
-        machines::set_database_address(&mut tx, machine, database_address).await?;
         let project = lock(&mut tx, lease.project).await?;
         let moved = project.access_host.as_deref() != Some(access_host);
         if moved {
@@ -217,6 +215,16 @@ impl ControlPlane {
             machines::bump_desired(&mut tx, machine).await?;
         }
         commit(tx).await
+    }
+
+    /// Host and port of the machine's Postgres.
+    pub async fn note_database_address(
+        &self,
+        machine: MachineId,
+        address: &str,
+    ) -> DomainResult<()> {
+        let mut conn = self.db().acquire().await?;
+        Ok(machines::set_database_address(&mut conn, machine, address).await?)
     }
 
     /// The machine runs again for its project. What its agent said before is forgotten.

@@ -28,13 +28,14 @@ impl ControlPlane {
         let mut conn = self.db().acquire().await?;
         let caller = ProjectCaller::Person(by);
         let project = self.find_own_project(&mut conn, caller, project).await?;
-        let since = self.now() - range.length();
+        let now = self.now();
+        let since = now - range.length();
         // As many points as a picture can show: 60, 360, 144, 1008.
         let ring = match range {
             MetricsRange::Hour | MetricsRange::SixHours => Ring::Day,
             MetricsRange::Day | MetricsRange::Week => Ring::Week,
         };
-        let slots = metrics::list_metrics(&mut conn, project.id, ring, since).await?;
+        let slots = metrics::list_metrics(&mut conn, project.id, ring, since, now).await?;
         let series = wanted.iter().map(|metric| MetricsSeries {
             metric: *metric,
             machine: slots.last().map(|newest| newest.machine),

@@ -446,7 +446,7 @@ impl ControlPlane {
         let half_reset = branches::find_branch(&mut tx, project.id)
             .await?
             .is_some_and(|branch| !branch.serves);
-        let half_restored = operation.kind == OperationKind::RestoreBackup;
+        let half_restored = !projects::find_serves(&mut tx, project.id).await?;
         // A project that was never active has no data to lose.
         let data_lost = lost && !came_back && operation.kind != OperationKind::Provision;
         let rebuilds = data_lost || (operation.kind == OperationKind::Rebuild && !came_back);
@@ -494,6 +494,8 @@ impl ControlPlane {
             // Another one of the same kind has the same to do.
             let mut data = if kind == operation.kind {
                 operation.data.clone()
+            } else if kind == OperationKind::RestoreBackup {
+                self.data_of_restore(&mut tx, project.id).await?
             } else {
                 json!({})
             };
@@ -524,6 +526,19 @@ impl ControlPlane {
             .ok_or(DomainError::NotFound(Thing::Operation))?;
         commit(tx).await?;
         Ok(operation)
+    }
+
+    /// What the restore knew that left the project half restored.
+    async fn data_of_restore(
+        &self,
+        conn: &mut PgConnection,
+        project: ProjectId,
+    ) -> DomainResult<Value> {
+        let newest = operations::list_operations(conn, Some(project), None, 100).await?;
+        let mut restores = newest
+            .into_iter()
+            .filter(|o| o.kind == OperationKind::RestoreBackup);
+        Ok(restores.next().map_or(json!({}), |restore| restore.data))
     }
 
     /// The project, and the branch that it may be, are at work again.

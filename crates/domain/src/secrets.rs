@@ -141,6 +141,19 @@ impl ControlPlane {
         open(self.sealer(), project, name, &sealed)
     }
 
+    /// With which the project's backend signs.
+    pub(crate) async fn jwt_secret(
+        &self,
+        conn: &mut PgConnection,
+        project: ProjectId,
+    ) -> DomainResult<SecretString> {
+        let name = SecretName::JwtSecret;
+        let sealed = project_secrets::find_secret(conn, project, name.as_str())
+            .await?
+            .ok_or(DomainError::NotFound(Thing::Project))?;
+        open(self.sealer(), project, name, &sealed)
+    }
+
     pub(crate) async fn open_secrets(
         &self,
         conn: &mut PgConnection,

@@ -32,6 +32,10 @@ pub enum Error {
     )]
     NoFittingProgram { server: u32, oldest: u32 },
 
+    /// More than any backend has; it would not fit into our memory.
+    #[error("there is too much in {what} to be copied")]
+    TooMuch { what: String },
+
     /// The transaction that exported it is over.
     #[error("the exported snapshot is gone; begin with a new one")]
     SnapshotGone,
@@ -87,6 +91,7 @@ impl Error {
             | Self::NoFittingProgram { .. }
             | Self::Archive(_)
             | Self::NotEmpty(_)
+            | Self::TooMuch { .. }
             | Self::Incomplete(_) => true,
             Self::Program { permanent, .. } => *permanent,
             Self::Run { source, .. } => matches!(

@@ -84,14 +84,12 @@ pub async fn fix_up_backup(database: &Database, kept: Uuid) -> Result<(), Error>
     if mark::find(&mut connection, &database.name).await? == Some(Mark::Incomplete) {
         return Err(Error::Incomplete(database.describe()));
     }
-    let keys = old::read_kept(database, kept, keys_of).await?.flatten();
+    let keys = old::read_kept(database, kept, keys_of).await?;
     let mut transaction = connection
         .begin()
         .await
         .map_err(Error::sql("begin the fix-ups"))?;
-    if let Some(keys) = keys
-        && has_table(&mut transaction, "system", "secrets").await?
-    {
+    if let Some(keys) = keys {
         set_keys(&mut transaction, &keys).await?;
     }
     sync_postgrest(&mut transaction).await?;
@@ -101,36 +99,76 @@ pub async fn fix_up_backup(database: &Database, kept: Uuid) -> Result<(), Error>
         .map_err(Error::sql("commit the fix-ups"))
 }
 
-/// Which rows of `system.secrets` are keys (contract, 1.2 and 5.5).
-const ARE_KEYS: &str = r"(key IN ('API_KEY', 'ANON_KEY') OR key LIKE 'API\_KEY\_OLD\_%' OR key LIKE 'ANON\_KEY\_OLD\_%')";
+/// What enters a backend besides people, by table: what is good today, and nothing that was good when the backup was made
+/// (contract, 1.2, 5.5 and 6.2).
+const KEYS: [(&str, &str, &str); 2] = [
+    (
+        "system",
+        "secrets",
+        r"key IN ('API_KEY', 'ANON_KEY') OR key LIKE 'API\_KEY\_OLD\_%' OR key LIKE 'ANON\_KEY\_OLD\_%'",
+    ),
+    ("storage", "s3_access_keys", "true"),
+];
 
-/// The rows of the keys, as JSON; none where there are none.
-async fn keys_of(mut connection: PgConnection) -> Result<Option<String>, Error> {
-    if !has_table(&mut connection, "system", "secrets").await? {
-        return Ok(None);
+/// Rows of keys of one table, and how long they may be together: whoever has the database's password can write more.
+const MOST_KEYS: i64 = 10_000;
+const MOST_KEYS_BYTES: i64 = 8 << 20;
+
+/// The rows of the keys, as JSON by table; none where there is no such table.
+async fn keys_of(mut connection: PgConnection) -> Result<[Option<String>; 2], Error> {
+    let mut keys = [None, None];
+    for (found, (schema, table, are_keys)) in keys.iter_mut().zip(KEYS) {
+        if !has_table(&mut connection, schema, table).await? {
+            continue;
+        }
+        let query = format!(
+            "SELECT count(*), coalesce(sum(octet_length(s::text)), 0)::int8 FROM {schema}.{table} s WHERE {are_keys}"
+        );
+        let (rows, bytes): (i64, i64) = sqlx::query_as(AssertSqlSafe(query))
+            .fetch_one(&mut connection)
+            .await
+            .map_err(Error::sql("count the keys"))?;
+        if rows > MOST_KEYS || bytes > MOST_KEYS_BYTES {
+            return Err(Error::TooMuch {
+                what: format!("{schema}.{table}"),
+            });
+        }
+        let query = format!(
+            "SELECT coalesce(jsonb_agg(to_jsonb(s)), '[]')::text FROM {schema}.{table} s WHERE {are_keys}"
+        );
+        let rows = sqlx::query_scalar(AssertSqlSafe(query))
+            .fetch_one(&mut connection)
+            .await
+            .map_err(Error::sql("read the keys"))?;
+        *found = Some(rows);
     }
-    let query =
-        format!("SELECT jsonb_agg(to_jsonb(s))::text FROM system.secrets s WHERE {ARE_KEYS}");
-    let keys = sqlx::query_scalar(AssertSqlSafe(query))
-        .fetch_one(&mut connection)
-        .await
-        .map_err(Error::sql("read the keys"))?;
     // Renaming a database takes that nobody is in it.
     let _ = connection.close().await;
     Ok(keys)
 }
 
-async fn set_keys(transaction: &mut PgTransaction<'_>, keys: &str) -> Result<(), Error> {
-    let statement = format!("{QUIET}; DELETE FROM system.secrets WHERE {ARE_KEYS}");
-    run(transaction, statement, "delete the backup's keys").await?;
-    sqlx::query(
-        "INSERT INTO system.secrets SELECT r.* FROM jsonb_populate_recordset(NULL::system.secrets, $1::jsonb) r",
-    )
-    .bind(keys)
-    .execute(&mut **transaction)
-    .await
-    .map_err(Error::sql("keep the keys"))?;
-    run(transaction, LOUD.to_owned(), "keep the keys").await
+async fn set_keys(
+    transaction: &mut PgTransaction<'_>,
+    keys: &[Option<String>; 2],
+) -> Result<(), Error> {
+    for (rows, (schema, table, are_keys)) in keys.iter().zip(KEYS) {
+        let (Some(rows), true) = (rows, has_table(transaction, schema, table).await?) else {
+            continue;
+        };
+        let statement = format!("{QUIET}; DELETE FROM {schema}.{table} WHERE {are_keys}");
+        run(transaction, statement, "delete the backup's keys").await?;
+        let insert = format!(
+            "INSERT INTO {schema}.{table}
+             SELECT r.* FROM jsonb_populate_recordset(NULL::{schema}.{table}, $1::jsonb) r"
+        );
+        sqlx::query(AssertSqlSafe(insert))
+            .bind(rows)
+            .execute(&mut **transaction)
+            .await
+            .map_err(Error::sql("keep the keys"))?;
+        run(transaction, LOUD.to_owned(), "keep the keys").await?;
+    }
+    Ok(())
 }
 
 /// Entries of pg_cron that a full archive brought would run the parent's jobs. pg_cron notices by a trigger.

@@ -20,6 +20,9 @@ pub struct Role {
     pub member_of: Vec<String>,
 }
 
+/// Whoever has the database's password can make more; they are kept with each copy.
+const MOST_ROLES: usize = 1_000;
+
 /// The release's own roles, with the attributes that a restored database counts on.
 const OF_THE_RELEASE: &str = "
     DO $$
@@ -109,11 +112,16 @@ pub(crate) async fn named_in(connection: &mut PgConnection) -> Result<Vec<Role>,
          SELECT r.rolname::text, r.rolinherit, r.rolbypassrls, ARRAY(
                     SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
                     WHERE m.member = r.oid AND g.oid <> 10 ORDER BY 1)
-         FROM ours JOIN pg_roles r USING (oid) ORDER BY 1",
+         FROM ours JOIN pg_roles r USING (oid) ORDER BY 1 LIMIT $1",
     )
+    .bind(i64::try_from(MOST_ROLES + 1).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await
     .map_err(Error::sql("list the roles"))?;
+    if rows.len() > MOST_ROLES {
+        let what = "the server's roles".to_owned();
+        return Err(Error::TooMuch { what });
+    }
     let roles = rows
         .into_iter()
         .map(|(name, inherit, bypass_rls, member_of)| Role {

@@ -44,8 +44,6 @@ pub struct Backup {
     pub failure: Option<Failure>,
     /// What is stored; of a whole one alone.
     pub copy: Option<StoredCopy>,
-    /// The users' own roles, as `cp-dump` wrote them.
-    pub roles: serde_json::Value,
     pub created_by: Option<UserId>,
     pub created_at: DateTime<Utc>,
     /// When a worker began with it.

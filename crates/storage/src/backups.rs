@@ -51,7 +51,6 @@ struct BackupRow {
     created_by: Option<Uuid>,
     created_at: DateTime<Utc>,
     copy: Option<Value>,
-    roles: Option<Value>,
     operation_state: Option<String>,
     started_at: Option<DateTime<Utc>>,
     error_code: Option<String>,
@@ -92,7 +91,6 @@ impl TryFrom<BackupRow> for Backup {
                 message: row.error_message.unwrap_or_default(),
             }),
             copy,
-            roles: row.roles.unwrap_or_default(),
             created_by: row.created_by.map(UserId),
             created_at: row.created_at,
             started_at: row.started_at,
@@ -106,7 +104,7 @@ macro_rules! query_backups {
         sqlx::query_as!(
             BackupRow,
             r#"select b.id, b.project_id, p.organization_id, b.name, b.plan, b.trigger_source, b.created_by, b.created_at, b.copy,
-                      b.roles, o.state as "operation_state?", o.started_at as "started_at?", o.error_code as "error_code?",
+                      o.state as "operation_state?", o.started_at as "started_at?", o.error_code as "error_code?",
                       o.error_message as "error_message?"
                from backups b join projects p on p.id = b.project_id left join operations o on o.id = b.operation_id "# + $rest
             $(, $arg)*
@@ -144,6 +142,37 @@ pub async fn find_backup(
     .await?
     .map(Backup::try_from)
     .transpose()
+}
+
+/// For workers, also after it was deleted: an operation that began goes on.
+pub async fn find_backup_in_work(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    id: BackupId,
+) -> StorageResult<Option<Backup>> {
+    query_backups!("where b.project_id = $1 and b.id = $2", project.0, id.0)
+        .fetch_optional(conn)
+        .await?
+        .map(Backup::try_from)
+        .transpose()
+}
+
+/// The users' own roles, as `cp-dump` wrote them.
+pub async fn find_roles(conn: &mut PgConnection, id: BackupId) -> StorageResult<Value> {
+    let roles = sqlx::query_scalar!("select roles from backups where id = $1", id.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(roles.flatten().unwrap_or_default())
+}
+
+pub async fn has_backups(conn: &mut PgConnection, project: ProjectId) -> StorageResult<bool> {
+    let has = sqlx::query_scalar!(
+        r#"select exists (select from backups where project_id = $1) as "has!""#,
+        project.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(has)
 }
 
 /// The newest whole one.
@@ -229,10 +258,9 @@ pub async fn mark_expired(
     let done = sqlx::query!(
         "update backups set deleted_at = $2 where id in
              (select b.id from backups b left join operations o on o.id = b.operation_id
-              where b.created_at < $1 and b.deleted_at is null
+              where b.created_at < $1 and b.deleted_at is null and (b.completed_at is null or b.trigger_source = 'scheduled')
                 and case when b.completed_at is null then coalesce(o.state, '') not in ('queued', 'running', 'waiting')
-                         else b.trigger_source = 'scheduled'
-                              and exists (select from backups n where n.project_id = b.project_id and n.deleted_at is null
+                         else exists (select from backups n where n.project_id = b.project_id and n.deleted_at is null
                                           and n.completed_at is not null and n.trigger_source = 'scheduled'
                                           and n.created_at > b.created_at) end
                 and not exists (select from operations r where r.project_id = b.project_id and r.kind = 'restore_backup'
@@ -262,7 +290,10 @@ pub async fn list_deleted(
 ) -> StorageResult<Vec<DeletedBackup>> {
     let rows = sqlx::query!(
         "select b.id, b.project_id, p.region from backups b join projects p on p.id = b.project_id
-         where b.deleted_at < $1 order by b.deleted_at limit $2",
+         where b.deleted_at < $1
+           and not exists (select from operations r where r.project_id = b.project_id and r.kind = 'restore_backup'
+                           and r.state in ('queued', 'running', 'waiting'))
+         order by b.deleted_at limit $2",
         before,
         limit
     )

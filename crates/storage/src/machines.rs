@@ -652,7 +652,7 @@ pub async fn find_database_address(
 pub async fn set_database_address(
     conn: &mut PgConnection,
     id: MachineId,
-    address: Option<&str>,
+    address: &str,
 ) -> StorageResult<()> {
     sqlx::query!(
         "update machines set database_address = $2 where id = $1 and database_address is distinct from $2",

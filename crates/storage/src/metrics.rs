@@ -69,7 +69,7 @@ pub async fn add_sample(
                  then (m.network_in - excluded.network_in) * m.samples / (m.samples + 1) else 0 end,
              network_out = excluded.network_out + case when m.at = excluded.at
                  then (m.network_out - excluded.network_out) * m.samples / (m.samples + 1) else 0 end
-         where m.at <= excluded.at",
+         where m.at <= excluded.at or m.at > excluded.at + interval '2 minutes'",
         project.0,
         machine.0,
         &minutes,
@@ -95,19 +95,21 @@ pub struct MetricsSlot {
     pub mean: MachineSample,
 }
 
-/// The slots that began since, the oldest first.
+/// The slots that began within, the oldest first.
 pub async fn list_metrics(
     conn: &mut PgConnection,
     project: ProjectId,
     ring: Ring,
     since: DateTime<Utc>,
+    until: DateTime<Utc>,
 ) -> StorageResult<Vec<MetricsSlot>> {
     let rows = sqlx::query!(
         "select at, machine_id, cpu_usage, memory_usage, disk_usage, network_in, network_out from project_metrics
-         where project_id = $1 and minutes = $2 and at >= $3 order by at",
+         where project_id = $1 and minutes = $2 and at between $3 and $4 order by at",
         project.0,
         ring.shape().0,
-        since
+        since,
+        until
     )
     .fetch_all(conn)
     .await?;

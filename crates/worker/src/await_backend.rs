@@ -22,6 +22,7 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
         && let Some(access_host) = &cx.project().access_host
     {
         let Err(reason) = serves(cx, access_host).await? else {
+            note_database(cx, machine).await?;
             return Ok(Outcome::Done);
         };
         tracing::info!(
@@ -40,6 +41,16 @@ pub(crate) async fn await_backend(cx: &StepContext<'_>, reallocate: &'static str
         OperationKind::Provision | OperationKind::Rebuild => Ok(Outcome::Next(reallocate)),
         _ => Ok(Outcome::Fail(machine_lost())),
     }
+}
+
+/// Where people reach the project's database may have changed with the machine's start.
+async fn note_database(cx: &StepContext<'_>, machine: &Machine) -> Result<(), StepError> {
+    let found = cx.worker.find(machine).await?;
+    if let Some(address) = found.and_then(|found| found.database_address) {
+        let noted = cx.control_plane();
+        noted.note_database_address(machine.id, &address).await?;
+    }
+    Ok(())
 }
 
 /// Starts the machine if it has stopped; what is awaited comes later. None: it is gone.

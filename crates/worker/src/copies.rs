@@ -238,11 +238,12 @@ pub(crate) async fn restore_copy(
 pub(crate) async fn restore_backup(
     cx: &StepContext<'_>,
     backup: &Backup,
+    roles: &serde_json::Value,
     kept: Uuid,
 ) -> Result<Restored, StepError> {
     let stored = backup.copy.as_ref().ok_or_else(incomplete)?;
     let how = How::InPlaceKeeping(kept);
-    let (restored, database) = fill(cx, stored, &backup.roles, how).await?;
+    let (restored, database) = fill(cx, stored, roles, how).await?;
     fix_up_backup(&database, kept).await.map_err(copied)?;
     Ok(restored)
 }

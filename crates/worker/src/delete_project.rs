@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cp_model::Machine;
+use cp_model::{Failure, Machine};
 use cp_provider::Power;
 
 use crate::copies::{prefix_of, stored};
@@ -103,6 +103,10 @@ async fn delete_objects(cx: &StepContext<'_>) -> StepResult {
             .await
             .map_err(stored)?;
         cx.after_effect().await;
+    } else if cx.control_plane().has_backups(project.id).await? {
+        // Whoever has the store deletes them; without the rows nobody would know of them.
+        let text = "its backups cannot be deleted: this worker has no store (section [objects])";
+        return Ok(Outcome::Hold(Failure::new("store_missing", text)));
     }
     Ok(Outcome::Done)
 }

@@ -129,19 +129,22 @@ pub(crate) async fn abort_leftovers(
     }
 }
 
-/// Begins the daily backups that are due, and ends those that are past their time.
+/// Begins the daily backups that are due.
 pub(crate) async fn back_up_daily(worker: Worker, shutdown: CancellationToken) {
     let mut ticks = Ticks::every(worker.config().backups_every, shutdown);
     while ticks.next().await {
-        let control_plane = worker.control_plane();
-        // Half of the places are left to people, who wait.
-        let at_once = worker.config().copies.div_ceil(2);
-        let begun = control_plane.begin_scheduled_backups(at_once).await;
-        log_failure("begin_scheduled_backups", begun.map(drop));
-        log_failure(
-            "expire_backups",
-            control_plane.expire_backups().await.map(drop),
-        );
+        let at_once = worker.config().scheduled_backups;
+        let begun = worker.control_plane().begin_scheduled_backups(at_once);
+        log_failure("begin_scheduled_backups", begun.await.map(drop));
+    }
+}
+
+/// Ends the backups that are past their time.
+pub(crate) async fn expire_backups(worker: Worker, shutdown: CancellationToken) {
+    let mut ticks = Ticks::every(worker.config().backups_every * 12, shutdown);
+    while ticks.next().await {
+        let ended = worker.control_plane().expire_backups().await;
+        log_failure("expire_backups", ended.map(drop));
     }
 }
 

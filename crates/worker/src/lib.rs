@@ -112,8 +112,10 @@ pub struct WorkerConfig {
     pub leftovers_every: Duration,
     /// How old they must be: older than any that is still at work.
     pub leftover_age: Duration,
-    /// How often it is looked for backups that are due, over, or to be deleted.
+    /// How often it is looked for backups that are due or to be deleted; a twelfth as often for those that are over.
     pub backups_every: Duration,
+    /// Scheduled backups under way at once, of all workers together. Those that wait make way for people's work.
+    pub scheduled_backups: usize,
     /// Who brings mails to people; without one they stay queued.
     pub mailer: Option<mail::Mailer>,
     /// How long running steps are waited for on shutdown.
@@ -152,6 +154,7 @@ impl Default for WorkerConfig {
             leftovers_every: Duration::from_hours(24),
             leftover_age: Duration::from_hours(24),
             backups_every: Duration::from_secs(5),
+            scheduled_backups: 32,
             mailer: None,
             grace: Duration::from_secs(10),
             crash_hook: None,
@@ -236,6 +239,7 @@ impl Worker {
                 tasks.spawn(round);
             }
             tasks.spawn(jobs::back_up_daily(self.clone(), shutdown.clone()));
+            tasks.spawn(jobs::expire_backups(self.clone(), shutdown.clone()));
             tasks.spawn(jobs::reclaim_backups(
                 self.clone(),
                 objects.clone(),

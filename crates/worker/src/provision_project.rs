@@ -97,12 +97,7 @@ pub(crate) async fn assign_machine(
         return Ok(Outcome::Wait(Duration::from_secs(2)));
     };
     cx.control_plane()
-        .assign_machine(
-            cx.lease,
-            machine.id,
-            &access_host,
-            found.database_address.as_deref(),
-        )
+        .assign_machine(cx.lease, machine.id, &access_host)
         .await?;
     Ok(Outcome::Next(next))
 }

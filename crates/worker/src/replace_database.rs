@@ -97,8 +97,8 @@ async fn restore(cx: &StepContext<'_>) -> StepResult {
     let kept = kept_as(cx).await?;
     let mut data = cx.operation.data.clone();
     let restored = if cx.lease.kind == OperationKind::RestoreBackup {
-        let backup = cx.control_plane().load_backup(cx.lease, &data).await?;
-        restore_backup(cx, &backup, kept).await?
+        let (backup, roles) = cx.control_plane().load_backup(cx.lease, &data).await?;
+        restore_backup(cx, &backup, &roles, kept).await?
     } else {
         let branch = cx.control_plane().load_branch(cx.project().id).await?;
         let how = How::InPlaceKeeping(kept);

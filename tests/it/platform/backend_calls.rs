@@ -218,6 +218,48 @@ async fn only_the_projects_own_fresh_signature_is_taken_and_once() {
         let fresh = world.call(&route, own, Some(&world.sign())).await;
         assert!(is_let_in(&fresh), "{route:?}: {}", fresh.text);
     }
+    // One that stood in an address, which may be written down, opens nothing else; nor does another spelling.
+    let routes = routes();
+    let find = |path: &str| {
+        routes
+            .iter()
+            .find(|route| route.path.contains(path))
+            .unwrap()
+    };
+    let token = world.sign();
+    let asked = world
+        .call(find("/ai/v1/activity"), world.project, Some(&token))
+        .await;
+    assert!(is_let_in(&asked), "{}", asked.text);
+    let password = find("database-password");
+    let stolen = world.call(password, world.project, Some(&token)).await;
+    assert_eq!(stolen.status, 401, "{}", stolen.text);
+    let token = world.sign();
+    let again = |body: &'static str, id: String| {
+        let url = format!("{}/sites/v1/{id}/slug", world.app.base_url);
+        let body = body.replace("TOKEN", &token);
+        let request = world
+            .app
+            .http
+            .put(url)
+            .header("content-type", "application/json");
+        Answer::to(request.body(body))
+    };
+    let id = world.project.to_string();
+    let first = again(r#"{"sign":"TOKEN","slug":"shop"}"#, id.clone()).await;
+    assert!(is_let_in(&first), "{}", first.text);
+    for (body, id) in [
+        (r#"{"sign":"TOKEN", "slug":"shop"}"#, id.clone()),
+        (r#"{"slug":"shop","sign":"TOKEN"}"#, id.clone()),
+        (r#"{"sign":"TOKEN","slug":"shop"}"#, id.to_uppercase()),
+        (
+            r#"{"sign":"TOKEN","slug":"shop"}"#,
+            id.replacen('-', "%2D", 1),
+        ),
+    ] {
+        let replayed = again(body, id).await;
+        assert_eq!(replayed.status, 401, "{body}: {}", replayed.text);
+    }
     // What is used is thrown away once it has expired.
     world.clock.advance(TimeDelta::minutes(11));
     world.app.control_plane.keep_house().await.unwrap();

@@ -4,7 +4,7 @@
 mod email;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, OriginalUri, RawPathParams, State};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, State};
 use cp_domain::{ControlPlane, DatabaseAccess, SignedCall};
 use cp_model::{Project, ProjectId};
 use http::request::Parts;
@@ -39,7 +39,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
 pub struct Unproven {
     id: Result<ProjectId, Problem>,
     method: Method,
-    path: String,
+    route: String,
     header: Option<String>,
 }
 
@@ -53,14 +53,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Unproven {
             found.next().map(|(_, id)| id.to_owned())
         });
         let id = parse_id("projectId", given.as_deref().unwrap_or_default());
-        let OriginalUri(uri) = OriginalUri::from_request_parts(parts, state)
-            .await
-            .unwrap_or_else(|never| match never {});
+        let route = parts.extensions.get::<MatchedPath>();
         let header = parts.headers.get("sign");
         Ok(Self {
             id: id.map(ProjectId).map_err(Problem::from),
             method: parts.method.clone(),
-            path: uri.path().to_owned(),
+            route: route.map_or_else(String::new, |route| route.as_str().to_owned()),
             header: header
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned),
@@ -77,11 +75,13 @@ impl Unproven {
         body: &[u8],
     ) -> Result<Project, Problem> {
         let id = self.id?;
-        let name = format!("{} {}", self.method, self.path);
+        let name = format!("{} {}", self.method, self.route);
+        let is_safe = self.method.is_safe();
         let call = SignedCall {
             name: &name,
             body,
-            changes: !self.method.is_safe(),
+            changes: !is_safe,
+            in_query: is_safe && signature.is_some(),
         };
         let signature = signature.or(self.header.as_deref());
         let proven = control_plane.authenticate_backend(id, signature, call);

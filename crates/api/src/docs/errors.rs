@@ -198,7 +198,7 @@ refusal_group!(
 refusal_group!(
     /// What a route that changes something can answer besides.
     PlatformChangeErrors: PLATFORM,
-    409 => "It does not fit how things stand; `error` says what to do (`operation_in_progress`, `project_wrong_status`, `last_administrator`, `home_organization`, `organization_has_projects`, `already_member`, `too_many_invitations`, `made_through_partner`, `branch.not_ready`, `backup_running`, `backup_failed`, `backup_being_restored`)",
+    409 => "It does not fit how things stand; `error` says what to do (`operation_in_progress`, `project_wrong_status`, `last_administrator`, `home_organization`, `organization_has_projects`, `already_member`, `too_many_invitations`, `made_through_partner`, `branch.not_ready`, `backup_running`, `backup_failed`, `backup_being_restored`, `branch_has_no_backups`)",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
 );
 refusal_group!(

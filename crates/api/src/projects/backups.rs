@@ -371,7 +371,7 @@ pub async fn rename_backup(
 
 /// Delete a backup
 ///
-/// For good. For administrators.
+/// For good; one that is being made is given up. For administrators.
 #[utoipa::path(
     delete,
     path = "/projects/v1/{projectId}/backups/{backupId}",
