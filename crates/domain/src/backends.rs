@@ -29,8 +29,6 @@ pub struct SignedCall<'a> {
     pub body: &'a [u8],
     /// Whether doing it twice is more than doing it once.
     pub changes: bool,
-    /// Its signature stood in the address, which others may have written down.
-    pub in_query: bool,
 }
 
 impl SignedCall<'_> {
@@ -51,9 +49,9 @@ pub struct DatabaseAccess {
 }
 
 impl ControlPlane {
-    /// The live project whose backend signed this. Backends sign each call anew, to the second: a signature is good for some
-    /// seconds from its first use, for each change once, and one that stood in an address for nothing but such calls. All that
-    /// is wrong is answered alike, whether there is such a project or not.
+    /// The live project whose backend signed this. Backends sign each call anew, though only to the second: a signature is
+    /// good for some seconds from its first use, and for each change once. All that is wrong is answered alike, whether there
+    /// is such a project or not.
     pub async fn authenticate_backend(
         &self,
         id: ProjectId,
@@ -74,19 +72,10 @@ impl ControlPlane {
             DomainError::Unauthorized
         })?;
         let digest = |what: &str| hash_bytes(format!("{what}\0{signature}").as_bytes());
-        let mut uses = vec![digest("used")];
-        if call.in_query {
-            uses.push(digest("in a query"));
-        }
-        let mut is_replay = false;
-        for used in &uses {
-            let first = used_signatures::insert_signature(&mut tx, id, used, now, until).await?;
-            is_replay |= first.is_some_and(|first| now - first > AT_ONCE);
-        }
-        if !call.in_query {
-            let others = digest("in a query");
-            is_replay |= used_signatures::is_used(&mut tx, id, &others).await?;
-        }
+        // Whatever it was used for: one that stood in an address is in the logs of whoever stands before us.
+        let used = digest("used");
+        let first = used_signatures::insert_signature(&mut tx, id, &used, now, until).await?;
+        let mut is_replay = first.is_some_and(|first| now - first > AT_ONCE);
         if call.changes {
             let change = digest(&call.canonical());
             let first = used_signatures::insert_signature(&mut tx, id, &change, now, until).await?;

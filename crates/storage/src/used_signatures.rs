@@ -30,21 +30,6 @@ pub async fn insert_signature(
     Ok(first_used_at)
 }
 
-pub async fn is_used(
-    conn: &mut PgConnection,
-    project: ProjectId,
-    digest: &[u8],
-) -> StorageResult<bool> {
-    let found = sqlx::query_scalar!(
-        r#"select exists (select from used_signatures where project_id = $1 and digest = $2) as "found!""#,
-        project.0,
-        digest
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(found)
-}
-
 pub async fn delete_expired(conn: &mut PgConnection, now: DateTime<Utc>) -> StorageResult<u64> {
     let done = sqlx::query!(
         "delete from used_signatures where (project_id, digest) in

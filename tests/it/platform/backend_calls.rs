@@ -218,7 +218,7 @@ async fn only_the_projects_own_fresh_signature_is_taken_and_once() {
         let fresh = world.call(&route, own, Some(&world.sign())).await;
         assert!(is_let_in(&fresh), "{route:?}: {}", fresh.text);
     }
-    // One that stood in an address, which may be written down, opens nothing else; nor does another spelling.
+    // One that stood in an address, which may be written down, soon opens nothing else; nor does another spelling.
     let routes = routes();
     let find = |path: &str| {
         routes
@@ -231,6 +231,7 @@ async fn only_the_projects_own_fresh_signature_is_taken_and_once() {
         .call(find("/ai/v1/activity"), world.project, Some(&token))
         .await;
     assert!(is_let_in(&asked), "{}", asked.text);
+    world.clock.advance(TimeDelta::seconds(6));
     let password = find("database-password");
     let stolen = world.call(password, world.project, Some(&token)).await;
     assert_eq!(stolen.status, 401, "{}", stolen.text);

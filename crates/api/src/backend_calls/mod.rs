@@ -76,12 +76,10 @@ impl Unproven {
     ) -> Result<Project, Problem> {
         let id = self.id?;
         let name = format!("{} {}", self.method, self.route);
-        let is_safe = self.method.is_safe();
         let call = SignedCall {
             name: &name,
             body,
-            changes: !is_safe,
-            in_query: is_safe && signature.is_some(),
+            changes: !self.method.is_safe(),
         };
         let signature = signature.or(self.header.as_deref());
         let proven = control_plane.authenticate_backend(id, signature, call);
