@@ -1,6 +1,9 @@
 //! What dashboards and the command-line client ask most: a project, and an organization's projects, against `pgbench -S` on
 //! the same Postgres; and whether a page of the list costs more as the organization grows.
 
+use std::time::Duration;
+
+use cp_tests::eventually;
 use cp_tests::programs::Dev;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -29,7 +32,13 @@ pub async fn measure(dev: &Dev) -> Vec<Row> {
         .post(&path, &json!({ "name": "bench-project" }))
         .await;
     let project = made["project"]["id"].as_str().expect("an id").to_owned();
-    dev.until_active(&project).await;
+    let one = format!("/projects/v1/{project}");
+    eventually(
+        "the project is active",
+        Duration::from_secs(90),
+        async || (member.get(&one).await["project"]["status"] == "active").then_some(()),
+    )
+    .await;
 
     let url = dev.database_url();
     prepare_pgbench(&url);
@@ -40,10 +49,7 @@ pub async fn measure(dev: &Dev) -> Vec<Row> {
         member.token
     );
     let rate = |path: &str| wrk_with(dev, &script, path);
-    let (one, page) = (
-        format!("/projects/v1/{project}"),
-        format!("{path}?limit={LISTED}"),
-    );
+    let page = format!("{path}?limit={LISTED}");
     let (got, listed) = (rate(&one), rate(&path));
     let base = pgbench_selects(&url);
     let (got, listed) = (
@@ -128,6 +134,14 @@ impl Client {
             .expect("a token")
             .clone_into(&mut client.token);
         client
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let request = self.http.get(format!("{}{path}", self.base_url));
+        let answer = request.bearer_auth(&self.token).send().await;
+        let answer = answer.and_then(reqwest::Response::error_for_status);
+        let answer = answer.unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        answer.json().await.expect("JSON")
     }
 
     async fn post(&self, path: &str, body: &Value) -> Value {
