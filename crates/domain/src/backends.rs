@@ -34,8 +34,9 @@ pub struct SignedCall<'a> {
 impl SignedCall<'_> {
     /// The same for the same call, however its body is spelled.
     fn canonical(&self) -> String {
-        let body: Option<serde_json::Value> = serde_json::from_slice(self.body).ok();
-        format!("{}\0{}", self.name, body.unwrap_or_default())
+        let mut body: serde_json::Value = serde_json::from_slice(self.body).unwrap_or_default();
+        body.sort_all_objects();
+        format!("{}\0{body}", self.name)
     }
 }
 

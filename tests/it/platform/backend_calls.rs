@@ -421,6 +421,8 @@ async fn a_backends_mails_go_out_in_its_name_and_are_counted() {
         .execute(&mut world.app.database.connect().await)
         .await
         .unwrap();
+    // Signed in another second: else it would be the same mail again.
+    world.clock.advance(TimeDelta::seconds(1));
     let refused = world.mail("send-on-demand", &own).await;
     refused.expect_code(403, "plan_upgrade_needed");
     let day = "update usage_daily set email_requests = 100 where project_id = $1";
