@@ -148,6 +148,7 @@ pub(crate) fn worker_config(config: &Config, control_url: String) -> WorkerConfi
         reconcile_every: worker.reconcile_every.get(),
         usage_every: worker.usage_every.get(),
         copies: worker.copies,
+        scheduled_backups: worker.scheduled_backups,
         spare_orphans: worker.orphans == Orphans::Report,
         believe_losses: worker.losses == Losses::Believe,
         grace: worker.drain.get(),

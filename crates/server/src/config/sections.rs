@@ -308,9 +308,12 @@ pub struct Worker {
     /// How often each project's backend is asked what it used.
     #[serde(deserialize_with = "scalar")]
     pub usage_every: Period,
-    /// Databases copied at once, for branches.
+    /// Databases copied at once, for branches and backups.
     #[serde(deserialize_with = "scalar")]
     pub copies: usize,
+    /// Daily backups under way at once, of all workers together. 0: none are made.
+    #[serde(deserialize_with = "scalar")]
+    pub scheduled_backups: usize,
     /// How long running steps are waited for at the end.
     #[serde(deserialize_with = "scalar")]
     pub drain: Period,
@@ -330,6 +333,7 @@ impl Default for Worker {
             reconcile_every: worker.reconcile_every.into(),
             usage_every: worker.usage_every.into(),
             copies: worker.copies,
+            scheduled_backups: worker.scheduled_backups,
             drain: worker.grace.into(),
         }
     }

@@ -55,7 +55,11 @@ locals {
       INSFORGE_OBJECTS_BUCKETS      = "[${join(",", local.buckets)}]"
     },
     var.database == null ? {} : { INSFORGE_DATABASE_URL = local.database_url },
-    var.branches ? {} : { INSFORGE_LIMITS_BRANCHES_PER_PARENT = "0" },
+    # Workers that cannot reach the machines' Postgres copy nothing.
+    var.branches ? {} : {
+      INSFORGE_LIMITS_BRANCHES_PER_PARENT = "0"
+      INSFORGE_WORKER_SCHEDULED_BACKUPS   = "0"
+    },
     var.log == null ? {} : { INSFORGE_LOG = var.log },
   )
 

@@ -150,13 +150,29 @@ resource "aws_iam_role_policy" "execution_database_secrets" {
 
 # ---- API -------------------------------------------------------------------------------------------------------------
 
-# A role without a policy, and not no role: permissions can be added without new tasks.
 resource "aws_iam_role" "api" {
   count = local.tasks
 
   name               = "${var.name}-api"
-  description        = "The API; needs nothing of AWS"
+  description        = "The API: links to backups"
   assume_role_policy = data.aws_iam_policy_document.tasks_trust.json
+}
+
+# A link may do what whoever signs it may do.
+data "aws_iam_policy_document" "backups" {
+  statement {
+    sid       = "Backups"
+    actions   = ["s3:GetObject"]
+    resources = [for bucket in var.bucket_arns : "${bucket}/projects/*/backups/*"]
+  }
+}
+
+resource "aws_iam_role_policy" "api_backups" {
+  count = local.tasks
+
+  name   = "backups"
+  role   = aws_iam_role.api[0].name
+  policy = data.aws_iam_policy_document.backups.json
 }
 
 # ---- Worker ----------------------------------------------------------------------------------------------------------
