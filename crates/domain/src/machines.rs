@@ -220,11 +220,13 @@ impl ControlPlane {
     /// Host and port of the machine's Postgres.
     pub async fn note_database_address(
         &self,
+        lease: &Lease,
         machine: MachineId,
         address: &str,
     ) -> DomainResult<()> {
-        let mut conn = self.db().acquire().await?;
-        Ok(machines::set_database_address(&mut conn, machine, address).await?)
+        let mut tx = self.begin_under(lease).await?;
+        machines::set_database_address(&mut tx, machine, address).await?;
+        commit(tx).await
     }
 
     /// The machine runs again for its project. What its agent said before is forgotten.

@@ -48,7 +48,9 @@ async fn note_database(cx: &StepContext<'_>, machine: &Machine) -> Result<(), St
     let found = cx.worker.find(machine).await?;
     if let Some(address) = found.and_then(|found| found.database_address) {
         let noted = cx.control_plane();
-        noted.note_database_address(machine.id, &address).await?;
+        noted
+            .note_database_address(cx.lease, machine.id, &address)
+            .await?;
     }
     Ok(())
 }
