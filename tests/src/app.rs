@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cp_api::ApiOptions;
+use cp_billing::Stripe;
 use cp_domain::{ControlPlane, NewPartner, Settings};
 use cp_model::{
     InstanceType, Operation, OperationId, OperationState, ProjectId, Region, SharedClock,
@@ -42,6 +43,8 @@ pub struct AppOptions {
     pub allow_http_webhooks: bool,
     /// The store that the interface makes links to.
     pub downloads: Option<SharedObjects>,
+    /// Who takes payments.
+    pub payments: Option<Stripe>,
 }
 
 impl Default for AppOptions {
@@ -59,6 +62,7 @@ impl Default for AppOptions {
             production_pace: false,
             allow_http_webhooks: true,
             downloads: None,
+            payments: None,
         }
     }
 }
@@ -134,6 +138,7 @@ impl App {
                 .downloads
                 .clone()
                 .map(|objects| Arc::new(StoreDownloads(objects)) as _),
+            payments: self.options.payments.clone(),
             ..ApiOptions::default()
         };
         let router = cp_api::router(control_plane, options);
@@ -193,6 +198,7 @@ impl App {
             name: name.into(),
             control_url: self.base_url.clone(),
             pool: self.options.pool.clone(),
+            payments: self.options.payments.clone(),
             ..WorkerConfig::default()
         };
         if self.options.production_pace {

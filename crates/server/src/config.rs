@@ -14,6 +14,7 @@ mod scalar;
 mod secrets;
 pub mod sections;
 mod shown;
+mod stripe;
 #[cfg(test)]
 mod tests;
 
@@ -44,5 +45,6 @@ pub struct Config {
     pub ec2: aws::Ec2,
     pub objects: objects::Objects,
     pub mail: sections::Mail,
+    pub stripe: stripe::StripeSection,
     pub telemetry: sections::Telemetry,
 }
