@@ -191,7 +191,7 @@ async fn a_plan_is_bought_shown_managed_and_ends() {
     let now = shop.status().await;
     assert_eq!(now["status"], "active");
     assert_eq!(now["plan"], "pro");
-    assert_eq!(now["currentPeriodEnd"], "2026-12-18T11:20:00Z");
+    assert_eq!(now["currentPeriodEnd"], "2026-12-18T13:20:00Z");
     assert_eq!(now["cancelAtPeriodEnd"], false);
     assert_eq!(now["stripeCustomerId"], shop.customer());
     assert_eq!(now["stripeSubscriptionId"], subscription);
@@ -251,7 +251,7 @@ async fn payments_and_credits_are_told_as_stripe_has_them() {
         json!({ "payments": [{
             "stripe_invoice_id": "in_1", "amount_cents": 2500, "amount_display": "$25.00", "currency": "usd",
             "status": "paid", "description": "1 × Pro", "invoice_pdf_url": "https://pay.stripe.com/in_1/pdf",
-            "created_at": "2026-11-18T09:06:40Z",
+            "created_at": "2026-11-18T11:06:40Z",
         }]})
     );
     let path = format!("/billing/v1/{}/credits", shop.team);
@@ -260,7 +260,7 @@ async fn payments_and_credits_are_told_as_stripe_has_them() {
         credit,
         json!({
             "creditBalanceCents": 500, "creditBalanceFormatted": "$5.00",
-            "transactions": [{ "amountCents": 500, "description": "Sorry for the outage", "created": "2026-11-18T09:06:40Z" }],
+            "transactions": [{ "amountCents": 500, "description": "Sorry for the outage", "created": "2026-11-18T11:06:40Z" }],
         })
     );
 }
@@ -584,6 +584,7 @@ async fn an_organization_has_the_better_one_of_what_is_given_and_paid_for() {
 async fn developers_buy_nothing_and_strangers_see_nothing() {
     let shop = shop().await;
     shop.check_out("pro").await.expect(200);
+    shop.settled().await;
     let person = shop.app.stranger("Ben").await;
     let ben = shop.app.member_of(&person).await;
     let reads = [
