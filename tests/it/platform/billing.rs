@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use cp_billing::stand_in::{Fault, KEY, StandIn};
 use cp_billing::{Stripe, StripeConfig};
-use cp_model::{OrganizationId, Plan};
-use cp_tests::{Answer, App, AppOptions, Member, eventually};
+use cp_model::{Clock as _, OrganizationId, Plan};
+use cp_tests::{Answer, App, AppOptions, Member, MovingClock, eventually};
 use futures::future::join_all;
 use reqwest::Method;
 use secrecy::SecretString;
@@ -332,6 +332,44 @@ async fn an_older_answer_than_was_taken_is_left() {
     business.settle_paid_plan(older, Plan::Free).await.unwrap();
     assert_eq!(shop.plan().await, "pro");
     assert_eq!(shop.plan_changes().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_worker_took_and_never_settled_is_asked_again_and_so_is_everything_once_a_day() {
+    let clock = MovingClock::new();
+    let app = App::start_with(AppOptions {
+        worker: false,
+        clock: clock.clone(),
+        ..AppOptions::default()
+    })
+    .await;
+    let ada = app.member("Ada").await;
+    let team = ada.create_organization("Team").await;
+    let note = "insert into billing_customers (organization_id, customer_id, due_at, created_at)
+                select id, 'cus_1', $1, $1 from organizations where id = $2::uuid";
+    sqlx::query(note)
+        .bind(clock.now())
+        .bind(&team)
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    let business = &app.control_plane;
+    let take = async || business.take_due_customers().await.unwrap().pop();
+
+    let lost = take().await.expect("it is due");
+    assert_eq!(take().await, None, "somebody asks already");
+    clock.advance(TimeDelta::minutes(6));
+    let again = take().await.expect("whoever asked has died");
+    assert!(again.round > lost.round);
+    business.settle_paid_plan(&again, Plan::Pro).await.unwrap();
+    clock.advance(TimeDelta::hours(23));
+    assert_eq!(take().await, None);
+    clock.advance(TimeDelta::hours(2));
+    let daily = take().await.expect("an event may have been lost");
+    business.put_off_customer(&daily).await.unwrap();
+    assert_eq!(take().await, None);
+    clock.advance(TimeDelta::seconds(11));
+    assert_eq!(take().await.expect("it was put off").failures, 1);
 }
 
 #[tokio::test]
