@@ -106,6 +106,7 @@ pub(crate) struct ApiState {
     pub batches: Arc<Semaphore>,
     pub downloads: Option<Arc<dyn Downloads>>,
     pub payments: Option<Stripe>,
+    pub event_places: billing::EventPlaces,
 }
 
 impl FromRef<ApiState> for ControlPlane {
@@ -124,6 +125,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
         batches: Arc::new(Semaphore::new(usage_events::AT_ONCE)),
         downloads: options.downloads,
         payments: options.payments,
+        event_places: billing::EventPlaces::default(),
     };
     let partnership = Router::from(partnership::routes()).route_layer(from_fn_with_state(
         state.control_plane.clone(),

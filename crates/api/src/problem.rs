@@ -462,6 +462,7 @@ impl From<PurchaseError> for Problem {
         let code = match error {
             PurchaseError::Free => "plan_not_sold",
             PurchaseError::HasPlan(_) => "plan_held",
+            PurchaseError::Unfinished(_) => "subscription_open",
             PurchaseError::NothingBought => "nothing_bought",
         };
         Self::new(StatusCode::CONFLICT, code, error.to_string())

@@ -53,7 +53,7 @@ pub use money::fmt_amount;
 pub use payments::Payment;
 pub use prices::SoldPrice;
 pub use sessions::CheckoutSession;
-pub use subscriptions::{Subscription, SubscriptionStatus, decisive, plan_of};
+pub use subscriptions::{Subscription, SubscriptionStatus, decisive, of_unknown_price, plan_of};
 pub use webhook::{Event, EventKind, WebhookError};
 
 use http::{Http, Times};

@@ -3,8 +3,10 @@
 
 use cp_model::{OrganizationId, Plan};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use url::Url;
 
+use crate::wire::Listed;
 use crate::{BillingError, BillingResult, CustomerId, ORGANIZATION, Stripe};
 
 /// A page on which a plan is bought. Good for a day.
@@ -22,6 +24,18 @@ struct CheckoutWire {
     url: Option<Url>,
 }
 
+/// One that can still be paid.
+#[derive(Deserialize)]
+struct OpenWire {
+    id: String,
+}
+
+impl Listed for OpenWire {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 #[derive(Deserialize)]
 struct PortalWire {
     url: Url,
@@ -30,8 +44,9 @@ struct PortalWire {
 impl Stripe {
     /// A page on which the customer subscribes to the plan. The subscription carries the organization's id.
     ///
-    /// Each call makes another page, and each can be paid: ask [`crate::plan_of`] first, and turn on "limit customers
-    /// to one subscription" in Stripe's checkout settings for two pages that are open at once.
+    /// Each call makes another page, and each can be paid: close those before it ([`Stripe::expire_checkout_sessions`]) and
+    /// look at the subscriptions first. For two that are made at the same moment, turn on "limit customers to one
+    /// subscription" in Stripe's checkout settings.
     ///
     /// # Errors
     /// [`BillingError::NotSold`] for a plan without a price; [`BillingError::Missing`]: somebody deleted the customer;
@@ -68,6 +83,33 @@ impl Stripe {
             id: session.id,
             url,
         })
+    }
+
+    /// Closes the customer's pages that nobody has paid on yet. Those that are paid meanwhile stay: read the
+    /// subscriptions afterwards.
+    ///
+    /// # Errors
+    /// As of [`Stripe::subscriptions_of`].
+    pub async fn expire_checkout_sessions(&self, customer: &CustomerId) -> BillingResult<()> {
+        let query = [("customer", customer.as_str()), ("status", "open")];
+        let open = self
+            .http
+            .list::<OpenWire>(&["checkout", "sessions"], &query, usize::MAX, |_| true)
+            .await;
+        let open = match open {
+            // Who was deleted has none.
+            Err(BillingError::Missing { .. }) if self.is_deleted(customer).await? => return Ok(()),
+            open => open?,
+        };
+        for session in open {
+            let path = ["checkout", "sessions", session.id.as_str(), "expire"];
+            match self.http.post::<IgnoredAny>(&path, &[]).await {
+                // It was paid, or expired, just now.
+                Ok(_) | Err(BillingError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// A page on which the customer changes cards, reads invoices and cancels: what the portal's settings in Stripe's

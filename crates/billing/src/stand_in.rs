@@ -350,6 +350,26 @@ impl World {
                 )
             }
             ("POST", ["v1", "checkout", "sessions"]) => self.check_out(params)?,
+            ("GET", ["v1", "checkout", "sessions"]) => {
+                allow(params, &["customer", "status", "limit", "starting_after"])?;
+                self.living_customer(&params["customer"], 400, "customer")?;
+                let mut wanted = params.clone();
+                wanted.retain(|name, _| name == "customer" || name == "status");
+                page(&self.sessions, &wanted, params)
+            }
+            ("POST", ["v1", "checkout", "sessions", id, "expire"]) => {
+                allow(params, &[])?;
+                let session = self.sessions.iter_mut().find(|one| one["id"] == *id);
+                let session =
+                    session.ok_or_else(|| missing(404, "checkout.session", id, "session"))?;
+                if session["status"] != "open" {
+                    let message =
+                        "Only Checkout Sessions with a status in [\"open\"] can be expired.";
+                    return Err(refusal(400, "checkout_session_not_open", None, message));
+                }
+                session["status"] = json!("expired");
+                session.clone()
+            }
             ("POST", ["v1", "billing_portal", "sessions"]) => {
                 allow(params, &["customer", "return_url"])?;
                 self.living_customer(&params["customer"], 400, "customer")?;

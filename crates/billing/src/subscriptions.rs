@@ -81,6 +81,13 @@ pub fn plan_of(subscriptions: &[Subscription]) -> Plan {
         .unwrap_or(Plan::Free)
 }
 
+/// One that is paid for and whose price is none that we know: which plan it gives cannot be told.
+pub fn of_unknown_price(subscriptions: &[Subscription]) -> Option<&Subscription> {
+    subscriptions
+        .iter()
+        .find(|one| one.status.keeps_plan() && one.plan.is_none())
+}
+
 /// The one to show of all subscriptions of a customer: that which gives the plan, else the newest.
 pub fn decisive(subscriptions: &[Subscription]) -> Option<&Subscription> {
     // Plans are in order of what they allow; none is before the first.

@@ -73,6 +73,17 @@ pub enum WebhookError {
 }
 
 impl Stripe {
+    /// Whether the header `Stripe-Signature` has its form and a time of now: what can be told before the body is read.
+    ///
+    /// # Errors
+    /// [`WebhookError::MalformedSignature`], [`WebhookError::OutOfTime`].
+    pub fn check_webhook_header(
+        signature_header: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), WebhookError> {
+        SignatureHeader::parse(signature_header)?.check_time(now)
+    }
+
     /// Takes what was posted to our webhook endpoint: the body byte for byte as it came, and the header
     /// `Stripe-Signature` (<https://docs.stripe.com/webhooks#verify-manually>).
     ///
@@ -107,12 +118,7 @@ fn verify(
     if !is_signed {
         return Err(WebhookError::WrongSignature);
     }
-    if (now - signature.signed_at).abs() > TOLERANCE {
-        return Err(WebhookError::OutOfTime {
-            signed_at: signature.signed_at,
-        });
-    }
-    Ok(())
+    signature.check_time(now)
 }
 
 /// `t=1764583200,v1=5257a869…`, with a `v1` for each secret while secrets are rotated. Other schemes are not looked at:
@@ -143,6 +149,17 @@ impl<'a> SignatureHeader<'a> {
             return Err(malformed);
         }
         Ok(Self { signed_at, v1 })
+    }
+}
+
+impl SignatureHeader<'_> {
+    fn check_time(&self, now: DateTime<Utc>) -> Result<(), WebhookError> {
+        if (now - self.signed_at).abs() > TOLERANCE {
+            return Err(WebhookError::OutOfTime {
+                signed_at: self.signed_at,
+            });
+        }
+        Ok(())
     }
 }
 

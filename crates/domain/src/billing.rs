@@ -26,6 +26,9 @@ const ASKING: TimeDelta = TimeDelta::minutes(5);
 /// How often the provider is asked although it told nothing: an event may have been lost.
 const ASKED_ANYWAY: TimeDelta = TimeDelta::hours(24);
 
+/// How long a deleted organization is asked for: pages on which a plan is bought are good for a day.
+const ASKED_AFTER_DELETION: TimeDelta = TimeDelta::days(3);
+
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(10);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(1);
 
@@ -65,6 +68,10 @@ pub enum PurchaseError {
         "the organization has the {0} plan already; open the billing portal (insforge billing manage) to change how it is paid"
     )]
     HasPlan(Plan),
+    #[error(
+        "the organization has a subscription that is {0} and not over; open the billing portal (insforge billing manage) to pay or cancel it"
+    )]
+    Unfinished(String),
     #[error(
         "nothing was ever bought for this organization, so there is nothing to manage; buy a plan first (insforge billing upgrade)"
     )]
@@ -186,7 +193,7 @@ impl ControlPlane {
     pub async fn settle_paid_plan(&self, due: &DueCustomer, paid: Plan) -> DomainResult<()> {
         let mut tx = self.db().begin().await?;
         let present = organizations::lock_organization(&mut tx, due.organization).await?;
-        let again_at = (!due.is_deleted).then(|| self.now() + ASKED_ANYWAY);
+        let again_at = asked_again_at(due, self.now());
         if billing::take_answer(&mut tx, due, paid, again_at).await? {
             let details = json!({ "customer": due.customer });
             self.change_plan(&mut tx, "stripe", due.organization, present, details)
@@ -250,6 +257,15 @@ impl ControlPlane {
         }
         Ok(to)
     }
+}
+
+/// Once a day; of a deleted organization until no page on which it could be paid for is open any more.
+fn asked_again_at(due: &DueCustomer, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let again_at = now + ASKED_ANYWAY;
+    let is_over = due
+        .deleted_at
+        .is_some_and(|deleted_at| again_at > deleted_at + ASKED_AFTER_DELETION);
+    (!is_over).then_some(again_at)
 }
 
 /// Twice as long each time, up to an hour.

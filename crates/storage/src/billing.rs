@@ -17,8 +17,8 @@ pub struct DueCustomer {
     pub round: i64,
     /// How often in a row it could not be asked for.
     pub failures: i32,
-    /// Whether the organization was deleted: what it pays for has to end.
-    pub is_deleted: bool,
+    /// When the organization was deleted: what it pays for has to end.
+    pub deleted_at: Option<DateTime<Utc>>,
 }
 
 /// What operators see of an organization.
@@ -185,7 +185,7 @@ pub async fn take_due(
          where o.id = c.organization_id and c.organization_id in
              (select organization_id from billing_customers where due_at <= $1
               order by due_at limit $3 for update skip locked)
-         returning c.organization_id, c.customer_id, c.round, c.failures, (o.deleted_at is not null) as \"is_deleted!\"",
+         returning c.organization_id, c.customer_id, c.round, c.failures, o.deleted_at",
         now,
         again_at,
         limit
@@ -199,7 +199,7 @@ pub async fn take_due(
             customer: row.customer_id,
             round: row.round,
             failures: row.failures,
-            is_deleted: row.is_deleted,
+            deleted_at: row.deleted_at,
         })
         .collect())
 }

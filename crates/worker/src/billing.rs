@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use cp_billing::{BillingError, BillingResult, CustomerId, Stripe, Subscription, plan_of};
+use chrono::{DateTime, Utc};
+use cp_billing::{BillingError, BillingResult, CustomerId, Stripe, of_unknown_price, plan_of};
 use cp_domain::{DomainError, DomainResult, DueCustomer};
 use cp_model::Plan;
 use futures::stream::{self, StreamExt as _};
@@ -55,12 +56,9 @@ impl Worker {
         let customer: CustomerId = due.customer.parse().map_err(|error| {
             DomainError::Internal(format!("a stored customer is none: {error}"))
         })?;
-        let asked = if due.is_deleted {
-            end_subscriptions(stripe, &customer)
-                .await
-                .map(|()| Plan::Free)
-        } else {
-            paid_plan(stripe, &customer).await
+        let asked = match due.deleted_at {
+            Some(deleted_at) => end_subscriptions(stripe, &customer, deleted_at).await,
+            None => paid_plan(stripe, &customer).await,
         };
         let organization = due.organization;
         match asked {
@@ -84,16 +82,38 @@ async fn paid_plan(stripe: &Stripe, customer: &CustomerId) -> BillingResult<Plan
     if kept.count() > 1 {
         tracing::warn!(%customer, "a customer pays for more than one subscription; cancel and refund one in Stripe's dashboard, and turn on \"limit customers to one subscription\" there");
     }
-    Ok(plan_of(&subscriptions))
+    match (plan_of(&subscriptions), of_unknown_price(&subscriptions)) {
+        // They pay, and we do not know for what: somebody took the price out of the configuration, or sells another one.
+        (Plan::Free, Some(unknown)) => {
+            let id = &unknown.id;
+            let problem = format!(
+                "the subscription {id} has a price that is not in stripe.pro_prices; add it there"
+            );
+            Err(BillingError::Unexpected(problem))
+        }
+        (plan, _) => Ok(plan),
+    }
 }
 
-async fn end_subscriptions(stripe: &Stripe, customer: &CustomerId) -> BillingResult<()> {
-    let is_over = |one: &Subscription| one.status.is_final();
+/// Gives what is paid for then: nothing.
+async fn end_subscriptions(
+    stripe: &Stripe,
+    customer: &CustomerId,
+    deleted_at: DateTime<Utc>,
+) -> BillingResult<Plan> {
+    // First the pages: what is paid on one meanwhile is seen below.
+    stripe.expire_checkout_sessions(customer).await?;
     for subscription in stripe.subscriptions_of(customer).await? {
-        if !is_over(&subscription) {
-            stripe.cancel_subscription(&subscription.id).await?;
-            tracing::info!(%customer, subscription = %subscription.id, "a deleted organization's subscription was cancelled");
+        if subscription.status.is_final() {
+            continue;
+        }
+        let id = &subscription.id;
+        stripe.cancel_subscription(id).await?;
+        if subscription.created > deleted_at {
+            tracing::error!(%customer, subscription = %id, "a subscription was bought for an organization that was deleted before; it was cancelled, refund it in Stripe's dashboard");
+        } else {
+            tracing::info!(%customer, subscription = %id, "a deleted organization's subscription was cancelled");
         }
     }
-    Ok(())
+    Ok(Plan::Free)
 }

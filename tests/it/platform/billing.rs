@@ -480,6 +480,30 @@ async fn a_plan_stays_while_stripe_fails_or_denies_the_customer() {
 }
 
 #[tokio::test]
+async fn who_pays_a_price_that_we_do_not_know_keeps_the_plan() {
+    let shop = shop().await;
+    shop.check_out("pro").await.expect(200);
+    shop.pay();
+    shop.tell(&shop.event("evt_1", "invoice.paid"))
+        .await
+        .expect(200);
+    shop.await_plan("pro").await;
+    shop.settled().await;
+    // The operator sells another one, and forgot the old one.
+    shop.stripe.world().subscriptions[0]["items"]["data"][0]["price"]["id"] = json!("price_2020");
+    shop.tell(&shop.event("evt_2", "invoice.paid"))
+        .await
+        .expect(200);
+    let put_off = "billing_customers where failures = 1";
+    eventually("it is put off", Duration::from_secs(20), async || {
+        (shop.app.database.count(put_off).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(shop.plan().await, "pro");
+    shop.check_out("pro").await.expect_code(409, "plan_held");
+}
+
+#[tokio::test]
 async fn what_cannot_be_bought_is_refused_with_what_to_do() {
     let shop = shop().await;
     let portal = json!({ "organizationId": shop.team });
@@ -496,11 +520,27 @@ async fn what_cannot_be_bought_is_refused_with_what_to_do() {
         .expect_code(400, "invalid_input");
     assert!(shop.stripe.calls().is_empty(), "nobody was asked");
 
-    // Paid, and not told yet: nobody pays twice.
+    // The page of before is closed; one of both is enough.
     shop.check_out("pro").await.expect(200);
-    shop.pay();
+    shop.check_out("pro").await.expect(200);
+    let states: Vec<_> = {
+        let world = shop.stripe.world();
+        let sessions = world.sessions.iter();
+        sessions.map(|one| one["status"].clone()).collect()
+    };
+    assert_eq!(states, ["expired", "open"]);
+    // Paid, and not told yet: nobody pays twice.
+    let subscription = shop.pay();
     shop.check_out("pro").await.expect_code(409, "plan_held");
-    assert_eq!(shop.stripe.world().sessions.len(), 1);
+    // Nor beside one that may still be paid or resumed.
+    for status in ["incomplete", "unpaid", "paused"] {
+        shop.set_subscription(&subscription, status);
+        let refused = shop.check_out("pro").await;
+        let refused = refused.expect_code(409, "subscription_open");
+        assert!(refused["error"].as_str().unwrap().contains(status));
+    }
+    shop.set_subscription(&subscription, "active");
+    assert_eq!(shop.stripe.world().sessions.len(), 2);
     // And told.
     shop.tell(&shop.event("evt_1", "invoice.paid"))
         .await
@@ -559,7 +599,8 @@ async fn what_a_deleted_organization_pays_for_ends() {
         .expect(200);
     shop.await_plan("pro").await;
     let path = format!("/organizations/v1/{}", shop.team);
-    // Stripe is down at that moment: it ends all the same, later.
+    // A page is open; and Stripe is down at that moment: it ends all the same, later.
+    shop.stripe.world().sessions[0]["status"] = json!("open");
     shop.stripe.fails_with(vec![Fault::Status(503, &[]); 3]);
     shop.ada.delete(&path).await.expect(200);
     let is_over = |id: &str| {
@@ -571,7 +612,8 @@ async fn what_a_deleted_organization_pays_for_ends() {
         is_over(&first).then_some(())
     })
     .await;
-    // Somebody had the page still open.
+    assert_eq!(shop.stripe.world().sessions[0]["status"], "expired");
+    // Somebody was faster.
     let late = shop.pay();
     shop.tell(&shop.event("evt_2", "checkout.session.completed"))
         .await

@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ApiState;
+pub use webhook::EventPlaces;
 
 pub fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()

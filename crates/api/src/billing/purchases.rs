@@ -124,9 +124,14 @@ impl Counter<'_> {
     async fn sell(&self, plan: Plan) -> Result<cp_billing::CheckoutSession, Problem> {
         let organization = self.account.organization.id;
         let customer = self.customer().await?;
-        // An event of the last purchase may still be on its way: nobody pays twice.
-        let subscribed = plan_of(&self.stripe.subscriptions_of(&customer).await?);
-        self.account.check_purchase(plan, subscribed)?;
+        // Nobody pays twice: not on a page of before, not because an event of the last purchase is still on its way, and not
+        // beside a subscription that somebody may still pay or resume.
+        self.stripe.expire_checkout_sessions(&customer).await?;
+        let subscriptions = self.stripe.subscriptions_of(&customer).await?;
+        self.account.check_purchase(plan, plan_of(&subscriptions))?;
+        if let Some(open) = subscriptions.iter().find(|one| !one.status.is_final()) {
+            return Err(PurchaseError::Unfinished(open.status.to_string()).into());
+        }
         let session = self
             .stripe
             .create_checkout_session(&customer, organization, plan);

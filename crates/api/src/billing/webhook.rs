@@ -1,15 +1,20 @@
 //! `POST /billing/v1/stripe/webhook`: what the payment provider tells us. Its signature is the only credential.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
+use cp_billing::{Stripe, WebhookError};
 use cp_domain::{ControlPlane, NotedEvent};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use std::time::Duration;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use super::provider::Payments;
+use crate::ApiState;
 use crate::body;
 use crate::docs::errors::{NotConfiguredError, WebhookErrors};
 use crate::problem::Problem;
@@ -17,6 +22,25 @@ use crate::problem::Problem;
 /// Stripe's greatest events are some ten KiB; those with many items can be more.
 const MOST_BYTES: usize = 512 * 1024;
 const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// Events read at once. Stripe tells again what finds no place.
+const AT_ONCE: usize = 32;
+
+/// Where events are read.
+#[derive(Clone)]
+pub struct EventPlaces(Arc<Semaphore>);
+
+impl Default for EventPlaces {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl FromRef<ApiState> for EventPlaces {
+    fn from_ref(state: &ApiState) -> Self {
+        state.event_places.clone()
+    }
+}
 
 /// That an event was taken.
 #[derive(Serialize, ToSchema)]
@@ -42,6 +66,7 @@ pub struct EventTaken {
 )]
 pub async fn take_stripe_event(
     State(control_plane): State<ControlPlane>,
+    State(EventPlaces(places)): State<EventPlaces>,
     Payments(stripe): Payments,
     headers: HeaderMap,
     body: Body,
@@ -51,21 +76,20 @@ pub async fn take_stripe_event(
             "This installation takes no payments, and no events of them.",
         ));
     };
-    let body = body::read(&headers, body, MOST_BYTES, ARRIVAL).await?;
     let signature = headers
         .get("stripe-signature")
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
+    let now = control_plane.clock().now();
+    // Anybody may send something: what can be refused without its body is, and the rest waits in few places.
+    Stripe::check_webhook_header(signature, now).map_err(refused)?;
+    let Ok(_place) = places.try_acquire() else {
+        return Err(Problem::unavailable());
+    };
+    let body = body::read(&headers, body, MOST_BYTES, ARRIVAL).await?;
     let event = stripe
-        .verify_webhook(&body, signature, control_plane.clock().now())
-        .map_err(|error| {
-            metrics::counter!("billing_events_total", "result" => "refused").increment(1);
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_event",
-                format!("The event is not taken: {error}."),
-            )
-        })?;
+        .verify_webhook(&body, signature, now)
+        .map_err(refused)?;
     let result = match &event.customer {
         Some(customer) if event.kind.may_change_plan() => {
             let noted = control_plane.note_billing_event(
@@ -85,4 +109,13 @@ pub async fn take_stripe_event(
     tracing::info!(event = %event.id, kind = event.kind.as_str(), result, "an event of the payment provider");
     metrics::counter!("billing_events_total", "result" => result).increment(1);
     Ok(Json(EventTaken { received: true }))
+}
+
+fn refused(error: WebhookError) -> Problem {
+    metrics::counter!("billing_events_total", "result" => "refused").increment(1);
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "invalid_event",
+        format!("The event is not taken: {error}."),
+    )
 }

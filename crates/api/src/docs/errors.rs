@@ -200,7 +200,7 @@ refusal_group!(
 refusal_group!(
     /// What buying and managing can answer besides.
     PurchaseErrors: PLATFORM,
-    409 => "Nothing was bought: it cannot be bought, is had already, or there is nothing to manage (`plan_not_sold`, `plan_held`, `nothing_bought`)",
+    409 => "Nothing was bought: it cannot be bought, is had already, or there is nothing to manage (`plan_not_sold`, `plan_held`, `subscription_open`, `nothing_bought`)",
 );
 refusal_group!(
     /// What the payment provider can be told.

@@ -109,7 +109,7 @@ impl Config {
             let key = if error.field == "prices" {
                 "pro_prices"
             } else {
-                error.field.as_ref()
+                error.field
             };
             ConfigError::invalid(format!("stripe.{key}"), error.rule)
         })?;
