@@ -8,7 +8,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
-use cp_domain::{BackupError, BranchError, DomainError, OrganizationError, RateLimit, Thing};
+use cp_domain::{
+    BackupError, BranchError, DomainError, OrganizationError, RateLimit, SiteError, Thing,
+};
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -91,6 +93,8 @@ enum Detail {
     Operation(OperationInFlight),
     /// What a merge found.
     Diff(Box<Value>),
+    /// The message once more, under the name that this call's contract gives it.
+    Error,
 }
 
 /// What some refusals add to the headers.
@@ -313,6 +317,10 @@ impl Problem {
                     _ => None,
                 },
                 diff: self.diff(),
+                error: match &self.detail {
+                    Some(Detail::Error) => Some(&self.message),
+                    _ => None,
+                },
                 request_id: request_id.as_str(),
             }),
             Form::Platform => serde_json::to_vec(&PlatformError {
@@ -433,6 +441,22 @@ impl From<BackupError> for Problem {
     }
 }
 
+impl From<SiteError> for Problem {
+    fn from(error: SiteError) -> Self {
+        let message = error.to_string();
+        match error {
+            SiteError::NotConfigured => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "not_configured", message)
+            }
+            // contract/project-backend.md 3.5
+            SiteError::SlugTaken(_) => Self {
+                detail: Some(Detail::Error),
+                ..Self::new(StatusCode::CONFLICT, "slug_taken", message)
+            },
+        }
+    }
+}
+
 impl From<OrganizationError> for Problem {
     fn from(error: OrganizationError) -> Self {
         use OrganizationError as E;
@@ -548,6 +572,7 @@ impl From<DomainError> for Problem {
             DomainError::Backup(error) => error.into(),
             DomainError::Branch(error) => error.into(),
             DomainError::Organization(error) => error.into(),
+            DomainError::Site(error) => error.into(),
             DomainError::Conflict(message) => conflict("conflict", message.into()),
             DomainError::Unavailable => Self::unavailable(),
             DomainError::LeaseLost => Self::internal("a request met a lease, which only workers hold"),
@@ -588,6 +613,7 @@ fn not_found(thing: Thing) -> Problem {
         Thing::Webhook => ("webhook_not_found", "This partner has no webhook."),
         Thing::WebhookEvent => ("webhook_event_not_found", "There is no such event."),
         Thing::UsageLimit => ("usage_limit_not_found", "There is no such usage limit."),
+        Thing::Site => ("site_not_found", "This project has no site."),
         Thing::UsageToken => ("usage_token_not_found", "There is no such usage token."),
     };
     Problem::new(StatusCode::NOT_FOUND, code, message)
@@ -617,6 +643,10 @@ pub struct PartnershipError<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Object)]
     diff: Option<&'a Value>,
+    /// With `slug_taken`: the message again, where backends look for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<&'a str>,
     /// Names this request in our logs.
     #[serde(rename = "requestId")]
     #[schema(example = "req_019a9f0d3c1b7c2e8f64")]
