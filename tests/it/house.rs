@@ -25,13 +25,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("domain", &["storage", "tokens", "model"]),
     ("provider", &["model", "pg"]),
     ("billing", &["tokens", "model"]),
-    ("api", &["domain", "model"]),
-    ("worker", &["domain", "provider", "merge", "dump", "model"]),
+    ("api", &["billing", "domain", "model"]),
+    (
+        "worker",
+        &["billing", "domain", "provider", "merge", "dump", "model"],
+    ),
     (
         "server",
         &[
-            "api", "worker", "provider", "merge", "dump", "domain", "storage", "tokens", "model",
-            "pg",
+            "api", "worker", "billing", "provider", "merge", "dump", "domain", "storage", "tokens",
+            "model", "pg",
         ],
     ),
     ("agent", &["model", "pg", "devbackend", "tokens"]),
@@ -43,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "devbackend",
             "api",
             "worker",
+            "billing",
             "provider",
             "merge",
             "dump",

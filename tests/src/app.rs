@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cp_api::ApiOptions;
+use cp_billing::Stripe;
 use cp_domain::{ControlPlane, NewPartner, Settings};
 use cp_model::{
     InstanceType, Operation, OperationId, OperationState, ProjectId, Region, SharedClock,
@@ -44,6 +45,8 @@ pub struct AppOptions {
     pub sites_domain: Option<String>,
     /// The store that the interface makes links to.
     pub downloads: Option<SharedObjects>,
+    /// Who takes payments.
+    pub payments: Option<Stripe>,
 }
 
 impl Default for AppOptions {
@@ -62,6 +65,7 @@ impl Default for AppOptions {
             allow_http_webhooks: true,
             sites_domain: None,
             downloads: None,
+            payments: None,
         }
     }
 }
@@ -137,6 +141,7 @@ impl App {
                 .downloads
                 .clone()
                 .map(|objects| Arc::new(StoreDownloads(objects)) as _),
+            payments: self.options.payments.clone(),
             ..ApiOptions::default()
         };
         let router = cp_api::router(control_plane, options);
@@ -196,6 +201,7 @@ impl App {
             name: name.into(),
             control_url: self.base_url.clone(),
             pool: self.options.pool.clone(),
+            payments: self.options.payments.clone(),
             ..WorkerConfig::default()
         };
         if self.options.production_pace {

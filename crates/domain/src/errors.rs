@@ -4,6 +4,7 @@ use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, Project
 use cp_storage::StorageError;
 
 use crate::backups::BackupError;
+use crate::billing::PurchaseError;
 use crate::branches::BranchError;
 use crate::oauth::OAuthError;
 use crate::organizations::OrganizationError;
@@ -119,6 +120,8 @@ pub enum DomainError {
     OAuth(#[from] OAuthError),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(transparent)]
+    Purchase(#[from] PurchaseError),
     #[error(transparent)]
     Branch(#[from] BranchError),
     #[error(transparent)]

@@ -15,6 +15,7 @@ mod secrets;
 pub mod sections;
 mod shown;
 pub mod sites;
+mod stripe;
 #[cfg(test)]
 mod tests;
 
@@ -46,5 +47,6 @@ pub struct Config {
     pub objects: objects::Objects,
     pub sites: sites::Sites,
     pub mail: sections::Mail,
+    pub stripe: stripe::StripeSection,
     pub telemetry: sections::Telemetry,
 }

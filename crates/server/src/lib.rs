@@ -72,6 +72,7 @@ async fn dispatch(
         Command::Project(command) => commands::project::run(&config, command).await?,
         Command::Site(command) => commands::site::run(&config, command).await?,
         Command::User(command) => commands::user::run(&config, command).await?,
+        Command::Organization(command) => commands::organization::run(&config, command).await?,
         Command::Session(command) => commands::session::run(&config, command).await?,
         Command::Usage(command) => commands::usage::run(&config, command).await?,
         Command::UsageToken(command) => commands::usage_token::run(&config, command).await?,

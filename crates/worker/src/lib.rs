@@ -9,6 +9,7 @@
 
 mod await_backend;
 mod back_up_project;
+mod billing;
 mod copies;
 mod crash;
 mod create_branch;
@@ -39,6 +40,7 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cp_billing::Stripe;
 use cp_domain::ControlPlane;
 use cp_model::{InstanceType, Region};
 use cp_provider::{SharedCompute, SharedObjects};
@@ -116,6 +118,8 @@ pub struct WorkerConfig {
     pub backups_every: Duration,
     /// Scheduled backups under way at once, of all workers together. Those that wait make way for people's work.
     pub scheduled_backups: usize,
+    /// Who takes payments; without one plans are the operator's alone.
+    pub payments: Option<Stripe>,
     /// Who brings mails to people; without one they stay queued.
     pub mailer: Option<mail::Mailer>,
     /// How long running steps are waited for on shutdown.
@@ -155,6 +159,7 @@ impl Default for WorkerConfig {
             leftover_age: Duration::from_hours(24),
             backups_every: Duration::from_secs(5),
             scheduled_backups: 32,
+            payments: None,
             mailer: None,
             grace: Duration::from_secs(10),
             crash_hook: None,
@@ -223,6 +228,13 @@ impl Worker {
         tasks.spawn(usage::collect(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::deliver(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::check_limits(self.clone(), shutdown.clone()));
+        if let Some(stripe) = self.config().payments.clone() {
+            tasks.spawn(billing::settle_plans(
+                self.clone(),
+                stripe,
+                shutdown.clone(),
+            ));
+        }
         for region in self.compute().regions() {
             let round = reconcile::reconcile_machines(self.clone(), region, shutdown.clone());
             tasks.spawn(round);

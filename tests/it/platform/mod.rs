@@ -1,6 +1,7 @@
 //! The platform interface: people and the command-line client (contract/platform-api.md).
 
 mod backend_calls;
+mod billing;
 mod matrix;
 mod metrics;
 mod organizations;
