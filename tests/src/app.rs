@@ -41,6 +41,8 @@ pub struct AppOptions {
     pub production_pace: bool,
     /// Webhooks may be on this computer.
     pub allow_http_webhooks: bool,
+    /// Where sites are.
+    pub sites_domain: Option<String>,
     /// The store that the interface makes links to.
     pub downloads: Option<SharedObjects>,
     /// Who takes payments.
@@ -61,6 +63,7 @@ impl Default for AppOptions {
             auth_failures_per_minute: 100_000,
             production_pace: false,
             allow_http_webhooks: true,
+            sites_domain: None,
             downloads: None,
             payments: None,
         }
@@ -350,6 +353,7 @@ fn control_plane(
         completion_wait: options.completion_wait,
         auth_failures_per_minute: options.auth_failures_per_minute,
         allow_http_webhooks: options.allow_http_webhooks,
+        sites_domain: options.sites_domain.clone(),
         ..Settings::new(base_url)
     };
     ControlPlane::new(

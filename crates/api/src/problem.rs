@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use cp_billing::BillingError;
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
 use cp_domain::{
-    BackupError, BranchError, DomainError, OrganizationError, PurchaseError, RateLimit, Thing,
+    BackupError, BranchError, DomainError, OrganizationError, PurchaseError, RateLimit, SiteError,
+    Thing,
 };
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -96,6 +97,8 @@ enum Detail {
     Operation(OperationInFlight),
     /// What a merge found.
     Diff(Box<Value>),
+    /// The message once more, under the name that this call's contract gives it.
+    Error,
 }
 
 /// What some refusals add to the headers.
@@ -318,6 +321,10 @@ impl Problem {
                     _ => None,
                 },
                 diff: self.diff(),
+                error: match &self.detail {
+                    Some(Detail::Error) => Some(&self.message),
+                    _ => None,
+                },
                 request_id: request_id.as_str(),
             }),
             Form::Platform => serde_json::to_vec(&PlatformError {
@@ -435,6 +442,22 @@ impl From<BackupError> for Problem {
             BackupError::OfBranch => (StatusCode::CONFLICT, "branch_has_no_backups"),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<SiteError> for Problem {
+    fn from(error: SiteError) -> Self {
+        let message = error.to_string();
+        match error {
+            SiteError::NotConfigured => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "not_configured", message)
+            }
+            // contract/project-backend.md 3.5
+            SiteError::SlugTaken(_) => Self {
+                detail: Some(Detail::Error),
+                ..Self::new(StatusCode::CONFLICT, "slug_taken", message)
+            },
+        }
     }
 }
 
@@ -592,6 +615,7 @@ impl From<DomainError> for Problem {
             DomainError::Purchase(error) => error.into(),
             DomainError::Branch(error) => error.into(),
             DomainError::Organization(error) => error.into(),
+            DomainError::Site(error) => error.into(),
             DomainError::Conflict(message) => conflict("conflict", message.into()),
             DomainError::Unavailable => Self::unavailable(),
             DomainError::LeaseLost => Self::internal("a request met a lease, which only workers hold"),
@@ -632,6 +656,7 @@ fn not_found(thing: Thing) -> Problem {
         Thing::Webhook => ("webhook_not_found", "This partner has no webhook."),
         Thing::WebhookEvent => ("webhook_event_not_found", "There is no such event."),
         Thing::UsageLimit => ("usage_limit_not_found", "There is no such usage limit."),
+        Thing::Site => ("site_not_found", "This project has no site."),
         Thing::UsageToken => ("usage_token_not_found", "There is no such usage token."),
     };
     Problem::new(StatusCode::NOT_FOUND, code, message)
@@ -661,6 +686,10 @@ pub struct PartnershipError<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Object)]
     diff: Option<&'a Value>,
+    /// With `slug_taken`: the message again, where backends look for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<&'a str>,
     /// Names this request in our logs.
     #[serde(rename = "requestId")]
     #[schema(example = "req_019a9f0d3c1b7c2e8f64")]

@@ -166,6 +166,34 @@ impl ControlPlane {
         .await
     }
 
+    /// A project's backend did something, for whoever uses it.
+    pub(crate) async fn audit_backend(
+        &self,
+        conn: &mut PgConnection,
+        caller: &Caller,
+        action: &str,
+        project: &Project,
+        details: Value,
+    ) -> StorageResult<()> {
+        let address = caller.address.map(|a| a.to_string());
+        insert_entry(
+            conn,
+            AuditEntry {
+                at: self.now(),
+                actor: &format!("backend:{}", project.id),
+                partner_id: project.partner_id.as_ref(),
+                organization_id: Some(project.organization_id),
+                action,
+                target_type: "project",
+                target_id: &project.id.to_string(),
+                address: address.as_deref(),
+                request_id: Some(caller.request_id.as_str()),
+                details,
+            },
+        )
+        .await
+    }
+
     /// The service itself, or an operator, did something.
     pub(crate) async fn audit_service(
         &self,

@@ -9,6 +9,7 @@ use crate::branches::BranchError;
 use crate::oauth::OAuthError;
 use crate::organizations::OrganizationError;
 use crate::reads::ProjectAccess;
+use crate::sites::SiteError;
 
 pub type DomainResult<T> = Result<T, DomainError>;
 
@@ -35,6 +36,7 @@ pub enum Thing {
     Webhook,
     WebhookEvent,
     UsageLimit,
+    Site,
 }
 
 impl Thing {
@@ -60,6 +62,7 @@ impl Thing {
             Self::Webhook => "webhook",
             Self::WebhookEvent => "webhook event",
             Self::UsageLimit => "usage limit",
+            Self::Site => "site",
         }
     }
 }
@@ -123,6 +126,8 @@ pub enum DomainError {
     Branch(#[from] BranchError),
     #[error(transparent)]
     Organization(#[from] OrganizationError),
+    #[error(transparent)]
+    Site(#[from] SiteError),
     /// An operator's verb that does not fit the state of things; says what to do.
     #[error("{0}")]
     Conflict(String),

@@ -31,6 +31,7 @@ pub mod queue;
 mod rate_limit;
 mod reads;
 mod secrets;
+mod sites;
 pub mod usage;
 pub mod webhooks;
 
@@ -70,6 +71,7 @@ pub use partners::{NewPartner, PartnerCredentials};
 pub use project_mails::{OwnMail, TemplateMail};
 pub use rate_limit::RateLimit;
 pub use reads::{Access, OperationSummary, Page, ProjectAccess, ProjectView};
+pub use sites::{SiteCredentials, SiteError, SiteName, SiteSettings, SiteSummary};
 
 /// What the business can be told from outside.
 #[derive(Debug, Clone)]
@@ -87,6 +89,8 @@ pub struct Settings {
     pub branches: BranchLimits,
     /// The newest release of the backend, as in `v2.2.3`, if the operator says which.
     pub latest_release: Option<String>,
+    /// Sites are at `{slug}.` this, if the operator has a domain for them.
+    pub sites_domain: Option<String>,
     /// Webhooks may be on this computer and in private networks, there by http, too. For `dev` and
     /// tests: whoever sets a webhook could reach what only we can reach.
     pub allow_http_webhooks: bool,
@@ -102,6 +106,7 @@ impl Settings {
             rotation: RotationPolicy::default(),
             branches: BranchLimits::default(),
             latest_release: None,
+            sites_domain: None,
             allow_http_webhooks: false,
         }
     }

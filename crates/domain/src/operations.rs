@@ -15,7 +15,7 @@ use cp_model::{
 use cp_storage::operations::QueueDepth;
 use cp_storage::{
     PgConnection, StorageError, Transaction, backups, branches, machine_runs, machines, metrics,
-    operations, project_secrets, projects, wakeups,
+    operations, project_secrets, projects, sites, wakeups,
 };
 use serde_json::{Value, json};
 
@@ -209,6 +209,7 @@ impl ControlPlane {
         }
         if lease.kind == OperationKind::Delete {
             project_secrets::delete_secrets(&mut tx, project.id).await?;
+            sites::delete_site(&mut tx, project.id).await?;
             backups::delete_backups_of(&mut tx, project.id).await?;
             metrics::delete_metrics(&mut tx, project.id).await?;
         }

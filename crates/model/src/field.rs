@@ -112,6 +112,88 @@ pub fn host_name(field: &'static str, given: &str) -> FieldResult<String> {
     }
 }
 
+/// Labels under which people would look for us, or for what every domain has.
+const RESERVED_SLUGS: [&str; 32] = [
+    "account",
+    "accounts",
+    "admin",
+    "api",
+    "app",
+    "apps",
+    "assets",
+    "auth",
+    "autoconfig",
+    "autodiscover",
+    "billing",
+    "blog",
+    "cdn",
+    "console",
+    "dashboard",
+    "docs",
+    "ftp",
+    "help",
+    "imap",
+    "insforge",
+    "localhost",
+    "login",
+    "mail",
+    "oauth",
+    "postmaster",
+    "root",
+    "smtp",
+    "static",
+    "status",
+    "support",
+    "webmail",
+    "www",
+];
+
+/// The label of a site's host: 3 to 63 lower-case letters, digits and hyphens, none at an end (RFC 1123 section 2.1), nor
+/// two as third and fourth character (RFC 5890 section 2.3.1: what looks like another name); not one of ours.
+pub fn site_slug(field: &'static str, given: &str) -> FieldResult<String> {
+    let bytes = given.as_bytes();
+    let is_of_label = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    let fits = (3..=63).contains(&bytes.len())
+        && bytes.iter().all(is_of_label)
+        && !given.starts_with('-')
+        && !given.ends_with('-')
+        && given.get(2..4) != Some("--");
+    if !fits {
+        return Err(FieldError::new(
+            field,
+            "must have 3 to 63 lower-case letters (a to z), digits and hyphens, begin and end with a letter or digit, and \
+             not have two hyphens as third and fourth character",
+        ));
+    }
+    if RESERVED_SLUGS.contains(&given) {
+        let rule = format!("must not be {given}, which is reserved");
+        return Err(FieldError::new(field, rule));
+    }
+    Ok(given.to_owned())
+}
+
+/// An id of Vercel's, as in `team_a1B2` or `prj_a1B2`: 1 to 128 letters, digits, `_` and `-`.
+pub fn vercel_id(field: &'static str, given: &str) -> FieldResult<()> {
+    let is_of_id = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if (1..=128).contains(&given.len()) && given.bytes().all(is_of_id) {
+        Ok(())
+    } else {
+        let rule = "must have 1 to 128 letters (a to z), digits, '_' and '-'";
+        Err(FieldError::new(field, rule))
+    }
+}
+
+/// A secret that somebody else made, and that travels in a header: 1 to 4096 visible ASCII characters. The refusal does
+/// not repeat it.
+pub fn opaque_secret(field: &'static str, given: &str) -> FieldResult<()> {
+    if (1..=4096).contains(&given.len()) && given.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        let rule = "must be 1 to 4096 visible ASCII characters, in one line without blanks";
+        Err(FieldError::new(field, rule))
+    }
+}
+
 /// A partner's own id for a project: 1 to 128 characters.
 pub fn external_id(field: &'static str, given: &str) -> FieldResult<String> {
     text(field, given, 1, 128)
@@ -259,6 +341,45 @@ mod tests {
         }
         for bad in ["", "1234567", "\u{fc}\u{fc}\u{fc}\u{fc}", &"x".repeat(257)] {
             assert!(password("password", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn slugs_are_labels_of_a_host() {
+        let longest = "a".repeat(63);
+        for good in ["shop", "a1b", "my-shop-2", "1st", "a-b", longest.as_str()] {
+            assert_eq!(site_slug("slug", good).as_deref(), Ok(good));
+        }
+        let too_long = "a".repeat(64);
+        for bad in [
+            "",
+            "ab",
+            "-shop",
+            "shop-",
+            "Shop",
+            "my.shop",
+            "my_shop",
+            "my shop",
+            "sh\u{f6}p",
+            "xn--shp-sna",
+            " shop",
+            too_long.as_str(),
+        ] {
+            let error = site_slug("slug", bad).unwrap_err();
+            assert!(error.rule.contains("3 to 63"), "{bad}: {error}");
+        }
+        for reserved in RESERVED_SLUGS {
+            let error = site_slug("slug", reserved).unwrap_err();
+            assert!(error.rule.contains("reserved"), "{reserved}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_refused_secret_is_not_repeated() {
+        assert!(opaque_secret("token", "vcp_a1B2").is_ok());
+        for bad in ["", "hunter2 hunter2", "hunter2\n", "hunter2\u{fc}"] {
+            let error = opaque_secret("token", bad).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 

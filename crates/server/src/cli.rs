@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cp_merge::Choice;
 use cp_merge::command::{Address, parse_resolution};
@@ -55,6 +56,9 @@ pub enum Command {
     /// Projects.
     #[command(subcommand)]
     Project(ProjectCommand),
+    /// What projects' backends deploy their sites with, at Vercel.
+    #[command(subcommand)]
+    Site(SiteCommand),
     /// People's accounts.
     #[command(subcommand)]
     User(UserCommand),
@@ -384,6 +388,52 @@ pub enum ProjectCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Subcommand)]
+pub enum SiteCommand {
+    /// Gives a project a site: the Vercel project that its backend deploys to, and the token for it. Sets all of it anew but
+    /// the slug; what is not given is not there.
+    Set(Box<NewSite>),
+    /// Shows a project's site, without its secrets.
+    Show {
+        project: ProjectId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Takes a project's site away and frees its slug. What is deployed stays at Vercel.
+    Remove {
+        project: ProjectId,
+        #[command(flatten)]
+        confirm: Confirm,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args)]
+pub struct NewSite {
+    /// No branch: it would deploy over its parent's site.
+    pub project: ProjectId,
+    /// The team at Vercel, as in team_a1B2c3D4.
+    #[arg(long, value_name = "ID")]
+    pub team_id: String,
+    /// The project at Vercel, as in prj_a1B2c3D4: no other project's.
+    #[arg(long, value_name = "ID")]
+    pub vercel_project_id: String,
+    /// Read the token from this file. It is handed to the project's backend, whose administrators can read it: make one
+    /// that opens this Vercel project and nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// When Vercel ends the token, as in 2027-01-31T00:00:00Z; it does not unless given. The backend asks again then, else
+    /// daily.
+    #[arg(long, value_name = "TIME")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Read from this file what Vercel signs its webhooks with.
+    #[arg(long, value_name = "FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Subcommand)]
@@ -763,6 +813,9 @@ impl Cli {
                 ),
             )
             | Command::Project(ProjectCommand::Share { output, .. })
+            | Command::Site(
+                SiteCommand::Show { output, .. } | SiteCommand::Remove { output, .. },
+            )
             | Command::Organization(
                 OrganizationCommand::List { output, .. }
                 | OrganizationCommand::GrantPlan { output, .. },
@@ -800,6 +853,7 @@ impl Cli {
                 | O::Cancel { output, .. },
             ) => output,
             Command::Partner(P::Create(new)) => &new.output,
+            Command::Site(SiteCommand::Set(new)) => &new.output,
             Command::OAuthClient(C::Create(new)) => &new.output,
         };
         output.json
@@ -1012,6 +1066,30 @@ mod tests {
             "limit remove ps_acme 42",
         ] {
             let error = parse(&format!("insforge-cloud partner {line}")).err();
+            assert_eq!(error.map(|e| e.exit_code()), Some(2), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_site_is_a_projects() {
+        let project = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let set =
+            format!("set {project} --team-id team_a --vercel-project-id prj_a --token-file t");
+        for line in [
+            format!("{set} --json"),
+            format!("{set} --expires-at 2027-01-31T00:00:00Z --webhook-secret-file w --json"),
+            format!("show {project} --json"),
+            format!("remove {project} --yes --json"),
+        ] {
+            let cli = parse(&format!("insforge-cloud site {line}"));
+            assert!(cli.is_ok_and(|cli| cli.json()), "{line}");
+        }
+        for line in [
+            format!("set {project} --team-id team_a --vercel-project-id prj_a"),
+            format!("{set} --expires-at tomorrow"),
+            "show shop".to_owned(),
+        ] {
+            let error = parse(&format!("insforge-cloud site {line}")).err();
             assert_eq!(error.map(|e| e.exit_code()), Some(2), "{line}");
         }
     }

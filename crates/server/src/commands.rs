@@ -15,6 +15,7 @@ mod partner_webhook;
 pub mod project;
 pub mod session;
 pub mod signing_key;
+pub mod site;
 pub mod usage;
 pub mod usage_token;
 pub mod user;
@@ -74,7 +75,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
             "`insforge-cloud operation list` shows the operations there are; finished ones go after 90 days",
         ),
         DomainError::NotFound(Thing::Project) => {
-            Some("only a project that lives and belongs to a person can be shared; check its id")
+            Some("check its id: the project must live, and to be shared belong to a person")
         }
         DomainError::NotFound(Thing::User) => {
             Some("`insforge-cloud user list` shows the accounts there are")
@@ -90,6 +91,9 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         ),
         DomainError::NotFound(Thing::UsageLimit) => {
             Some("`insforge-cloud partner limit list` shows the limits there are")
+        }
+        DomainError::NotFound(Thing::Site) => {
+            Some("`insforge-cloud site set` gives the project one")
         }
         DomainError::NotFound(Thing::OAuthClient) => {
             Some("`insforge-cloud oauth-client list` shows the applications there are")

@@ -14,6 +14,7 @@ mod scalar;
 mod secrets;
 pub mod sections;
 mod shown;
+pub mod sites;
 mod stripe;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub struct Config {
     pub local: sections::Local,
     pub ec2: aws::Ec2,
     pub objects: objects::Objects,
+    pub sites: sites::Sites,
     pub mail: sections::Mail,
     pub stripe: stripe::StripeSection,
     pub telemetry: sections::Telemetry,

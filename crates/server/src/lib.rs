@@ -70,6 +70,7 @@ async fn dispatch(
         Command::Migrate => commands::migrate::run(&config).await?,
         Command::Partner(command) => commands::partner::run(&config, command).await?,
         Command::Project(command) => commands::project::run(&config, command).await?,
+        Command::Site(command) => commands::site::run(&config, command).await?,
         Command::User(command) => commands::user::run(&config, command).await?,
         Command::Organization(command) => commands::organization::run(&config, command).await?,
         Command::Session(command) => commands::session::run(&config, command).await?,

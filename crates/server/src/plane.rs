@@ -44,6 +44,7 @@ pub fn control_plane(
             branches_per_parent: config.limits.branches_per_parent,
         },
         latest_release: config.releases.latest.clone(),
+        sites_domain: config.sites.domain.clone(),
         allow_http_webhooks: config.limits.allow_http_webhooks,
         ..Settings::new(base_url)
     };

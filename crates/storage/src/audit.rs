@@ -28,7 +28,7 @@ pub struct StoredEntry {
 #[derive(Debug)]
 pub struct AuditEntry<'a> {
     pub at: DateTime<Utc>,
-    /// `partner:<id>`, `user:<id>`, `operator` or `system`.
+    /// `partner:<id>`, `user:<id>`, `backend:<project>`, `operator` or `system`.
     pub actor: &'a str,
     pub partner_id: Option<&'a PartnerId>,
     pub organization_id: Option<OrganizationId>,

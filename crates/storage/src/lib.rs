@@ -33,6 +33,7 @@ pub mod projects;
 pub mod rate_limits;
 pub mod retention;
 pub mod signing_keys;
+pub mod sites;
 pub mod usage;
 pub mod usage_collections;
 pub mod usage_limits;

@@ -6,25 +6,27 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use cp_model::ProjectId;
-use cp_tests::{Answer, App, AppOptions, MovingClock};
+use cp_tests::{Answer, App, AppOptions, MovingClock, PartnerClient};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-struct World {
-    app: App,
-    clock: Arc<MovingClock>,
-    project: ProjectId,
-    secret: String,
-    other: ProjectId,
-    other_secret: String,
+pub(super) struct World {
+    pub app: App,
+    pub clock: Arc<MovingClock>,
+    pub partner: PartnerClient,
+    pub project: ProjectId,
+    pub secret: String,
+    pub other: ProjectId,
+    pub other_secret: String,
 }
 
 impl World {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let clock = MovingClock::new();
         let app = App::start_with(AppOptions {
             clock: clock.clone(),
+            sites_domain: Some("sites.example.com".into()),
             ..AppOptions::default()
         })
         .await;
@@ -44,6 +46,7 @@ impl World {
         Self {
             app,
             clock,
+            partner,
             project,
             secret,
             other,
@@ -51,7 +54,7 @@ impl World {
         }
     }
 
-    fn now(&self) -> i64 {
+    pub fn now(&self) -> i64 {
         self.app.control_plane.clock().now().timestamp()
     }
 
@@ -81,7 +84,7 @@ impl World {
     }
 }
 
-fn signed(secret: &str, project: ProjectId, iat: i64, exp: i64) -> String {
+pub(super) fn signed(secret: &str, project: ProjectId, iat: i64, exp: i64) -> String {
     let claims = json!({ "sub": project, "iat": iat, "exp": exp });
     let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()

@@ -6,6 +6,7 @@ mod matrix;
 mod metrics;
 mod organizations;
 mod projects;
+mod sites;
 
 use cp_tests::{App, AppOptions};
 

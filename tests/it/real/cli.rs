@@ -23,6 +23,7 @@ async fn operators_lead_partners_keys_and_operations() {
     operations(&dev).await;
     the_doctor(&dev).await;
     people(&dev).await;
+    sites(&dev).await;
 }
 
 async fn operator(dev: &Dev, line: &str) -> Said {
@@ -204,6 +205,35 @@ async fn people(dev: &Dev) {
         .await
         .json();
     assert_eq!(plan["plan"], "pro");
+}
+
+async fn sites(dev: &Dev) {
+    let shop = dev.create("site").await;
+    let token = dev.data().join("vercel-token");
+    std::fs::write(&token, "vcp_hidden-word\n").unwrap();
+    let line = format!(
+        "site set {} --team-id team_a1 --vercel-project-id prj_a1 --token-file {} --expires-at 2099-01-31T00:00:00Z --json",
+        shop.id,
+        token.display()
+    );
+    let set = operator(dev, &line).await;
+    assert!(!set.out.contains("hidden-word"), "{set:?}");
+    let set = set.json();
+    assert_eq!(set["team_id"], "team_a1");
+    assert_eq!(set["token_expires_at"], "2099-01-31T00:00:00Z");
+    assert_eq!(set["has_webhook_secret"], false);
+    let shown = operator(dev, &format!("site show {} --json", shop.id)).await;
+    assert_eq!(shown.json(), set);
+    let shown = operator(dev, &format!("site show {}", shop.id)).await;
+    assert!(shown.out.contains("prj_a1"), "{shown:?}");
+
+    let nowhere = line.replace("vercel-token", "no-token");
+    let refused = operator(dev, &nowhere).await;
+    assert!(refused.refused().contains("no-token"), "{refused:?}");
+    let removed = operator(dev, &format!("site remove {} --yes --json", shop.id)).await;
+    assert_eq!(removed.json()["removed"], true);
+    let none = operator(dev, &format!("site show {}", shop.id)).await;
+    assert!(none.refused().contains("site set"), "{none:?}");
 }
 
 #[tokio::test]

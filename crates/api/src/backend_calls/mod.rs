@@ -2,6 +2,7 @@
 //! header `sign`, in the query, or in the body. Whatever is refused has its reason in `message`, which backends pass on.
 
 mod email;
+mod sites;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, State};
@@ -31,8 +32,8 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(get_ai_credentials))
         .routes(routes!(rotate_ai_credentials))
         .routes(routes!(get_ai_activity))
-        .routes(routes!(get_site_credentials))
-        .routes(routes!(set_site_slug))
+        .routes(routes!(sites::get_site_credentials))
+        .routes(routes!(sites::set_site_slug))
 }
 
 /// A call of a backend before it is proven: who it says that it is, and what it does.
@@ -103,17 +104,6 @@ pub struct SignBody {
 }
 
 impl RequestBody for SignBody {}
-
-/// A slug for a site.
-#[derive(Deserialize, ToSchema)]
-pub struct SlugRequest {
-    sign: String,
-    #[allow(dead_code, reason = "nothing sets slugs yet; checked to be a text")]
-    #[schema(required = true, example = "storefront")]
-    slug: Option<String>,
-}
-
-impl RequestBody for SlugRequest {}
 
 /// How a database is entered, part by part.
 #[derive(Serialize, ToSchema)]
@@ -235,10 +225,6 @@ fn no_ai() -> Problem {
     )
 }
 
-fn no_sites() -> Problem {
-    Problem::not_configured("This installation hosts no sites.")
-}
-
 /// Get a project's AI credentials
 ///
 /// There are none: this installation has no AI gateway.
@@ -301,47 +287,4 @@ pub async fn get_ai_activity(
     call.prove(&control_plane, query.sign.as_deref(), b"")
         .await?;
     Err(no_ai())
-}
-
-/// Get a project's site credentials
-///
-/// There are none: this installation hosts no sites.
-#[utoipa::path(
-    get,
-    path = "/sites/v1/credentials/{projectId}",
-    tag = "Backends",
-    security(("signature" = [])),
-    params(ProjectParam, SignQuery),
-    responses(BackendErrors, BackendNotConfigured)
-)]
-pub async fn get_site_credentials(
-    State(control_plane): State<ControlPlane>,
-    QueryText(query): QueryText<SignQuery>,
-    call: Unproven,
-) -> Result<(), Problem> {
-    call.prove(&control_plane, query.sign.as_deref(), b"")
-        .await?;
-    Err(no_sites())
-}
-
-/// Set the slug of a project's site
-///
-/// There are none: this installation hosts no sites.
-#[utoipa::path(
-    put,
-    path = "/sites/v1/{projectId}/slug",
-    tag = "Backends",
-    security(("signature" = [])),
-    params(ProjectParam),
-    request_body = SlugRequest,
-    responses(BackendErrors, BackendNotConfigured)
-)]
-pub async fn set_site_slug(
-    State(control_plane): State<ControlPlane>,
-    call: Unproven,
-    body: JsonBody<SlugRequest>,
-) -> Result<(), Problem> {
-    call.prove(&control_plane, Some(&body.value.sign), &body.raw)
-        .await?;
-    Err(no_sites())
 }

@@ -135,6 +135,11 @@ refusal_group!(
     501 => "This installation was not set up for it (`not_configured`)",
 );
 refusal_group!(
+    /// What a site cannot be named.
+    BackendSlugTaken: PARTNERSHIP,
+    409 => "Another project has this slug (`slug_taken`); `error` repeats `message`",
+);
+refusal_group!(
     /// What mails are refused for.
     BackendMailErrors: PARTNERSHIP,
     403 => "The plan sends no mails that projects have written themselves (`plan_upgrade_needed`)",

@@ -373,3 +373,21 @@ fn every_key_has_a_variable_that_leads_back_to_it() {
         }
     }
 }
+
+#[test]
+fn sites_are_below_a_host_name() {
+    let domain = |name: &str| load(&format!("[sites]\ndomain = {name:?}\n"), &[]);
+    assert!(domain("sites.example.com").is_ok());
+    let long = format!("{}example.com", "abcdefgh.".repeat(22));
+    for bad in [
+        "https://example.com",
+        "example",
+        "*.example.com",
+        "Example.com",
+        "a.com/x",
+        &long,
+    ] {
+        let error = domain(bad).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|e| e.contains("sites.domain")), "{bad}");
+    }
+}
