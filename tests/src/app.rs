@@ -42,6 +42,8 @@ pub struct AppOptions {
     pub allow_http_webhooks: bool,
     /// The store that the interface makes links to.
     pub downloads: Option<SharedObjects>,
+    /// The newest release, as the operator has set it.
+    pub latest_release: Option<String>,
 }
 
 impl Default for AppOptions {
@@ -59,6 +61,7 @@ impl Default for AppOptions {
             production_pace: false,
             allow_http_webhooks: true,
             downloads: None,
+            latest_release: None,
         }
     }
 }
@@ -344,6 +347,7 @@ fn control_plane(
         completion_wait: options.completion_wait,
         auth_failures_per_minute: options.auth_failures_per_minute,
         allow_http_webhooks: options.allow_http_webhooks,
+        latest_release: options.latest_release.clone(),
         ..Settings::new(base_url)
     };
     ControlPlane::new(

@@ -1,10 +1,13 @@
 //! The platform interface: people and the command-line client (contract/platform-api.md).
 
 mod backend_calls;
+mod backups;
+mod checklist;
 mod matrix;
 mod metrics;
 mod organizations;
 mod projects;
+mod together;
 
 use cp_tests::{App, AppOptions};
 
