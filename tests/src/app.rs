@@ -47,6 +47,8 @@ pub struct AppOptions {
     pub downloads: Option<SharedObjects>,
     /// Who takes payments.
     pub payments: Option<Stripe>,
+    /// The newest release, as the operator has set it.
+    pub latest_release: Option<String>,
 }
 
 impl Default for AppOptions {
@@ -66,6 +68,7 @@ impl Default for AppOptions {
             sites_domain: None,
             downloads: None,
             payments: None,
+            latest_release: None,
         }
     }
 }
@@ -354,6 +357,7 @@ fn control_plane(
         auth_failures_per_minute: options.auth_failures_per_minute,
         allow_http_webhooks: options.allow_http_webhooks,
         sites_domain: options.sites_domain.clone(),
+        latest_release: options.latest_release.clone(),
         ..Settings::new(base_url)
     };
     ControlPlane::new(

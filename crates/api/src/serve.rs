@@ -10,7 +10,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::serve::{Listener, ListenerExt};
-use http::Request;
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -74,6 +75,7 @@ async fn converse(
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
+        collapse_slashes(request.uri_mut());
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(address));
         extensions.insert(work.clone());
@@ -91,6 +93,23 @@ async fn converse(
     };
     if let Err(error) = ended {
         tracing::trace!(%error, "a connection ended early");
+    }
+}
+
+/// Clients join base URL and path as text, so one whose base URL ends in `/` asks for `//auth/v1/…`
+/// (contract/platform-api.md 2.1).
+fn collapse_slashes(uri: &mut Uri) {
+    let Some(asked) = uri.path_and_query().map(PathAndQuery::as_str) else {
+        return;
+    };
+    if !asked.starts_with("//") {
+        return;
+    }
+    let path = format!("/{}", asked.trim_start_matches('/'));
+    if let Ok(path) = path.parse() {
+        let mut parts = std::mem::take(uri).into_parts();
+        parts.path_and_query = Some(path);
+        *uri = Uri::from_parts(parts).unwrap_or_default();
     }
 }
 

@@ -126,11 +126,14 @@ impl ControlPlane {
     /// Begins the daily backups that are due, as many as may be under way at once. Gives how many.
     pub async fn begin_scheduled_backups(&self, at_once: usize) -> DomainResult<usize> {
         let now = self.now();
-        let mut conn = self.db().acquire().await?;
-        let running = backups::count_scheduled_in_flight(&mut conn).await?;
+        // Held to the end of the round: a worker that counts while another one begins would begin too many.
+        let mut round = self.db().begin().await?;
+        if !backups::try_lock_schedule(&mut round).await? {
+            return Ok(0);
+        }
+        let running = backups::count_scheduled_in_flight(&mut round).await?;
         let room = i64::try_from(at_once).unwrap_or(i64::MAX) - running;
-        let due = backups::list_due_projects(&mut conn, now, room.max(0)).await?;
-        drop(conn);
+        let due = backups::list_due_projects(&mut round, now, room.max(0)).await?;
         let mut begun = 0;
         for id in due {
             match self.begin_scheduled_backup(id).await {
@@ -143,6 +146,7 @@ impl ControlPlane {
                 }
             }
         }
+        commit(round).await?;
         Ok(begun)
     }
 

@@ -345,6 +345,13 @@ pub async fn delete_backups_of(conn: &mut PgConnection, project: ProjectId) -> S
     Ok(())
 }
 
+/// Only one process begins scheduled backups at a time. False: another one is at it. Held until the transaction ends.
+pub async fn try_lock_schedule(conn: &mut PgConnection) -> StorageResult<bool> {
+    let locked =
+        sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtext('scheduled_backups'))");
+    Ok(locked.fetch_one(conn).await?)
+}
+
 /// For the service itself: active projects, branches never, whose next backup is due.
 pub async fn list_due_projects(
     conn: &mut PgConnection,

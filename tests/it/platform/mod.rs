@@ -1,12 +1,15 @@
 //! The platform interface: people and the command-line client (contract/platform-api.md).
 
 mod backend_calls;
+mod backups;
 mod billing;
+mod checklist;
 mod matrix;
 mod metrics;
 mod organizations;
 mod projects;
 mod sites;
+mod together;
 
 use cp_tests::{App, AppOptions};
 

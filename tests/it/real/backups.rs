@@ -15,22 +15,22 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::stops::{DONE, config, cut_object, die_at, sites, until_active};
 
-const TITLES: &str = "select title from notes order by title";
+pub(super) const TITLES: &str = "select title from notes order by title";
 
 /// Somebody's active project, and a worker unless it is stopped.
-struct Story {
-    app: App,
-    local: Local,
+pub(super) struct Story {
+    pub(super) app: App,
+    pub(super) local: Local,
     clock: Arc<MovingClock>,
     person: Person,
-    ada: Member,
-    id: ProjectId,
-    backend: Backend,
-    worker: Option<WorkerProcess>,
+    pub(super) ada: Member,
+    pub(super) id: ProjectId,
+    pub(super) backend: Backend,
+    pub(super) worker: Option<WorkerProcess>,
 }
 
 impl Story {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let local = Local::start().await;
         let clock = MovingClock::new();
         let app = App::start_with(AppOptions {
@@ -63,12 +63,12 @@ impl Story {
     }
 
     /// Her sign-in is over by then, so she logs in again.
-    async fn advance(&mut self, by: TimeDelta) {
+    pub(super) async fn advance(&mut self, by: TimeDelta) {
         self.clock.advance(by);
         self.ada = self.app.member_of(&self.person).await;
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub(super) fn path(&self, rest: &str) -> String {
         format!("/projects/v1/{}{rest}", self.id)
     }
 
@@ -78,7 +78,7 @@ impl Story {
     }
 
     /// The id of a whole backup.
-    async fn backup(&self) -> String {
+    pub(super) async fn backup(&self) -> String {
         let made = self
             .back_up("?waitForCompletion=true", &json!({}))
             .await
@@ -86,38 +86,38 @@ impl Story {
         made["backup"]["id"].as_str().unwrap().to_owned()
     }
 
-    async fn list(&self) -> Vec<Value> {
+    pub(super) async fn list(&self) -> Vec<Value> {
         let listed = self.ada.get(&self.path("/backups")).await.expect(200);
         listed["backups"].as_array().unwrap().clone()
     }
 
-    async fn restore(&self, backup: &str) {
+    pub(super) async fn restore(&self, backup: &str) {
         let path = self.path(&format!("/backups/{backup}/restore"));
         let answer = self.ada.post(&path).await.expect(202);
         assert_eq!(answer["project"]["status"], "restoring", "{answer}");
     }
 
-    async fn add(&self, title: &str) {
+    pub(super) async fn add(&self, title: &str) {
         let statement = format!("insert into notes values ('{title}')");
         self.backend.sql(&statement).await;
     }
 
-    fn start_worker(&mut self) {
+    pub(super) fn start_worker(&mut self) {
         let config = config(&self.app, &self.local, "next");
         self.worker = Some(self.app.start_worker(config));
     }
 
-    async fn until_restored(&self) {
+    pub(super) async fn until_restored(&self) {
         until_active(&self.app, self.id).await;
     }
 
-    async fn stored(&self) -> Vec<String> {
+    pub(super) async fn stored(&self) -> Vec<String> {
         let prefix = format!("projects/{}", self.id);
         self.local.objects_under(&prefix).await
     }
 
     /// What a restore keeps meanwhile is gone.
-    async fn only_one_database(&self, site: &str) {
+    pub(super) async fn only_one_database(&self, site: &str) {
         let others = "select datname from pg_database where datname like 'control_plane%'";
         let what = format!("{site}: the old database is gone");
         eventually(&what, DONE, async || {

@@ -2,6 +2,7 @@
 //! Each starts its own in a folder of its own. nextest runs two of them at a time.
 
 mod backups;
+mod backups_at_risk;
 mod branch_crashes;
 mod branches;
 mod browser;
@@ -16,5 +17,5 @@ mod restart;
 mod rotated_key;
 mod secrets;
 mod secrets_sign_in;
-mod stops;
+pub mod stops;
 mod tour;

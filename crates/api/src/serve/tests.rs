@@ -90,3 +90,20 @@ async fn a_request_with_a_key_ends_without_its_caller_and_the_stop_waits_for_it(
         "without a key nobody could get the answer"
     );
 }
+
+#[test]
+fn slashes_that_a_base_url_brings_are_one() {
+    for (asked, means) in [
+        ("/auth/v1/profile", "/auth/v1/profile"),
+        ("//auth/v1/profile?x=//y", "/auth/v1/profile?x=//y"),
+        ("///", "/"),
+        ("//", "/"),
+        ("/a//b", "/a//b"),
+        ("*", "*"),
+        ("http://x.example//a", "http://x.example/a"),
+    ] {
+        let mut uri: Uri = asked.parse().unwrap();
+        collapse_slashes(&mut uri);
+        assert_eq!(uri.to_string(), means, "{asked}");
+    }
+}

@@ -1,6 +1,7 @@
 //! A copy becomes a branch.
 
-use cp_dump::{Contents, How};
+use cp_dump::{Contents, Error, Exported, How, fix_up_backup};
+use uuid::Uuid;
 
 use crate::{backend, copies::is_without_data, harness::with_world};
 
@@ -130,6 +131,98 @@ async fn tables_on_other_servers_are_not_emptied() {
         cp_dump::fix_up_branch(&world.parent.database(), fix_ups).await.unwrap();
         assert_eq!(world.parent.value("SELECT count(*) FROM public.near").await, "0");
         assert_eq!(world.branch.value("SELECT count(*) FROM public.far").await, "1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backup_has_the_keys_of_the_database_that_it_replaced() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        let archive = world.archive(Contents::Everything).await;
+        world.restore(&archive, How::NewMachine).await.unwrap();
+        // Since then a key was replaced, one was made, one withdrawn; and what is no key was changed.
+        world
+            .branch
+            .sql(
+                "UPDATE system.secrets SET value_ciphertext = 'today' WHERE key IN ('API_KEY', 'MY_API_KEY');
+                 DELETE FROM system.secrets WHERE key ~ '^ANON_KEY_OLD_';
+                 UPDATE storage.s3_access_keys SET access_key_id = 'TODAY'",
+            )
+            .await;
+        let (database, id) = (world.branch.database(), Uuid::new_v4());
+        let how = How::InPlaceKeeping(id);
+        world.restore(&archive, how).await.unwrap();
+        let keys = "SELECT string_agg(key || '=' || value_ciphertext, ' ' ORDER BY key COLLATE \"C\") FROM system.secrets
+                    WHERE key ~ '^(MY_)?(API|ANON)_KEY(_|$)'";
+        for _ in 0..2 {
+            fix_up_backup(&database, id).await.unwrap();
+            assert_eq!(
+                world.branch.value(keys).await,
+                "ANON_KEY=c2 API_KEY=today API_KEY_OLD_1700000000000=c3 MY_API_KEY=c13"
+            );
+            let s3 = "SELECT string_agg(access_key_id, ' ') FROM storage.s3_access_keys";
+            assert_eq!(world.branch.value(s3).await, "TODAY");
+        }
+    })
+    .await;
+}
+
+/// Whoever has the database's password can make as many as they like; ours is the memory that they are read into.
+#[tokio::test]
+async fn keys_and_roles_are_read_as_far_as_any_backend_has_them() {
+    with_world(|world| async move {
+        backend::set_up(&world.parent).await;
+        let archive = world.archive(Contents::Everything).await;
+        world.restore(&archive, How::NewMachine).await.unwrap();
+        let (database, id) = (world.branch.database(), Uuid::new_v4());
+        let is_too_much = |error: &Error, of: &str| {
+            assert!(matches!(error, Error::TooMuch { .. }), "{error}");
+            assert!(error.is_permanent());
+            assert!(error.to_string().contains(of), "{error}");
+        };
+        for (fill, table) in [
+            (
+                "INSERT INTO storage.s3_access_keys (access_key_id, secret_access_key_encrypted)
+                 SELECT 'AK' || i, 'x' FROM generate_series(1, 10000) i",
+                "storage.s3_access_keys",
+            ),
+            (
+                "INSERT INTO system.secrets (key, value_ciphertext, is_reserved)
+                 SELECT 'API_KEY_OLD_' || i, 'x', true FROM generate_series(1, 10001) i",
+                "system.secrets",
+            ),
+            (
+                "UPDATE system.secrets SET value_ciphertext = repeat('x', 9 << 20) WHERE key = 'API_KEY'",
+                "system.secrets",
+            ),
+        ] {
+            world.branch.sql(fill).await;
+            world.restore(&archive, How::InPlaceKeeping(id)).await.unwrap();
+            let refused = fix_up_backup(&database, id).await.unwrap_err();
+            is_too_much(&refused, table);
+            // What was there before is untouched, and can be put back.
+            cp_dump::put_back(&database, id).await.unwrap();
+            world
+                .branch
+                .sql(
+                    "DELETE FROM storage.s3_access_keys WHERE access_key_id <> 'AK';
+                     DELETE FROM system.secrets WHERE key ~ '^API_KEY_OLD_'",
+                )
+                .await;
+        }
+
+        let roles = "DO $$ BEGIN FOR i IN 1..1001 LOOP
+                         EXECUTE format('CREATE ROLE of_theirs_%s', i);
+                         EXECUTE format('GRANT SELECT ON posts TO of_theirs_%s', i);
+                     END LOOP; END $$";
+        world.parent.sql(roles).await;
+        let mut snapshot = Exported::open(&world.parent.database()).await.unwrap();
+        let refused = snapshot.roles().await.unwrap_err();
+        is_too_much(&refused, "roles");
+        world.parent.sql("DROP OWNED BY of_theirs_1; DROP ROLE of_theirs_1").await;
+        let mut snapshot = Exported::open(&world.parent.database()).await.unwrap();
+        assert_eq!(snapshot.roles().await.unwrap().len(), 1000);
     })
     .await;
 }
