@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cp_ai::OpenRouter;
 use cp_api::ApiOptions;
 use cp_domain::{ControlPlane, NewPartner, Settings};
 use cp_model::{
@@ -42,6 +43,8 @@ pub struct AppOptions {
     pub allow_http_webhooks: bool,
     /// The store that the interface makes links to.
     pub downloads: Option<SharedObjects>,
+    /// Where AI keys are made.
+    pub openrouter: Option<OpenRouter>,
 }
 
 impl Default for AppOptions {
@@ -59,6 +62,7 @@ impl Default for AppOptions {
             production_pace: false,
             allow_http_webhooks: true,
             downloads: None,
+            openrouter: None,
         }
     }
 }
@@ -134,6 +138,7 @@ impl App {
                 .downloads
                 .clone()
                 .map(|objects| Arc::new(StoreDownloads(objects)) as _),
+            openrouter: self.options.openrouter.clone(),
             ..ApiOptions::default()
         };
         let router = cp_api::router(control_plane, options);
@@ -193,6 +198,7 @@ impl App {
             name: name.into(),
             control_url: self.base_url.clone(),
             pool: self.options.pool.clone(),
+            openrouter: self.options.openrouter.clone(),
             ..WorkerConfig::default()
         };
         if self.options.production_pace {
@@ -200,6 +206,7 @@ impl App {
         }
         WorkerConfig {
             lease: Duration::from_millis(900),
+            ai_keys_every: Duration::from_millis(200),
             sweep_every: Duration::from_millis(100),
             reconcile_every: Duration::from_millis(200),
             // An emulator is slow, and has others to answer.

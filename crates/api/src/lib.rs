@@ -43,6 +43,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn_with_state, map_response};
+use cp_ai::OpenRouter;
 use cp_domain::ControlPlane;
 use cp_model::Region;
 use secrecy::SecretString;
@@ -78,6 +79,8 @@ pub struct ApiOptions {
     pub max_agent_waits: usize,
     /// Where backups are fetched from.
     pub downloads: Option<Arc<dyn Downloads>>,
+    /// Where projects' AI keys are made.
+    pub openrouter: Option<OpenRouter>,
 }
 
 impl Default for ApiOptions {
@@ -88,6 +91,7 @@ impl Default for ApiOptions {
             max_in_flight: 2_000,
             max_agent_waits: 20_000,
             downloads: None,
+            openrouter: None,
         }
     }
 }
@@ -101,6 +105,7 @@ pub(crate) struct ApiState {
     /// Batches of usage events worked on at once.
     pub batches: Arc<Semaphore>,
     pub downloads: Option<Arc<dyn Downloads>>,
+    pub openrouter: Option<OpenRouter>,
 }
 
 impl FromRef<ApiState> for ControlPlane {
@@ -118,6 +123,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
         waits: Arc::default(),
         batches: Arc::new(Semaphore::new(usage_events::AT_ONCE)),
         downloads: options.downloads,
+        openrouter: options.openrouter,
     };
     let partnership = Router::from(partnership::routes()).route_layer(from_fn_with_state(
         state.control_plane.clone(),

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use cp_ai::AiError;
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
-use cp_domain::{BackupError, BranchError, DomainError, OrganizationError, RateLimit, Thing};
+use cp_domain::{
+    AiKeyError, BackupError, BranchError, DomainError, OrganizationError, RateLimit, Thing,
+};
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -32,6 +35,9 @@ pub fn set_rate_limit(headers: &mut HeaderMap, limit: RateLimit) {
 
 /// Seconds after which a caller may try again when we are overloaded or Postgres is away.
 const RETRY_UNAVAILABLE: u64 = 2;
+
+/// The same for the AI provider: after an attempt whose end is not known we rest for so long.
+const RETRY_AI: u64 = 10;
 
 /// The forms in which a refusal is written (design.md, "Errors").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,6 +250,18 @@ impl Problem {
         }
     }
 
+    /// 503: the AI provider cannot be reached just now.
+    pub fn ai_unavailable() -> Self {
+        Self {
+            advice: Some(Advice::RetryAfter(RETRY_AI)),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ai_unavailable",
+                "The AI gateway is not available at the moment. Try again in a few seconds.",
+            )
+        }
+    }
+
     /// 500 with a fixed body. `cause` goes to the log under the request id.
     pub fn internal(cause: impl Into<String>) -> Self {
         Self {
@@ -420,6 +438,39 @@ impl From<BranchError> for Problem {
     }
 }
 
+impl From<AiKeyError> for Problem {
+    fn from(error: AiKeyError) -> Self {
+        match error {
+            AiKeyError::BeingMade => Self::new(
+                StatusCode::CONFLICT,
+                "ai_key_being_made",
+                "An AI key of this project is being made. Try again in a few seconds.",
+            ),
+            AiKeyError::Resting => Self::ai_unavailable(),
+        }
+    }
+}
+
+/// What backends are told. The provider's own words are for the operator: they are about our account.
+impl From<AiError> for Problem {
+    fn from(error: AiError) -> Self {
+        match error {
+            AiError::Unavailable { .. } => {
+                tracing::warn!(%error, "the AI provider is not available");
+                Self::ai_unavailable()
+            }
+            AiError::Missing | AiError::Refused { .. } | AiError::Unexpected(_) => Self {
+                cause: Some(format!("ai.openrouter: {error}")),
+                ..Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    "ai_gateway_failed",
+                    "The AI gateway refused. Its operator has to mend that; try again later.",
+                )
+            },
+        }
+    }
+}
+
 impl From<BackupError> for Problem {
     fn from(error: BackupError) -> Self {
         let (status, code) = match error {
@@ -545,6 +596,7 @@ impl From<DomainError> for Problem {
                 "The link has expired or was used already. Ask for a new one.",
             ),
             DomainError::OAuth(error) => error.into(),
+            DomainError::AiKey(error) => error.into(),
             DomainError::Backup(error) => error.into(),
             DomainError::Branch(error) => error.into(),
             DomainError::Organization(error) => error.into(),

@@ -3,6 +3,7 @@
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, ProjectStatus};
 use cp_storage::StorageError;
 
+use crate::ai_keys::AiKeyError;
 use crate::backups::BackupError;
 use crate::branches::BranchError;
 use crate::oauth::OAuthError;
@@ -114,6 +115,8 @@ pub enum DomainError {
     ExpiredLink,
     #[error(transparent)]
     OAuth(#[from] OAuthError),
+    #[error(transparent)]
+    AiKey(#[from] AiKeyError),
     #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod agents;
+mod ai_keys;
 mod audit;
 mod authorize;
 mod backends;
@@ -41,6 +42,10 @@ use cp_storage::Database;
 use cp_tokens::keyring::RotationPolicy;
 use cp_tokens::sealing::Sealer;
 
+pub use ai_keys::{
+    AiKey, AiKeyAttempt, AiKeyError, AiKeyStart, AiKeyToLimit, AiLimits, DoomedAiKey,
+    FinishedAiKey, ReplacedAiKey, is_surely_not_made, name_of_doomed,
+};
 pub use authorize::Authorization;
 pub use backends::{DatabaseAccess, SignedCall};
 pub use backups::{BackupError, RESTORE_FAILED};
@@ -84,6 +89,8 @@ pub struct Settings {
     pub branches: BranchLimits,
     /// The newest release of the backend, as in `v2.2.3`, if the operator says which.
     pub latest_release: Option<String>,
+    /// What a project's AI key may spend.
+    pub ai_limits: AiLimits,
     /// Webhooks may be on this computer and in private networks, there by http, too. For `dev` and
     /// tests: whoever sets a webhook could reach what only we can reach.
     pub allow_http_webhooks: bool,
@@ -99,6 +106,7 @@ impl Settings {
             rotation: RotationPolicy::default(),
             branches: BranchLimits::default(),
             latest_release: None,
+            ai_limits: AiLimits::default(),
             allow_http_webhooks: false,
         }
     }

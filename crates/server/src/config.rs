@@ -3,6 +3,7 @@
 //!
 //! Every key is tried by itself, so that an error names the key and where it stood.
 
+pub mod ai;
 pub mod aws;
 mod environment;
 mod error;
@@ -43,6 +44,7 @@ pub struct Config {
     pub local: sections::Local,
     pub ec2: aws::Ec2,
     pub objects: objects::Objects,
+    pub openrouter: ai::OpenRouterSection,
     pub mail: sections::Mail,
     pub telemetry: sections::Telemetry,
 }

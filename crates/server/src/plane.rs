@@ -43,6 +43,7 @@ pub fn control_plane(
             parents_per_organization: config.limits.parents_per_organization,
             branches_per_parent: config.limits.branches_per_parent,
         },
+        ai_limits: config.openrouter.limits(),
         latest_release: config.releases.latest.clone(),
         allow_http_webhooks: config.limits.allow_http_webhooks,
         ..Settings::new(base_url)

@@ -29,6 +29,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let base_url = config.base_url()?;
+    let openrouter = config.openrouter()?;
     let database = plane::database(&config, "serve")?;
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
     let admin = start_admin(&config, &control_plane, &shutdown).await?;
@@ -40,7 +41,11 @@ pub async fn serve(
         } else {
             None
         };
-        let router = cp_api::router(control_plane, api_options(&config, store, &shutdown));
+        let options = ApiOptions {
+            openrouter,
+            ..api_options(&config, store, &shutdown)
+        };
+        let router = cp_api::router(control_plane, options);
         cp_api::serve(listener, router, shutdown.clone()).await?;
     }
     end(admin, &shutdown).await;
@@ -60,6 +65,7 @@ pub async fn work(
         .control_url
         .clone()
         .unwrap_or_else(|| base_url.clone());
+    let openrouter = config.openrouter()?;
     let mailer = config.mailer(None)?;
     if mailer.is_none() {
         tracing::warn!("no mail is configured (mail.smtp_url); mails to people wait in the queue");
@@ -71,6 +77,7 @@ pub async fn work(
         let access = AwsAccess::from_environment().await;
         let settings = WorkerConfig {
             mailer,
+            openrouter,
             objects: objects(&config, &access),
             ..worker_config(&config, control_url.clone())
         };
@@ -135,6 +142,7 @@ pub(crate) fn api_options(
         shutdown: shutdown.clone(),
         max_in_flight: config.limits.max_in_flight,
         max_agent_waits: config.limits.max_agent_waits,
+        ..ApiOptions::default()
     }
 }
 

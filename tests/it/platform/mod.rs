@@ -1,5 +1,6 @@
 //! The platform interface: people and the command-line client (contract/platform-api.md).
 
+mod ai;
 mod backend_calls;
 mod matrix;
 mod metrics;

@@ -141,6 +141,14 @@ refusal_group!(
     429 => "Too many mails in this minute, or on this day (`rate_limited`)",
 );
 refusal_group!(
+    /// What AI keys are refused for.
+    BackendAiErrors: PARTNERSHIP,
+    409 => "A key of this project is being made (`ai_key_being_made`)",
+    429 => "Too many keys in the last 30 days (`rate_limited`)",
+    502 => "The AI gateway refused, and its operator has to mend that (`ai_gateway_failed`)",
+    503 => "The AI gateway cannot be reached (`ai_unavailable`), or the service cannot work at the moment (`unavailable`)",
+);
+refusal_group!(
     BackendUnknownAddress: PARTNERSHIP,
     409 => "The database's address is not known yet (`database_address_unknown`)",
 );

@@ -107,7 +107,7 @@ fn missing(key: &'static str, or: &'static str) -> ConfigError {
     }
 }
 
-fn value_or_file(
+pub(super) fn value_or_file(
     key: &'static str,
     value: Option<&SecretString>,
     file: Option<&PathBuf>,
