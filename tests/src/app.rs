@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cp_ai::OpenRouter;
+use cp_ai::{Analyst, OpenRouter};
 use cp_api::ApiOptions;
 use cp_domain::{ControlPlane, NewPartner, Settings};
 use cp_model::{
@@ -45,6 +45,8 @@ pub struct AppOptions {
     pub downloads: Option<SharedObjects>,
     /// Where AI keys are made.
     pub openrouter: Option<OpenRouter>,
+    /// Who is asked about projects.
+    pub analyst: Option<Analyst>,
 }
 
 impl Default for AppOptions {
@@ -63,6 +65,7 @@ impl Default for AppOptions {
             allow_http_webhooks: true,
             downloads: None,
             openrouter: None,
+            analyst: None,
         }
     }
 }
@@ -139,6 +142,7 @@ impl App {
                 .clone()
                 .map(|objects| Arc::new(StoreDownloads(objects)) as _),
             openrouter: self.options.openrouter.clone(),
+            analyst: self.options.analyst.clone(),
             ..ApiOptions::default()
         };
         let router = cp_api::router(control_plane, options);

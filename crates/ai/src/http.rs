@@ -7,6 +7,7 @@ use cp_model::{FieldError, FieldResult};
 use reqwest::{Method, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::{Host, Url};
 
@@ -26,19 +27,8 @@ pub(crate) struct Http {
 
 impl Http {
     pub fn new(field: &'static str, base: &Url, key: SecretString) -> FieldResult<Self> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_WITHIN)
-            // The key goes to nobody that an answer names.
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(base.scheme() == "https")
-            .user_agent(concat!("InsForge-AI/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| {
-                let rule = format!("cannot be connected to by this machine: {}", cause(&error));
-                FieldError::new(field, rule)
-            })?;
         Ok(Self {
-            client,
+            client: client(field, base)?,
             base: base.clone(),
             key,
         })
@@ -79,7 +69,22 @@ impl Http {
     }
 }
 
-fn no_answer(error: &reqwest::Error) -> AiError {
+/// What speaks with the provider at `url`.
+pub(crate) fn client(field: &'static str, url: &Url) -> FieldResult<reqwest::Client> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_WITHIN)
+        // The key goes to nobody that an answer names.
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(url.scheme() == "https")
+        .user_agent(concat!("InsForge-AI/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| {
+            let rule = format!("cannot be connected to by this machine: {}", cause(&error));
+            FieldError::new(field, rule)
+        })
+}
+
+pub(crate) fn no_answer(error: &reqwest::Error) -> AiError {
     let reason = if error.is_timeout() {
         "no answer in time".to_owned()
     } else {
@@ -91,7 +96,7 @@ fn no_answer(error: &reqwest::Error) -> AiError {
     }
 }
 
-async fn read(answer: &mut Response) -> AiResult<Vec<u8>> {
+pub(crate) async fn read(answer: &mut Response) -> AiResult<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|error| no_answer(&error))? {
         if body.len() + chunk.len() > LONGEST_ANSWER {
@@ -115,16 +120,10 @@ struct ErrorWire {
 }
 
 /// What an answer that is no 2xx means.
-fn refusal(status: StatusCode, body: &[u8], key: &SecretString) -> AiError {
+pub(crate) fn refusal(status: StatusCode, body: &[u8], key: &SecretString) -> AiError {
     let message = serde_json::from_slice::<ErrorBody>(body);
     let message = message.map_or_else(|_| "no message".to_owned(), |body| body.error.message);
-    // Providers leave most of a key out of their messages. We rely on nobody for that.
-    let message: String = if key.expose_secret().is_empty() {
-        message
-    } else {
-        message.replace(key.expose_secret(), "[the key]")
-    };
-    let message: String = message.chars().take(LONGEST_MESSAGE).collect();
+    let message = without(&message, key);
     if status == StatusCode::NOT_FOUND {
         AiError::Missing
     } else if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
@@ -147,6 +146,24 @@ fn refusal(status: StatusCode, body: &[u8], key: &SecretString) -> AiError {
     }
 }
 
+/// Providers leave most of a key out of their messages. We rely on nobody for that.
+pub(crate) fn without(message: &str, key: &SecretString) -> String {
+    let message = match key.expose_secret() {
+        "" => message.to_owned(),
+        key => message.replace(key, "[the key]"),
+    };
+    message.chars().take(LONGEST_MESSAGE).collect()
+}
+
+/// Not serde's own words: they may repeat what was sent, and that may hold a key.
+pub(crate) fn parse<T: DeserializeOwned>(answer: &[u8]) -> AiResult<T> {
+    serde_json::from_slice(answer).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let problem = format!("{:?} at {line}:{column}", error.classify());
+        AiError::Unexpected(problem)
+    })
+}
+
 /// The innermost cause says most, and names no URL.
 fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
@@ -158,13 +175,20 @@ fn cause(error: &reqwest::Error) -> String {
 
 /// What paths are added to, and a key is sent to.
 pub(crate) fn check_url(field: &'static str, url: &Url) -> FieldResult<()> {
+    if url.query().is_some() {
+        return Err(FieldError::new(field, "must have no query (?…)"));
+    }
+    check_place(field, url)
+}
+
+/// Where a key is sent to.
+pub(crate) fn check_place(field: &'static str, url: &Url) -> FieldResult<()> {
     if !url.username().is_empty() || url.password().is_some() {
         let rule = "must not hold a user name or a password";
         return Err(FieldError::new(field, rule));
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        let rule = "must have neither a query (?…) nor a fragment (#…)";
-        return Err(FieldError::new(field, rule));
+    if url.fragment().is_some() {
+        return Err(FieldError::new(field, "must have no fragment (#…)"));
     }
     match (url.scheme(), url.host()) {
         ("https", Some(_)) => Ok(()),

@@ -3,10 +3,12 @@
 //! | module | what for |
 //! |---|---|
 //! | [`openrouter`] | an API key of its own for each project, at [OpenRouter](https://openrouter.ai/docs/features/provisioning-api-keys) |
+//! | [`analysis`] | answers to questions, as they come, of an endpoint that speaks OpenAI's chat completions |
 //! | `http` | one call: authentication, deadlines, what a refusal means |
 //!
 //! Nothing that holds a secret implements `Debug`; a test keeps it so.
 
+pub mod analysis;
 pub mod openrouter;
 
 mod error;
@@ -15,5 +17,6 @@ mod http;
 #[cfg(test)]
 mod tests;
 
+pub use analysis::{Analyst, AnalystConfig, Answer};
 pub use error::{AiError, AiResult};
 pub use openrouter::{ListedKey, MadeKey, OpenRouter, OpenRouterConfig};

@@ -13,11 +13,10 @@ use cp_model::FieldResult;
 use reqwest::Method;
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use url::Url;
 
-use crate::http::{Http, check_secret, check_url};
+use crate::http::{Http, check_secret, check_url, parse};
 use crate::{AiError, AiResult};
 
 /// A call that changes something, or a page of the list.
@@ -188,13 +187,4 @@ fn check_hash(hash: &str) -> AiResult<()> {
 
 fn dollars(cents: u32) -> f64 {
     f64::from(cents) / 100.0
-}
-
-/// Not serde's own words: they may repeat what was sent, and that holds a key.
-fn parse<T: DeserializeOwned>(answer: &[u8]) -> AiResult<T> {
-    serde_json::from_slice(answer).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let problem = format!("{:?} at {line}:{column}", error.classify());
-        AiError::Unexpected(problem)
-    })
 }

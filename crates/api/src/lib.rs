@@ -43,7 +43,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn_with_state, map_response};
-use cp_ai::OpenRouter;
+use cp_ai::{Analyst, OpenRouter};
 use cp_domain::ControlPlane;
 use cp_model::Region;
 use secrecy::SecretString;
@@ -54,6 +54,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use docs::openapi;
 pub use serve::serve;
 
+use diagnostics::Analyses;
 use front_door::FrontDoor;
 use places::Waits;
 
@@ -81,6 +82,8 @@ pub struct ApiOptions {
     pub downloads: Option<Arc<dyn Downloads>>,
     /// Where projects' AI keys are made.
     pub openrouter: Option<OpenRouter>,
+    /// Who is asked about projects.
+    pub analyst: Option<Analyst>,
 }
 
 impl Default for ApiOptions {
@@ -92,6 +95,7 @@ impl Default for ApiOptions {
             max_agent_waits: 20_000,
             downloads: None,
             openrouter: None,
+            analyst: None,
         }
     }
 }
@@ -106,6 +110,7 @@ pub(crate) struct ApiState {
     pub batches: Arc<Semaphore>,
     pub downloads: Option<Arc<dyn Downloads>>,
     pub openrouter: Option<OpenRouter>,
+    pub analyses: Analyses,
 }
 
 impl FromRef<ApiState> for ControlPlane {
@@ -119,6 +124,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
     let door = Arc::new(FrontDoor::new(&options));
     let state = ApiState {
         control_plane,
+        analyses: Analyses::new(options.analyst, options.shutdown.clone()),
         shutdown: options.shutdown,
         waits: Arc::default(),
         batches: Arc::new(Semaphore::new(usage_events::AT_ONCE)),

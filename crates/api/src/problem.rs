@@ -630,6 +630,7 @@ fn not_found(thing: Thing) -> Problem {
         Thing::OAuthClient => ("oauth_client_not_found", "There is no such application."),
         Thing::ApiKey => ("api_key_not_found", "There is no such API key."),
         Thing::Backup => ("backup_not_found", "There is no such backup."),
+        Thing::Analysis => ("session_not_found", "There is no such analysis."),
         Thing::Session => ("session_not_found", "There is no such session."),
         Thing::Grant => ("grant_not_found", "There is no such sign-in."),
         Thing::DeviceCode => (

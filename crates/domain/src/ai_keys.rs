@@ -24,8 +24,8 @@ use crate::{ControlPlane, DomainError, DomainResult};
 /// Much longer than the call that makes a key may take.
 const MADE_WITHIN: TimeDelta = TimeDelta::minutes(2);
 
-/// After an attempt of which nobody knows how it ended: each may leave a key to be found.
-const REST: TimeDelta = TimeDelta::seconds(10);
+/// So long after so many attempts of which nobody knows how they ended: each may leave a key to be found.
+const RESTS: [(TimeDelta, i64); 2] = [(TimeDelta::seconds(10), 1), (TimeDelta::minutes(2), 3)];
 
 /// A key that was asked for is in the provider's list by then, if there is one.
 const SURELY_LISTED: TimeDelta = TimeDelta::minutes(15);
@@ -177,8 +177,10 @@ impl ControlPlane {
         let (of, owner) = (project.id, project.organization_id);
         let mut tx = self.db().begin().await?;
         ai_keys::doom_abandoned(&mut tx, Some(of), now - MADE_WITHIN, now).await?;
-        if ai_keys::has_unknown(&mut tx, of, now - REST).await? {
-            return Err(AiKeyError::Resting.into());
+        for (time, most) in RESTS {
+            if ai_keys::count_unknown(&mut tx, of, now - time).await? >= most {
+                return Err(AiKeyError::Resting.into());
+            }
         }
         let plan = organizations::find_plan(&mut tx, owner).await?;
         let since = now - COUNTED_FOR;

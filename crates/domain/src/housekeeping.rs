@@ -3,7 +3,7 @@
 
 use chrono::{Months, TimeDelta};
 use cp_storage::retention::{self, BATCH};
-use cp_storage::{ai_keys, branch_comparisons, used_signatures, wakeups};
+use cp_storage::{ai_keys, analyses, branch_comparisons, used_signatures, wakeups};
 
 use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys, oauth, people};
 
@@ -36,6 +36,9 @@ const USAGE_KEYS_KEPT: TimeDelta = TimeDelta::days(40);
 /// AI keys that are gone, to count how many an organization has had. Longer than they are counted.
 const AI_KEYS_KEPT: TimeDelta = TimeDelta::days(40);
 
+/// That somebody asked an AI about a project, and how they rated the answer.
+const ANALYSES_KEPT: TimeDelta = TimeDelta::days(90);
+
 /// Who was invited and declined, for administrators who look.
 const INVITATIONS_KEPT: TimeDelta = TimeDelta::days(30);
 
@@ -53,6 +56,7 @@ impl ControlPlane {
             >= BATCH
         {}
         while ai_keys::delete_gone(&mut conn, now - AI_KEYS_KEPT).await? >= BATCH {}
+        while analyses::delete_started_before(&mut conn, now - ANALYSES_KEPT).await? >= BATCH {}
         while used_signatures::delete_expired(&mut conn, now).await? >= BATCH {}
         retention::delete_rate_limit_windows(&mut conn, now - RATE_LIMITS_KEPT).await?;
         while retention::delete_ended_browser_sessions(&mut conn, now).await? >= BATCH {}

@@ -5,6 +5,7 @@
 mod accounts;
 mod agents;
 mod ai_keys;
+mod analyses;
 mod audit;
 mod authorize;
 mod backends;
@@ -46,6 +47,7 @@ pub use ai_keys::{
     AiKey, AiKeyAttempt, AiKeyError, AiKeyStart, AiKeyToLimit, AiLimits, DoomedAiKey,
     FinishedAiKey, ReplacedAiKey, is_surely_not_made, name_of_doomed,
 };
+pub use analyses::{AnalysisOutcome, Rating};
 pub use authorize::Authorization;
 pub use backends::{DatabaseAccess, SignedCall};
 pub use backups::{BackupError, RESTORE_FAILED};
@@ -91,6 +93,8 @@ pub struct Settings {
     pub latest_release: Option<String>,
     /// What a project's AI key may spend.
     pub ai_limits: AiLimits,
+    /// Questions that a person may ask an AI in an hour.
+    pub analyses_per_hour: u32,
     /// Webhooks may be on this computer and in private networks, there by http, too. For `dev` and
     /// tests: whoever sets a webhook could reach what only we can reach.
     pub allow_http_webhooks: bool,
@@ -107,6 +111,7 @@ impl Settings {
             branches: BranchLimits::default(),
             latest_release: None,
             ai_limits: AiLimits::default(),
+            analyses_per_hour: 20,
             allow_http_webhooks: false,
         }
     }

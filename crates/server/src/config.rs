@@ -45,6 +45,7 @@ pub struct Config {
     pub ec2: aws::Ec2,
     pub objects: objects::Objects,
     pub openrouter: ai::OpenRouterSection,
+    pub analysis: ai::Analysis,
     pub mail: sections::Mail,
     pub telemetry: sections::Telemetry,
 }

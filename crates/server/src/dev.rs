@@ -210,7 +210,7 @@ async fn serve(
     demo: &Demo,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let openrouter = config.openrouter()?;
+    let (openrouter, analyst) = (config.openrouter()?, config.analyst()?);
     let parts = TaskTracker::new();
     let admin = admin::router(control_plane.clone(), metrics, compute.name());
     parts.spawn(admin::serve(listeners.admin, admin, shutdown.clone()));
@@ -234,6 +234,7 @@ async fn serve(
 
     let options = cp_api::ApiOptions {
         openrouter,
+        analyst,
         ..api_options(config, Some(objects), &shutdown)
     };
     let router = cp_api::router(control_plane.clone(), options);

@@ -44,6 +44,7 @@ pub fn control_plane(
             branches_per_parent: config.limits.branches_per_parent,
         },
         ai_limits: config.openrouter.limits(),
+        analyses_per_hour: config.analysis.per_hour,
         latest_release: config.releases.latest.clone(),
         allow_http_webhooks: config.limits.allow_http_webhooks,
         ..Settings::new(base_url)

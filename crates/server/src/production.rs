@@ -29,7 +29,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let base_url = config.base_url()?;
-    let openrouter = config.openrouter()?;
+    let (openrouter, analyst) = (config.openrouter()?, config.analyst()?);
     let database = plane::database(&config, "serve")?;
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
     let admin = start_admin(&config, &control_plane, &shutdown).await?;
@@ -43,6 +43,7 @@ pub async fn serve(
         };
         let options = ApiOptions {
             openrouter,
+            analyst,
             ..api_options(&config, store, &shutdown)
         };
         let router = cp_api::router(control_plane, options);

@@ -77,7 +77,7 @@ pub async fn insert_making(conn: &mut PgConnection, new: &NewAiKey) -> StorageRe
     Ok(done.rows_affected() == 1)
 }
 
-/// Keys that were made, or may have been, since then: of the project, and of the organization.
+/// Keys that were made, and given to somebody, since then: of the project, and of the organization.
 pub async fn count_made(
     conn: &mut PgConnection,
     project: ProjectId,
@@ -85,8 +85,8 @@ pub async fn count_made(
     since: DateTime<Utc>,
 ) -> StorageResult<(i64, i64)> {
     let row = sqlx::query!(
-        r#"select (select count(*) from ai_keys where project_id = $1 and created_at > $3 and state <> 'making') as "project!",
-                  (select count(*) from ai_keys where organization_id = $2 and created_at > $3 and state <> 'making') as "organization!""#,
+        r#"select (select count(*) from ai_keys where project_id = $1 and created_at > $3 and hash is not null) as "project!",
+                  (select count(*) from ai_keys where organization_id = $2 and created_at > $3 and hash is not null) as "organization!""#,
         project.0,
         organization.0,
         since
@@ -96,15 +96,15 @@ pub async fn count_made(
     Ok((row.project, row.organization))
 }
 
-/// Whether an attempt of the project since then has ended without anybody knowing how.
-pub async fn has_unknown(
+/// Attempts of the project since then that have ended without anybody knowing how.
+pub async fn count_unknown(
     conn: &mut PgConnection,
     project: ProjectId,
     since: DateTime<Utc>,
-) -> StorageResult<bool> {
+) -> StorageResult<i64> {
     Ok(sqlx::query_scalar!(
-        r#"select exists (select from ai_keys
-             where project_id = $1 and state = 'doomed' and hash is null and created_at > $2) as "exists!""#,
+        r#"select count(*) as "count!" from ai_keys
+           where project_id = $1 and state = 'doomed' and hash is null and created_at > $2"#,
         project.0,
         since
     )

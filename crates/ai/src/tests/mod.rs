@@ -1,3 +1,4 @@
+mod analysis;
 mod openrouter;
 mod server;
 
@@ -36,4 +37,6 @@ fn what_holds_a_secret_cannot_be_written_out() {
     assert!(!Probe::<OpenRouterConfig>(PhantomData).is_written());
     assert!(!Probe::<crate::OpenRouter>(PhantomData).is_written());
     assert!(!Probe::<crate::MadeKey>(PhantomData).is_written());
+    assert!(!Probe::<crate::AnalystConfig>(PhantomData).is_written());
+    assert!(!Probe::<crate::Analyst>(PhantomData).is_written());
 }

@@ -199,6 +199,17 @@ refusal_group!(
     415 => "The body is not `application/json` (`unsupported_media_type`)",
 );
 refusal_group!(
+    /// What a question to an AI is refused for.
+    AnalyzeErrors: PLATFORM,
+    413 => "The body is larger than 256 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+);
+refusal_group!(
+    /// What a rating is refused for.
+    SessionErrors: PLATFORM,
+    404 => "There is no such analysis, or somebody else asked (`session_not_found`)",
+);
+refusal_group!(
     /// What needs something that this installation was not given.
     NotConfiguredError: PLATFORM,
     501 => "This installation was not set up for it (`not_configured`)",
