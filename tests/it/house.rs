@@ -26,16 +26,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("provider", &["model", "pg"]),
     ("billing", &["tokens", "model"]),
     ("ai", &["model"]),
-    ("api", &["domain", "ai", "model"]),
+    ("api", &["ai", "billing", "domain", "model"]),
     (
         "worker",
-        &["domain", "provider", "ai", "merge", "dump", "model"],
+        &[
+            "ai", "billing", "domain", "provider", "merge", "dump", "model",
+        ],
     ),
     (
         "server",
         &[
-            "api", "worker", "provider", "ai", "merge", "dump", "domain", "storage", "tokens",
-            "model", "pg",
+            "api", "worker", "ai", "billing", "provider", "merge", "dump", "domain", "storage",
+            "tokens", "model", "pg",
         ],
     ),
     ("agent", &["model", "pg", "devbackend", "tokens"]),
@@ -47,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "devbackend",
             "api",
             "worker",
+            "billing",
             "provider",
             "ai",
             "merge",

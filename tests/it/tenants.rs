@@ -182,9 +182,10 @@ const SIGN_IN: &[&str] = &[
     "POST /auth/v1/signup",
 ];
 
-/// Routes that need no credentials: the first has its own in the body.
+/// Routes that need no credentials of ours: the first has its own in the body, the second is signed by the payment provider.
 const OPEN: &[&str] = &[
     "POST /agent/v1/register",
+    "POST /billing/v1/stripe/webhook",
     "GET /.well-known/jwks.json",
     "GET /platform/insforge/latest-version",
     "POST /tracking/v1/agent-connected",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cp_ai::{Analyst, OpenRouter};
 use cp_api::ApiOptions;
+use cp_billing::Stripe;
 use cp_domain::{ControlPlane, NewPartner, Settings};
 use cp_model::{
     InstanceType, Operation, OperationId, OperationState, ProjectId, Region, SharedClock,
@@ -47,6 +48,8 @@ pub struct AppOptions {
     pub openrouter: Option<OpenRouter>,
     /// Who is asked about projects.
     pub analyst: Option<Analyst>,
+    /// Who takes payments.
+    pub payments: Option<Stripe>,
 }
 
 impl Default for AppOptions {
@@ -66,6 +69,7 @@ impl Default for AppOptions {
             downloads: None,
             openrouter: None,
             analyst: None,
+            payments: None,
         }
     }
 }
@@ -143,6 +147,7 @@ impl App {
                 .map(|objects| Arc::new(StoreDownloads(objects)) as _),
             openrouter: self.options.openrouter.clone(),
             analyst: self.options.analyst.clone(),
+            payments: self.options.payments.clone(),
             ..ApiOptions::default()
         };
         let router = cp_api::router(control_plane, options);
@@ -203,6 +208,7 @@ impl App {
             control_url: self.base_url.clone(),
             pool: self.options.pool.clone(),
             openrouter: self.options.openrouter.clone(),
+            payments: self.options.payments.clone(),
             ..WorkerConfig::default()
         };
         if self.options.production_pace {

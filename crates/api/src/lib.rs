@@ -44,6 +44,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn_with_state, map_response};
 use cp_ai::{Analyst, OpenRouter};
+use cp_billing::Stripe;
 use cp_domain::ControlPlane;
 use cp_model::Region;
 use secrecy::SecretString;
@@ -84,6 +85,8 @@ pub struct ApiOptions {
     pub openrouter: Option<OpenRouter>,
     /// Who is asked about projects.
     pub analyst: Option<Analyst>,
+    /// Who takes payments; without one plans are the operator's alone.
+    pub payments: Option<Stripe>,
 }
 
 impl Default for ApiOptions {
@@ -96,6 +99,7 @@ impl Default for ApiOptions {
             downloads: None,
             openrouter: None,
             analyst: None,
+            payments: None,
         }
     }
 }
@@ -111,6 +115,7 @@ pub(crate) struct ApiState {
     pub downloads: Option<Arc<dyn Downloads>>,
     pub openrouter: Option<OpenRouter>,
     pub analyses: Analyses,
+    pub payments: Option<Stripe>,
 }
 
 impl FromRef<ApiState> for ControlPlane {
@@ -130,6 +135,7 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
         batches: Arc::new(Semaphore::new(usage_events::AT_ONCE)),
         downloads: options.downloads,
         openrouter: options.openrouter,
+        payments: options.payments,
     };
     let partnership = Router::from(partnership::routes()).route_layer(from_fn_with_state(
         state.control_plane.clone(),

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cp_ai::AiError;
+use cp_billing::BillingError;
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
 use cp_domain::{
-    AiKeyError, BackupError, BranchError, DomainError, OrganizationError, RateLimit, Thing,
+    AiKeyError, BackupError, BranchError, DomainError, OrganizationError, PurchaseError, RateLimit,
+    Thing,
 };
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -35,6 +37,8 @@ pub fn set_rate_limit(headers: &mut HeaderMap, limit: RateLimit) {
 
 /// Seconds after which a caller may try again when we are overloaded or Postgres is away.
 const RETRY_UNAVAILABLE: u64 = 2;
+/// The same when the payment provider is.
+const RETRY_PAYMENTS: u64 = 60;
 
 /// The same for the AI provider: after an attempt whose end is not known we rest for so long.
 const RETRY_AI: u64 = 10;
@@ -503,6 +507,43 @@ impl From<OrganizationError> for Problem {
     }
 }
 
+impl From<PurchaseError> for Problem {
+    fn from(error: PurchaseError) -> Self {
+        let code = match error {
+            PurchaseError::Free => "plan_not_sold",
+            PurchaseError::HasPlan(_) => "plan_held",
+            PurchaseError::NothingBought => "nothing_bought",
+        };
+        Self::new(StatusCode::CONFLICT, code, error.to_string())
+    }
+}
+
+impl From<BillingError> for Problem {
+    fn from(error: BillingError) -> Self {
+        let cause = Some(error.to_string());
+        let problem = match error {
+            BillingError::Unavailable { .. } => Self {
+                advice: Some(Advice::RetryAfter(RETRY_PAYMENTS)),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "payments_unavailable",
+                    "The payment provider does not answer at the moment. Nothing was bought or changed; try again in a minute.",
+                )
+            },
+            // What the operator has to mend: a key, a price, the portal's settings.
+            BillingError::Missing { .. }
+            | BillingError::Refused { .. }
+            | BillingError::Unexpected(_)
+            | BillingError::NotSold(_) => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "payments_failed",
+                "The payment provider did not do it. Nothing was bought or changed; tell the operator of this installation, with the request id.",
+            ),
+        };
+        Self { cause, ..problem }
+    }
+}
+
 impl From<DomainError> for Problem {
     fn from(error: DomainError) -> Self {
         let conflict =
@@ -598,6 +639,7 @@ impl From<DomainError> for Problem {
             DomainError::OAuth(error) => error.into(),
             DomainError::AiKey(error) => error.into(),
             DomainError::Backup(error) => error.into(),
+            DomainError::Purchase(error) => error.into(),
             DomainError::Branch(error) => error.into(),
             DomainError::Organization(error) => error.into(),
             DomainError::Conflict(message) => conflict("conflict", message.into()),

@@ -10,6 +10,9 @@ use crate::{BillingError, BillingResult, CustomerId, ORGANIZATION, Stripe};
 /// How often a customer is made under another key, because an old key leads nowhere.
 const KEYS: u32 = 3;
 
+/// The currency of who has never had an amount.
+const NO_AMOUNT_YET: &str = "usd";
+
 /// What a customer has paid ahead, or was given. It pays the next invoices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credit {
@@ -19,6 +22,17 @@ pub struct Credit {
     pub currency: String,
     /// The newest first.
     pub transactions: Vec<CreditTransaction>,
+}
+
+impl Credit {
+    /// Of who has never had any.
+    pub fn none() -> Self {
+        Self {
+            balance_cents: 0,
+            currency: NO_AMOUNT_YET.to_owned(),
+            transactions: vec![],
+        }
+    }
 }
 
 /// What was added to the credit (positive) or used of it (negative).
@@ -140,7 +154,7 @@ impl Stripe {
             .await?;
         Ok(Credit {
             balance_cents: as_credit(found.balance.unwrap_or(0)),
-            currency: found.currency.unwrap_or_else(|| "usd".to_owned()),
+            currency: found.currency.unwrap_or_else(|| NO_AMOUNT_YET.to_owned()),
             transactions: transactions.into_iter().map(Into::into).collect(),
         })
     }

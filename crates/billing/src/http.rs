@@ -160,12 +160,14 @@ impl Http {
         form: &[(&str, &str)],
         idempotency_key: &str,
     ) -> BillingResult<T> {
-        let mut encoded = form_urlencoded::Serializer::new(String::new());
-        encoded.extend_pairs(form);
+        // The serializer is not `Send`: it may not live on while Stripe is awaited.
+        let form = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
         self.send(Call {
             method: Method::POST,
             url: self.url(path),
-            form: Some(encoded.finish()),
+            form: Some(form),
             idempotency_key: Some(idempotency_key.to_owned()),
         })
         .await

@@ -10,6 +10,7 @@
 //! | `sessions` | the pages of Stripe on which people pay and manage |
 //! | [`subscriptions`] | what an organization has subscribed to, and which plan follows ([`plan_of`]) |
 //! | `payments` | invoices |
+//! | `prices` | whether what is sold is for sale |
 //! | [`webhook`] | what Stripe tells us, and whether it was Stripe |
 //! | [`money`] | amounts for people |
 //!
@@ -31,9 +32,12 @@ mod http;
 mod ids;
 mod open_enum;
 mod payments;
+mod prices;
 mod sessions;
 mod wire;
 
+#[cfg(any(test, feature = "stand-in"))]
+pub mod stand_in;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +51,7 @@ pub use error::{BillingError, BillingResult};
 pub use ids::{CustomerId, SubscriptionId};
 pub use money::fmt_amount;
 pub use payments::Payment;
+pub use prices::SoldPrice;
 pub use sessions::CheckoutSession;
 pub use subscriptions::{Subscription, SubscriptionStatus, decisive, plan_of};
 pub use webhook::{Event, EventKind, WebhookError};

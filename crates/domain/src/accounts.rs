@@ -40,25 +40,13 @@ impl ControlPlane {
         Ok(effect)
     }
 
-    /// For operators: changes what a person's own organization pays for.
-    pub async fn set_user_plan(&self, user: UserId, plan: Plan) -> DomainResult<()> {
-        let mut tx = self.db().begin().await?;
-        let (organization, _) = organizations::lock_personal_organization(&mut tx, user)
+    /// For operators: gives a plan to a person's own organization, as [`ControlPlane::grant_plan`] does.
+    pub async fn set_user_plan(&self, user: UserId, plan: Plan) -> DomainResult<Plan> {
+        let mut conn = self.db().acquire().await?;
+        let home = organizations::find_home(&mut conn, user)
             .await?
             .ok_or(DomainError::NotFound(crate::Thing::User))?;
-        organizations::set_plan(&mut tx, organization, plan).await?;
-        let target = organization.to_string();
-        let details = json!({ "plan": plan.as_str() });
-        self.audit_service(
-            &mut tx,
-            "operator",
-            "organization.plan_set",
-            ("organization", &target),
-            None,
-            details,
-        )
-        .await?;
-        tx.commit().await.map_err(StorageError::from)?;
-        Ok(())
+        drop(conn);
+        self.grant_plan(home, plan).await
     }
 }

@@ -97,6 +97,33 @@ impl ControlPlane {
         .await
     }
 
+    /// A service or an operator changed something of an organization. Its administrators can read it.
+    pub(crate) async fn audit_organization_of_service(
+        &self,
+        conn: &mut PgConnection,
+        actor: &str,
+        action: &str,
+        organization: OrganizationId,
+        details: Value,
+    ) -> StorageResult<()> {
+        insert_entry(
+            conn,
+            AuditEntry {
+                at: self.now(),
+                actor,
+                partner_id: None,
+                organization_id: Some(organization),
+                action,
+                target_type: "organization",
+                target_id: &organization.to_string(),
+                address: None,
+                request_id: None,
+                details,
+            },
+        )
+        .await
+    }
+
     /// A person did something, by a credential of theirs.
     pub(crate) async fn audit_by_user(
         &self,

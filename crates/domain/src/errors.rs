@@ -5,6 +5,7 @@ use cp_storage::StorageError;
 
 use crate::ai_keys::AiKeyError;
 use crate::backups::BackupError;
+use crate::billing::PurchaseError;
 use crate::branches::BranchError;
 use crate::oauth::OAuthError;
 use crate::organizations::OrganizationError;
@@ -121,6 +122,8 @@ pub enum DomainError {
     AiKey(#[from] AiKeyError),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(transparent)]
+    Purchase(#[from] PurchaseError),
     #[error(transparent)]
     Branch(#[from] BranchError),
     #[error(transparent)]

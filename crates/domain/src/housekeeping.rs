@@ -3,7 +3,7 @@
 
 use chrono::{Months, TimeDelta};
 use cp_storage::retention::{self, BATCH};
-use cp_storage::{ai_keys, analyses, branch_comparisons, used_signatures, wakeups};
+use cp_storage::{ai_keys, analyses, billing, branch_comparisons, used_signatures, wakeups};
 
 use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys, oauth, people};
 
@@ -66,6 +66,8 @@ impl ControlPlane {
         let invitations_before = now - INVITATIONS_KEPT;
         while retention::delete_ended_invitations(&mut conn, invitations_before).await? >= BATCH {}
         while retention::delete_done_mails(&mut conn, now - MAILS_KEPT).await? >= BATCH {}
+        while billing::delete_events(&mut conn, now - crate::billing::EVENTS_KEPT).await? >= BATCH {
+        }
         let events_before = now - WEBHOOK_EVENTS_KEPT;
         while retention::delete_done_webhook_events(&mut conn, events_before).await? >= BATCH {}
         let crossings_before = (now - CROSSINGS_KEPT).date_naive();

@@ -10,6 +10,7 @@ mod audit;
 mod authorize;
 mod backends;
 mod backups;
+mod billing;
 mod branches;
 mod context;
 mod create;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use cp_model::SharedClock;
 use cp_storage::Database;
+pub use cp_storage::billing::{DueCustomer, OrganizationSummary};
 use cp_tokens::keyring::RotationPolicy;
 use cp_tokens::sealing::Sealer;
 
@@ -51,6 +53,7 @@ pub use analyses::{AnalysisOutcome, Rating};
 pub use authorize::Authorization;
 pub use backends::{DatabaseAccess, SignedCall};
 pub use backups::{BackupError, RESTORE_FAILED};
+pub use billing::{BillingAccount, NotedEvent, PurchaseError};
 pub use branches::{
     BranchError, BranchLimits, BranchRef, BranchRequest, MERGE_CONFLICT, MergeOptions,
     RESET_FAILED, Resolutions, parent_away,

@@ -9,8 +9,8 @@ use cp_merge::Choice;
 use cp_merge::command::{Address, parse_resolution};
 use cp_model::oauth::check_redirect_uri;
 use cp_model::{
-    ClientId, LimitPeriod, Metric, OAuthClient, OperationId, OperationState, PartnerId, Plan,
-    ProjectId, Scope, Scopes, UsageLimitId, UserId, WebhookEventId, WebhookState,
+    ClientId, LimitPeriod, Metric, OAuthClient, OperationId, OperationState, OrganizationId,
+    PartnerId, Plan, ProjectId, Scope, Scopes, UsageLimitId, UserId, WebhookEventId, WebhookState,
 };
 
 use crate::config::{Period, Sources};
@@ -58,6 +58,9 @@ pub enum Command {
     /// People's accounts.
     #[command(subcommand)]
     User(UserCommand),
+    /// What people share their projects in, and what they pay for.
+    #[command(subcommand)]
+    Organization(OrganizationCommand),
     /// Where people are signed in.
     #[command(subcommand)]
     Session(SessionCommand),
@@ -428,9 +431,27 @@ pub enum UserCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Changes what a person's own organization pays for: free, pro or partner.
+    /// Gives a plan to a person's own organization, as `organization grant-plan` does.
     SetPlan {
         user: UserId,
+        plan: Plan,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum OrganizationCommand {
+    /// Shows people's organizations, newest first, with what each is given and pays for.
+    List {
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Gives an organization a plan, whatever it pays for; it has the better one of both. `free` takes it back.
+    GrantPlan {
+        organization: OrganizationId,
         plan: Plan,
         #[command(flatten)]
         output: Output,
@@ -742,6 +763,10 @@ impl Cli {
                 ),
             )
             | Command::Project(ProjectCommand::Share { output, .. })
+            | Command::Organization(
+                OrganizationCommand::List { output, .. }
+                | OrganizationCommand::GrantPlan { output, .. },
+            )
             | Command::User(
                 U::Create { output, .. }
                 | U::List { output, .. }

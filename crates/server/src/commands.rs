@@ -6,6 +6,7 @@ pub mod merge;
 pub mod migrate;
 pub mod oauth_client;
 pub mod operation;
+pub mod organization;
 mod output;
 pub mod partner;
 mod partner_limit;
@@ -77,6 +78,9 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         }
         DomainError::NotFound(Thing::User) => {
             Some("`insforge-cloud user list` shows the accounts there are")
+        }
+        DomainError::NotFound(Thing::Organization) => {
+            Some("`insforge-cloud organization list` shows the organizations there are")
         }
         DomainError::NotFound(Thing::Webhook) => {
             Some("`insforge-cloud partner webhook set` gives the partner one")

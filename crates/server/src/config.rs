@@ -15,6 +15,7 @@ mod scalar;
 mod secrets;
 pub mod sections;
 mod shown;
+mod stripe;
 #[cfg(test)]
 mod tests;
 
@@ -47,5 +48,6 @@ pub struct Config {
     pub openrouter: ai::OpenRouterSection,
     pub analysis: ai::Analysis,
     pub mail: sections::Mail,
+    pub stripe: stripe::StripeSection,
     pub telemetry: sections::Telemetry,
 }

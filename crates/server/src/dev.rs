@@ -223,7 +223,9 @@ async fn serve(
     if settings.usage_every == cp_worker::WorkerConfig::default().usage_every {
         settings.usage_every = USAGE_EVERY;
     }
+    let payments = config.payments(&demo.base_url)?;
     let settings = cp_worker::WorkerConfig {
+        payments: payments.clone(),
         mailer: config.mailer(Some(mails::announce()))?,
         objects: Some(objects.clone()),
         openrouter: openrouter.clone(),
@@ -235,7 +237,7 @@ async fn serve(
     let options = cp_api::ApiOptions {
         openrouter,
         analyst,
-        ..api_options(config, Some(objects), &shutdown)
+        ..api_options(config, Some(objects), payments, &shutdown)
     };
     let router = cp_api::router(control_plane.clone(), options);
     let mut api = tokio::spawn(cp_api::serve(listeners.api, router, shutdown.clone()));

@@ -71,6 +71,7 @@ async fn dispatch(
         Command::Partner(command) => commands::partner::run(&config, command).await?,
         Command::Project(command) => commands::project::run(&config, command).await?,
         Command::User(command) => commands::user::run(&config, command).await?,
+        Command::Organization(command) => commands::organization::run(&config, command).await?,
         Command::Session(command) => commands::session::run(&config, command).await?,
         Command::Usage(command) => commands::usage::run(&config, command).await?,
         Command::UsageToken(command) => commands::usage_token::run(&config, command).await?,

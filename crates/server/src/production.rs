@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cp_api::ApiOptions;
+use cp_billing::Stripe;
 use cp_domain::ControlPlane;
 use cp_provider::ec2::Ec2Compute;
 use cp_provider::{AwsAccess, SharedCompute, SharedObjects};
@@ -32,6 +33,7 @@ pub async fn serve(
     let (openrouter, analyst) = (config.openrouter()?, config.analyst()?);
     let database = plane::database(&config, "serve")?;
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
+    let payments = config.payments(&base_url)?;
     let admin = start_admin(&config, &control_plane, &shutdown).await?;
     if plane::prepare_database(&database, options.migrate, &shutdown).await? {
         let listener = bind(config.http.listen, "http.listen").await?;
@@ -44,7 +46,7 @@ pub async fn serve(
         let options = ApiOptions {
             openrouter,
             analyst,
-            ..api_options(&config, store, &shutdown)
+            ..api_options(&config, store, payments, &shutdown)
         };
         let router = cp_api::router(control_plane, options);
         cp_api::serve(listener, router, shutdown.clone()).await?;
@@ -73,12 +75,14 @@ pub async fn work(
     }
     let database = plane::database(&config, "work")?;
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
+    let payments = config.payments(&base_url)?;
     let admin = start_admin(&config, &control_plane, &shutdown).await?;
     if plane::prepare_database(&database, options.migrate, &shutdown).await? {
         let access = AwsAccess::from_environment().await;
         let settings = WorkerConfig {
             mailer,
             openrouter,
+            payments,
             objects: objects(&config, &access),
             ..worker_config(&config, control_url.clone())
         };
@@ -135,10 +139,12 @@ async fn run_worker(
 pub(crate) fn api_options(
     config: &Config,
     objects: Option<SharedObjects>,
+    payments: Option<Stripe>,
     shutdown: &CancellationToken,
 ) -> ApiOptions {
     ApiOptions {
         downloads: objects.map(|objects| Arc::new(StoreDownloads(objects)) as _),
+        payments,
         trusted_proxies: config.http.trusted_proxies,
         shutdown: shutdown.clone(),
         max_in_flight: config.limits.max_in_flight,

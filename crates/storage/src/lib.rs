@@ -9,6 +9,7 @@ pub mod analyses;
 pub mod api_keys;
 pub mod audit;
 pub mod backups;
+pub mod billing;
 pub mod branch_comparisons;
 pub mod branches;
 pub mod browser_sessions;

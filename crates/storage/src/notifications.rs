@@ -28,6 +28,8 @@ pub enum Topic {
     Mails,
     /// An OAuth client, or a secret of it.
     OAuthClients,
+    /// An organization's plan is to be asked for.
+    Billing,
     /// An event for a webhook was queued.
     Webhooks,
     /// A wake-up message was pushed; its payload is apalis's own.
@@ -35,7 +37,7 @@ pub enum Topic {
 }
 
 impl Topic {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Projects,
         Self::Comparisons,
         Self::Machines,
@@ -43,6 +45,7 @@ impl Topic {
         Self::SigningKeys,
         Self::Mails,
         Self::OAuthClients,
+        Self::Billing,
         Self::Webhooks,
         Self::Wakeups,
     ];
@@ -56,6 +59,7 @@ impl Topic {
             Self::SigningKeys => "cp_signing_keys",
             Self::Mails => "cp_mails",
             Self::OAuthClients => "cp_oauth_clients",
+            Self::Billing => "cp_billing",
             Self::Webhooks => "cp_webhooks",
             Self::Wakeups => crate::wakeups::CHANNEL,
         }

@@ -63,8 +63,8 @@ pub async fn insert_organization(
     new: &NewOrganization<'_>,
 ) -> StorageResult<()> {
     sqlx::query!(
-        "insert into organizations (id, name, kind, plan, home_user_id, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $6)",
+        "insert into organizations (id, name, kind, plan, granted_plan, home_user_id, created_at, updated_at)
+         values ($1, $2, $3, $4, nullif($4, 'free'), $5, $6, $6)",
         new.id.0,
         new.name,
         new.kind.as_str(),
@@ -131,6 +131,18 @@ pub async fn find_role(
         .transpose()
 }
 
+/// A person's own organization.
+pub async fn find_home(
+    conn: &mut PgConnection,
+    user: UserId,
+) -> StorageResult<Option<OrganizationId>> {
+    let found = sqlx::query_scalar!(
+        "select id from organizations where home_user_id = $1",
+        user.0
+    );
+    Ok(found.fetch_optional(conn).await?.map(OrganizationId))
+}
+
 /// A person's own organization, locked until the transaction ends: two projects cannot take the
 /// plan's last place at once.
 pub async fn lock_personal_organization(
@@ -171,6 +183,45 @@ pub async fn find_plan(conn: &mut PgConnection, id: OrganizationId) -> StorageRe
     parse("organizations", "plan", &plan)
 }
 
+/// Whether there is such an organization of people.
+pub async fn is_of_people(conn: &mut PgConnection, id: OrganizationId) -> StorageResult<bool> {
+    let found = sqlx::query_scalar!(
+        "select exists (select from organizations where id = $1 and kind <> 'partner' and deleted_at is null) as \"found!\"",
+        id.0
+    );
+    Ok(found.fetch_one(conn).await?)
+}
+
+/// What the operator gave it.
+pub async fn find_granted_plan(
+    conn: &mut PgConnection,
+    id: OrganizationId,
+) -> StorageResult<Option<Plan>> {
+    let granted = sqlx::query_scalar!("select granted_plan from organizations where id = $1", id.0)
+        .fetch_one(conn)
+        .await?;
+    granted
+        .map(|plan| parse("organizations", "granted_plan", &plan))
+        .transpose()
+}
+
+pub async fn set_granted_plan(
+    conn: &mut PgConnection,
+    id: OrganizationId,
+    plan: Option<Plan>,
+) -> StorageResult<()> {
+    let plan = plan.map(Plan::as_str);
+    sqlx::query!(
+        "update organizations set granted_plan = $2 where id = $1",
+        id.0,
+        plan
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What follows from what is granted and what is paid for.
 pub async fn set_plan(
     conn: &mut PgConnection,
     organization: OrganizationId,

@@ -414,7 +414,7 @@ impl TryFrom<MemberViewRow> for MemberProjectView {
 
 /// Selects what people see of projects `p` by the rest of a statement.
 macro_rules! query_member_views {
-    ($rest:literal $(, $arg:expr)* $(,)?) => {
+    ($rest:literal $(+ $more:literal)? $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             MemberViewRow,
             r#"select p.id, p.organization_id, p.partner_id, p.user_id, p.parent_id, p.external_id, p.name, p.app_key,
@@ -424,7 +424,7 @@ macro_rules! query_member_views {
                     o.state as "operation_state?", o.data ->> 'release' is not null as "changes_release?"
                from projects p
                left join machines a on a.project_id = p.id
-               left join operations o on o.project_id = p.id and o.state in ('queued', 'running', 'waiting') "# + $rest
+               left join operations o on o.project_id = p.id and o.state in ('queued', 'running', 'waiting') "# + $rest $(+ $more)?
             $(, $arg)*
         )
     };
@@ -448,6 +448,29 @@ pub async fn find_member_view(
     .transpose()
 }
 
+/// How many rows are asked for at once.
+///
+/// A limit that were a parameter would have Postgres plan the statement anew each time: it takes an unknown limit for a
+/// tenth of all rows, so that the plan for any looks dearer than that for the number at hand, and planning takes longer
+/// than the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtMost {
+    FiftyOne,
+    HundredAndOne,
+    All,
+}
+
+impl AtMost {
+    /// Enough for a page of this size, and one more to know whether there is another page.
+    pub fn for_page_of(size: Option<u32>) -> Self {
+        match size {
+            Some(..=50) => Self::FiftyOne,
+            Some(51..=100) => Self::HundredAndOne,
+            Some(101..) | None => Self::All,
+        }
+    }
+}
+
 /// The live projects of an organization that the person belongs to, oldest first, after `after`. Branches are listed
 /// with their parents; a partner's embedded projects are in no organization of people.
 pub async fn list_member_views(
@@ -455,23 +478,31 @@ pub async fn list_member_views(
     user: UserId,
     organization: OrganizationId,
     after: Option<ProjectId>,
-    limit: Option<i64>,
+    at_most: AtMost,
 ) -> StorageResult<Vec<MemberProjectView>> {
-    query_member_views!(
-        "join organization_members m on m.organization_id = p.organization_id
+    // No id is smaller; a null would keep the index from finding the place.
+    let after = after.map_or(Uuid::nil(), |id| id.0);
+    macro_rules! list {
+        ($limit:literal) => {
+            query_member_views!(
+                "join organization_members m on m.organization_id = p.organization_id
          where m.user_id = $1 and p.organization_id = $2 and p.user_id is not null and p.parent_id is null
-           and p.status not in ('deleting', 'deleted') and ($3::uuid is null or p.id > $3)
-         order by p.id limit $4",
-        user.0,
-        organization.0,
-        after.map(|id| id.0),
-        limit
-    )
-    .fetch_all(conn)
-    .await?
-    .into_iter()
-    .map(MemberProjectView::try_from)
-    .collect()
+           and p.status not in ('deleting', 'deleted') and p.id > $3
+         order by p.id" + $limit,
+                user.0,
+                organization.0,
+                after,
+            )
+            .fetch_all(conn)
+            .await?
+        };
+    }
+    let rows = match at_most {
+        AtMost::FiftyOne => list!(" limit 51"),
+        AtMost::HundredAndOne => list!(" limit 101"),
+        AtMost::All => list!(""),
+    };
+    rows.into_iter().map(MemberProjectView::try_from).collect()
 }
 
 /// How many live projects the organization has; branches go with their parents.

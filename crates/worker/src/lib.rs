@@ -10,6 +10,7 @@
 mod ai_keys;
 mod await_backend;
 mod back_up_project;
+mod billing;
 mod copies;
 mod crash;
 mod create_branch;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cp_ai::OpenRouter;
+use cp_billing::Stripe;
 use cp_domain::ControlPlane;
 use cp_model::{InstanceType, Region};
 use cp_provider::{SharedCompute, SharedObjects};
@@ -122,6 +124,8 @@ pub struct WorkerConfig {
     pub openrouter: Option<OpenRouter>,
     /// How often it is looked for AI keys to delete, and for limits to change.
     pub ai_keys_every: Duration,
+    /// Who takes payments; without one plans are the operator's alone.
+    pub payments: Option<Stripe>,
     /// Who brings mails to people; without one they stay queued.
     pub mailer: Option<mail::Mailer>,
     /// How long running steps are waited for on shutdown.
@@ -163,6 +167,7 @@ impl Default for WorkerConfig {
             scheduled_backups: 32,
             openrouter: None,
             ai_keys_every: Duration::from_secs(30),
+            payments: None,
             mailer: None,
             grace: Duration::from_secs(10),
             crash_hook: None,
@@ -231,6 +236,13 @@ impl Worker {
         tasks.spawn(usage::collect(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::deliver(self.clone(), shutdown.clone()));
         tasks.spawn(webhooks::check_limits(self.clone(), shutdown.clone()));
+        if let Some(stripe) = self.config().payments.clone() {
+            tasks.spawn(billing::settle_plans(
+                self.clone(),
+                stripe,
+                shutdown.clone(),
+            ));
+        }
         for region in self.compute().regions() {
             let round = reconcile::reconcile_machines(self.clone(), region, shutdown.clone());
             tasks.spawn(round);

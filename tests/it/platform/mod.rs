@@ -3,6 +3,7 @@
 mod ai;
 mod analyze;
 mod backend_calls;
+mod billing;
 mod matrix;
 mod metrics;
 mod organizations;

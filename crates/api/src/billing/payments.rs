@@ -1,30 +1,51 @@
-//! Plans, cycles, payments and credits, as they are without a payment provider.
+//! Plans, cycles, payments and credits: as the payment provider tells them, or as they are without one.
 
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, NaiveDate, Utc};
+use cp_billing::{Credit, decisive, fmt_amount};
 use cp_domain::ControlPlane;
-use cp_model::{OrganizationId, Plan, UsagePeriod};
-use serde::{Deserialize, Serialize};
+use cp_model::{Plan, UsagePeriod};
+use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::provider::Payments;
 use crate::bearer::Bearer;
-use crate::body::{JsonBody, RequestBody};
-use crate::docs::errors::{BearerErrors, MemberErrors, NotConfiguredError, PlatformInputErrors};
-use crate::params::{self, OrganizationParam, OrganizationPath, one_of};
+use crate::docs::errors::{BearerErrors, MemberErrors, PaymentErrors};
+use crate::params::{OrganizationParam, OrganizationPath};
 use crate::problem::Problem;
 use crate::wire::{schema, time};
 
-const NO_PAYMENTS: &str = "This installation takes no payments. Ask its operator for another plan.";
+/// Payments, and changes of the credit, that are told at once.
+const MOST: usize = 100;
 
 /// Whether an organization pays, and for what.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubscriptionStatus {
+    /// In the payment provider's words: `active`, `past_due`, `canceled`, …; `active` where nothing is paid.
     #[schema(example = "active")]
-    status: &'static str,
+    status: String,
+    /// What the organization has now.
     #[schema(schema_with = schema::plan)]
     plan: Plan,
+    /// Until when it is paid.
+    #[serde(
+        serialize_with = "time::optional_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    current_period_end: Option<DateTime<Utc>>,
+    /// Whether it ends then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    cancel_at_period_end: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "cus_A1")]
+    stripe_customer_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "sub_A1")]
+    stripe_subscription_id: Option<String>,
 }
 
 /// The first and the last day of a billing cycle.
@@ -53,9 +74,8 @@ pub struct BillingCycles {
 /// A payment.
 #[derive(Serialize, ToSchema)]
 struct Payment {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    stripe_invoice_id: Option<String>,
+    #[schema(example = "in_A1")]
+    stripe_invoice_id: String,
     amount_cents: i64,
     #[schema(example = "$25.00")]
     amount_display: String,
@@ -69,6 +89,21 @@ struct Payment {
     invoice_pdf_url: Option<String>,
     #[serde(serialize_with = "time::seconds")]
     created_at: DateTime<Utc>,
+}
+
+impl From<cp_billing::Payment> for Payment {
+    fn from(payment: cp_billing::Payment) -> Self {
+        Self {
+            amount_display: fmt_amount(payment.amount_cents, &payment.currency),
+            stripe_invoice_id: payment.invoice_id,
+            amount_cents: payment.amount_cents,
+            currency: payment.currency,
+            status: payment.status,
+            description: payment.description,
+            invoice_pdf_url: payment.pdf_url,
+            created_at: payment.created,
+        }
+    }
 }
 
 /// Payments, the newest first.
@@ -98,31 +133,26 @@ pub struct CreditBalance {
     transactions: Vec<CreditTransaction>,
 }
 
-/// The body of a checkout.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CheckoutRequest {
-    #[schema(format = Uuid, example = "019a2f60-44d0-7c3e-b1a5-0d5e7f9a2c31")]
-    organization_id: String,
-    #[schema(schema_with = schema::bought_plan)]
-    plan: String,
+impl From<Credit> for CreditBalance {
+    fn from(credit: Credit) -> Self {
+        let transactions = credit.transactions.into_iter();
+        Self {
+            credit_balance_cents: credit.balance_cents,
+            credit_balance_formatted: fmt_amount(credit.balance_cents, &credit.currency),
+            transactions: transactions
+                .map(|transaction| CreditTransaction {
+                    amount_cents: transaction.amount_cents,
+                    description: transaction.description,
+                    created: transaction.created,
+                })
+                .collect(),
+        }
+    }
 }
-
-impl RequestBody for CheckoutRequest {}
-
-/// The body of a portal session.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PortalRequest {
-    #[schema(format = Uuid, example = "019a2f60-44d0-7c3e-b1a5-0d5e7f9a2c31")]
-    organization_id: String,
-}
-
-impl RequestBody for PortalRequest {}
 
 /// Get an organization's subscription
 ///
-/// Without a payment provider: the plan that the operator has set.
+/// Its plan and, if it pays for it, how that is doing.
 #[utoipa::path(
     get,
     path = "/organizations/v1/{organizationId}/subscription-status",
@@ -131,19 +161,29 @@ impl RequestBody for PortalRequest {}
     params(OrganizationParam),
     responses(
         (status = 200, description = "The subscription", body = SubscriptionStatus),
-        BearerErrors, MemberErrors,
+        BearerErrors, MemberErrors, PaymentErrors,
     )
 )]
 pub async fn get_subscription_status(
     State(control_plane): State<ControlPlane>,
+    payments: Payments,
     Bearer(by): Bearer,
     OrganizationPath(id): OrganizationPath,
 ) -> Result<Json<SubscriptionStatus>, Problem> {
     by.require_everything()?;
-    let organization = control_plane.organization(&by, id).await?;
+    let account = control_plane.billing_account(&by, id).await?;
+    let subscriptions = match payments.of(&control_plane, &account).await? {
+        Some((stripe, customer)) => stripe.subscriptions_of(&customer).await?,
+        None => vec![],
+    };
+    let shown = decisive(&subscriptions);
     Ok(Json(SubscriptionStatus {
-        status: "active",
-        plan: organization.plan,
+        status: shown.map_or("active", |shown| shown.status.as_str()).into(),
+        plan: account.organization.plan,
+        current_period_end: shown.and_then(|shown| shown.current_period_end),
+        cancel_at_period_end: shown.map(|shown| shown.cancel_at_period_end),
+        stripe_subscription_id: shown.map(|shown| shown.id.to_string()),
+        stripe_customer_id: account.customer,
     }))
 }
 
@@ -177,7 +217,7 @@ pub async fn list_billing_cycles(
 
 /// List an organization's payments
 ///
-/// Without a payment provider there are none.
+/// The last hundred invoices. Without a payment provider there are none.
 #[utoipa::path(
     get,
     path = "/organizations/v1/{organizationId}/payment-history",
@@ -186,22 +226,29 @@ pub async fn list_billing_cycles(
     params(OrganizationParam),
     responses(
         (status = 200, description = "The payments", body = PaymentsResponse),
-        BearerErrors, MemberErrors,
+        BearerErrors, MemberErrors, PaymentErrors,
     )
 )]
 pub async fn list_payments(
     State(control_plane): State<ControlPlane>,
+    payments: Payments,
     Bearer(by): Bearer,
     OrganizationPath(id): OrganizationPath,
 ) -> Result<Json<PaymentsResponse>, Problem> {
     by.require_everything()?;
-    control_plane.organization(&by, id).await?;
-    Ok(Json(PaymentsResponse { payments: vec![] }))
+    let account = control_plane.billing_account(&by, id).await?;
+    let payments = match payments.of(&control_plane, &account).await? {
+        Some((stripe, customer)) => stripe.payments(&customer, MOST).await?,
+        None => vec![],
+    };
+    Ok(Json(PaymentsResponse {
+        payments: payments.into_iter().map(Payment::from).collect(),
+    }))
 }
 
 /// Get an organization's credit
 ///
-/// Without a payment provider there is none.
+/// What it has paid ahead or was given, with the last hundred changes. Without a payment provider there is none.
 #[utoipa::path(
     get,
     path = "/billing/v1/{organizationId}/credits",
@@ -210,68 +257,20 @@ pub async fn list_payments(
     params(OrganizationParam),
     responses(
         (status = 200, description = "The credit", body = CreditBalance),
-        BearerErrors, MemberErrors,
+        BearerErrors, MemberErrors, PaymentErrors,
     )
 )]
 pub async fn get_credits(
     State(control_plane): State<ControlPlane>,
+    payments: Payments,
     Bearer(by): Bearer,
     OrganizationPath(id): OrganizationPath,
 ) -> Result<Json<CreditBalance>, Problem> {
     by.require_everything()?;
-    control_plane.organization(&by, id).await?;
-    Ok(Json(CreditBalance {
-        credit_balance_cents: 0,
-        credit_balance_formatted: "$0.00".into(),
-        transactions: vec![],
-    }))
-}
-
-/// Buy a plan
-///
-/// For administrators. Without a payment provider the operator sets plans, and this answers 501.
-#[utoipa::path(
-    post,
-    path = "/billing/v1/stripe/checkout-session",
-    tag = "Billing",
-    security(("bearer" = ["account", "administrator"])),
-    request_body = CheckoutRequest,
-    responses(BearerErrors, MemberErrors, PlatformInputErrors, NotConfiguredError)
-)]
-pub async fn create_checkout_session(
-    State(control_plane): State<ControlPlane>,
-    Bearer(by): Bearer,
-    body: JsonBody<CheckoutRequest>,
-) -> Result<(), Problem> {
-    by.require_everything()?;
-    one_of("plan", &body.value.plan, &Plan::OF_PEOPLE, Plan::as_str)?;
-    let id = params::parse_id("organizationId", &body.value.organization_id)?;
-    control_plane
-        .administered_organization(&by, OrganizationId(id))
-        .await?;
-    Err(Problem::not_configured(NO_PAYMENTS))
-}
-
-/// Manage a subscription
-///
-/// For administrators. Without a payment provider the operator sets plans, and this answers 501.
-#[utoipa::path(
-    post,
-    path = "/billing/v1/stripe/portal-session",
-    tag = "Billing",
-    security(("bearer" = ["account", "administrator"])),
-    request_body = PortalRequest,
-    responses(BearerErrors, MemberErrors, PlatformInputErrors, NotConfiguredError)
-)]
-pub async fn create_portal_session(
-    State(control_plane): State<ControlPlane>,
-    Bearer(by): Bearer,
-    body: JsonBody<PortalRequest>,
-) -> Result<(), Problem> {
-    by.require_everything()?;
-    let id = params::parse_id("organizationId", &body.value.organization_id)?;
-    control_plane
-        .administered_organization(&by, OrganizationId(id))
-        .await?;
-    Err(Problem::not_configured(NO_PAYMENTS))
+    let account = control_plane.billing_account(&by, id).await?;
+    let credit = match payments.of(&control_plane, &account).await? {
+        Some((stripe, customer)) => stripe.credit(&customer, MOST).await?,
+        None => Credit::none(),
+    };
+    Ok(Json(credit.into()))
 }

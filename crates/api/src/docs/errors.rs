@@ -210,6 +210,26 @@ refusal_group!(
     404 => "There is no such analysis, or somebody else asked (`session_not_found`)",
 );
 refusal_group!(
+    /// What the payment provider can be the reason of.
+    PaymentErrors: PLATFORM,
+    429 => "Too many questions to the payment provider in this minute (`rate_limited`)",
+    502 => "The payment provider refuses us; the operator has to mend that (`payments_failed`)",
+    503 => "We or the payment provider are not available; try again after `Retry-After` (`unavailable`, `payments_unavailable`)",
+);
+refusal_group!(
+    /// What buying and managing can answer besides.
+    PurchaseErrors: PLATFORM,
+    409 => "Nothing was bought: it cannot be bought, is had already, or there is nothing to manage (`plan_not_sold`, `plan_held`, `nothing_bought`)",
+);
+refusal_group!(
+    /// What the payment provider can be told.
+    WebhookErrors: PLATFORM,
+    400 => "It is no event, or not signed by the payment provider within the last five minutes (`invalid_event`), or did not arrive in time (`invalid_input`)",
+    413 => "The body is larger than 512 KiB (`payload_too_large`)",
+    500 => INTERNAL,
+    503 => UNAVAILABLE,
+);
+refusal_group!(
     /// What needs something that this installation was not given.
     NotConfiguredError: PLATFORM,
     501 => "This installation was not set up for it (`not_configured`)",

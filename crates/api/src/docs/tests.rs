@@ -75,6 +75,7 @@ fn the_contracts_endpoints_are_all_there() {
         "GET /billing/v1/{organizationId}/credits".into(),
         "POST /billing/v1/stripe/checkout-session".into(),
         "POST /billing/v1/stripe/portal-session".into(),
+        "POST /billing/v1/stripe/webhook".into(),
         "GET /usage/v1/organizations/{organizationId}".into(),
         "GET /platform/insforge/latest-version".into(),
         "POST /tracking/v1/agent-connected".into(),

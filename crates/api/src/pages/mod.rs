@@ -8,6 +8,7 @@
 
 mod assets;
 mod authorize;
+mod billing;
 pub mod branch_diff;
 mod brand;
 mod consent;
@@ -74,6 +75,9 @@ pub fn routes() -> Router<ApiState> {
             "/invitation",
             get(invitation::show).post(invitation::answer),
         )
+        .route("/billing/paid", get(billing::paid))
+        .route("/billing/not-paid", get(billing::not_paid))
+        .route("/billing/managed", get(billing::managed))
         .route(usage_report::PATH, get(usage_report::show))
         .route(branch_diff::PATH, get(branch_diff::show))
         .route("/settings", get(settings::show))

@@ -27,8 +27,8 @@ use super::return_to::ReturnTo;
 use super::session::Visitor;
 use super::settings::{Done, Holdings, Settings, api_keys};
 use super::{
-    assets, branch_diff, consent, device, forgot_password, invitation, login, reset_password,
-    signup, usage_report, verify_email,
+    assets, billing, branch_diff, consent, device, forgot_password, invitation, login,
+    reset_password, signup, usage_report, verify_email,
 };
 
 fn ada() -> UserCaller {
@@ -341,6 +341,8 @@ fn preview() {
         &device::question(&person, &waiting, &by.user.email),
     );
     narrow("device-done", &person, &device::decided(true).1);
+    narrow("billing-paid", &person, &billing::PAID.content());
+    narrow("billing-not-paid", &person, &billing::NOT_PAID.content());
     let invited = ShownInvitation {
         organization: "Moreno Labs".into(),
         role: MemberRole::Developer,

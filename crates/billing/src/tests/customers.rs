@@ -3,8 +3,8 @@
 use cp_model::OrganizationId;
 use serde_json::json;
 
-use super::stand_in::{Fault, StandIn};
 use super::{customer, stripe};
+use crate::stand_in::{Fault, StandIn};
 use crate::{BillingError, fmt_amount};
 
 #[tokio::test]

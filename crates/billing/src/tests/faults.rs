@@ -5,9 +5,9 @@ use std::time::Duration;
 use cp_model::{OrganizationId, Plan};
 use serde_json::json;
 
-use super::stand_in::{Fault, StandIn};
 use super::{KEY, customer, stripe, stripe_with, times, url};
 use crate::http::Times;
+use crate::stand_in::{Fault, StandIn};
 use crate::{BillingError, CustomerId, Stripe, StripeConfig};
 
 async fn create(stripe: &Stripe) -> Result<CustomerId, BillingError> {

@@ -6,7 +6,6 @@ mod faults;
 mod reads;
 mod sessions;
 mod silence;
-mod stand_in;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -17,11 +16,9 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::http::Times;
+use crate::stand_in::{KEY, StandIn};
 use crate::{CustomerId, Stripe, StripeConfig};
-use stand_in::StandIn;
 
-/// What the stand-in wants to see, written once more.
-const KEY: &str = "sk_test_51Nightingale";
 const SECRET: &str = "whsec_current";
 const OLD_SECRET: &str = "whsec_former";
 

@@ -4,8 +4,8 @@ use chrono::DateTime;
 use cp_model::{OrganizationId, Plan};
 use serde_json::{Value, json};
 
-use super::stand_in::{Fault, StandIn};
 use super::{customer, stripe};
+use crate::stand_in::{Fault, StandIn};
 use crate::{
     BillingError, Payment, Subscription, SubscriptionId, SubscriptionStatus, decisive, plan_of,
 };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use cp_model::{OrganizationId, Plan};
 
-use super::stand_in::StandIn;
 use super::{config, customer, stripe, times};
+use crate::stand_in::StandIn;
 use crate::{BillingError, Stripe, StripeConfig};
 
 #[tokio::test]

@@ -159,6 +159,8 @@ impl ControlPlane {
         self.audit_organization(&mut tx, by, "organization.deleted", id, json!({}))
             .await?;
         held(organizations::delete_organization(&mut tx, id, self.now()).await?)?;
+        // What it pays for ends.
+        cp_storage::billing::mark_due(&mut tx, id, self.now()).await?;
         tx.commit().await.map_err(StorageError::from)?;
         Ok(())
     }

@@ -8,7 +8,7 @@ use cp_model::{
     field,
 };
 use cp_storage::notifications::Topic;
-use cp_storage::projects::MemberProjectView;
+use cp_storage::projects::{AtMost, MemberProjectView};
 use cp_storage::{PgConnection, StorageError, branches, organizations, project_secrets, projects};
 use secrecy::SecretString;
 use serde_json::json;
@@ -116,11 +116,14 @@ impl ControlPlane {
         limit: Option<u32>,
     ) -> DomainResult<Page<MemberProject>> {
         let mut conn = self.db().acquire().await?;
-        self.find_member_role(&mut conn, by, organization).await?;
-        let one_more = limit.map(|limit| i64::from(limit) + 1);
         let user = by.user.id;
+        let at_most = AtMost::for_page_of(limit);
         let views =
-            projects::list_member_views(&mut conn, user, organization, after, one_more).await?;
+            projects::list_member_views(&mut conn, user, organization, after, at_most).await?;
+        // Members alone find any; of none it is not known whose they are not.
+        if views.is_empty() {
+            self.find_member_role(&mut conn, by, organization).await?;
+        }
         drop(conn);
         let size = limit.map_or(usize::MAX, |limit| limit as usize);
         let more = views.len() > size;

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cp_billing::SoldPrice;
 use cp_domain::ControlPlane;
 use cp_pg::Binaries;
 use cp_provider::AwsAccess;
@@ -83,6 +84,8 @@ pub async fn run(
     }
     check_objects(config, &mut checks).await;
     checks.push(check_mail(config).await);
+    checks.extend(check_payments(config).await);
+    check_ai(config, &mut checks);
     let failed = checks.iter().any(|c| c.verdict == Verdict::Failed);
 
     let entries = config.entries(origins);
@@ -248,6 +251,31 @@ async fn check_mail(config: &Config) -> Check {
     }
 }
 
+/// Asks nobody: a question costs money.
+fn check_ai(config: &Config, checks: &mut Vec<Check>) {
+    let told = |is_set: bool, what: &str| {
+        if is_set {
+            format!("{what} is configured")
+        } else {
+            format!("{what} is not configured, and answers 501")
+        }
+    };
+    let gateway = config
+        .openrouter()
+        .map(|made| told(made.is_some(), "the AI gateway of backends"));
+    checks.push(Check::of(
+        "openrouter",
+        gateway.map_err(|error| error.to_string()),
+    ));
+    let analysis = config
+        .analyst()
+        .map(|made| told(made.is_some(), "asking an AI about a project"));
+    checks.push(Check::of(
+        "analysis",
+        analysis.map_err(|error| error.to_string()),
+    ));
+}
+
 async fn check_machines(config: &Config, checks: &mut Vec<Check>) {
     match config.worker.provider {
         Provider::Local => {
@@ -337,4 +365,31 @@ async fn check_objects(config: &Config, checks: &mut Vec<Check>) {
             }
         });
     }
+}
+
+/// Nothing where no payments are taken.
+async fn check_payments(config: &Config) -> Option<Check> {
+    let base_url = config.base_url().ok();
+    let opened = config.payments(base_url.as_deref().unwrap_or("http://127.0.0.1"));
+    let outcome = match opened.transpose()? {
+        Err(error) => Err(error.to_string()),
+        Ok(stripe) => match stripe.sold_prices().await {
+            Err(error) => Err(format!(
+                "{error}; check stripe.secret_key and stripe.pro_prices"
+            )),
+            Ok(sold) => match sold.iter().find(|price| !price.is_for_sale) {
+                Some(price) => Err(format!(
+                    "the price {} of the {} plan is archived or no subscription; choose another one in stripe.pro_prices",
+                    price.id, price.plan
+                )),
+                None => Ok(sold.iter().map(shown_price).collect::<Vec<_>>().join(", ")),
+            },
+        },
+    };
+    Some(Check::of("payments", outcome))
+}
+
+fn shown_price(price: &SoldPrice) -> String {
+    let amount = price.amount.as_deref().unwrap_or("a price of its own");
+    format!("{} is sold for {amount} ({})", price.plan, price.id)
 }

@@ -137,9 +137,9 @@ pub async fn run(config: &Config, command: UserCommand) -> anyhow::Result<()> {
             })
         }
         UserCommand::SetPlan { user, plan, output } => {
-            control_plane.set_user_plan(user, plan).await?;
-            show(output, &json!({ "id": user, "plan": plan }), || {
-                format!("user {user} is on the {plan} plan now")
+            let has = control_plane.set_user_plan(user, plan).await?;
+            show(output, &json!({ "id": user, "plan": has }), || {
+                format!("user {user} is on the {has} plan now")
             })
         }
     }

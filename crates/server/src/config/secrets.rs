@@ -99,7 +99,7 @@ impl Config {
     }
 }
 
-fn missing(key: &'static str, or: &'static str) -> ConfigError {
+pub(super) fn missing(key: &'static str, or: &'static str) -> ConfigError {
     ConfigError::Missing {
         key,
         variable: variable(key),
@@ -120,7 +120,7 @@ pub(super) fn value_or_file(
     }
 }
 
-fn read(key: &str, path: &PathBuf) -> Result<SecretString, ConfigError> {
+pub(super) fn read(key: &str, path: &PathBuf) -> Result<SecretString, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::SecretFile {
         key: key.to_owned(),
         path: path.clone(),

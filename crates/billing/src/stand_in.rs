@@ -1,6 +1,16 @@
 //! A server that answers as Stripe's documents say (version 2026-10-28.endive), as far as we call it: it checks the
 //! key, the version, every parameter's name and idempotency keys itself, and can fail in all the ways that matter.
 
+//!
+//! For tests, ours and those of who uses this crate (feature `stand-in`). What it does not know it refuses or panics over.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "part of tests: they shall fail"
+)]
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,8 +24,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::{Url, form_urlencoded};
 
-use super::KEY;
-
+/// The key that it takes.
+pub const KEY: &str = "sk_test_51Nightingale";
 const VERSION: &str = "2026-10-28.endive";
 
 /// What happens to the next request.
@@ -367,6 +377,17 @@ impl World {
                 }
                 subscription["status"] = json!("canceled");
                 subscription.clone()
+            }
+            ("GET", ["v1", "prices", id]) => {
+                allow(params, &[])?;
+                if !matches!(*id, "price_pro" | "price_once") {
+                    return Err(missing(404, "price", id, "price"));
+                }
+                let recurring = (*id == "price_pro").then(|| json!({"interval": "month"}));
+                json!({
+                    "id": id, "object": "price", "active": true, "currency": "usd", "unit_amount": 2500,
+                    "recurring": recurring,
+                })
             }
             ("GET", ["v1", "invoices"]) => {
                 allow(params, &["customer", "limit", "starting_after"])?;
