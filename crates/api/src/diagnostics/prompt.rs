@@ -39,7 +39,7 @@ pub fn user(
 fn summary(series: &MetricsSeries) -> Option<Value> {
     let values = || series.points.iter().map(|(_, value)| *value);
     let count = u32::try_from(series.points.len()).ok()?;
-    let latest = values().last()?;
+    let latest = values().next_back()?;
     let mean = values().sum::<f64>() / f64::from(count);
     let greatest = values().fold(f64::MIN, f64::max);
     Some(json!({ "metric": series.metric, "latest": latest, "avg": mean, "max": greatest }))
