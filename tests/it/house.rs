@@ -25,16 +25,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("domain", &["storage", "tokens", "model"]),
     ("provider", &["model", "pg"]),
     ("billing", &["tokens", "model"]),
-    ("api", &["billing", "domain", "model"]),
+    ("ai", &["model"]),
+    ("api", &["ai", "billing", "domain", "model"]),
     (
         "worker",
-        &["billing", "domain", "provider", "merge", "dump", "model"],
+        &[
+            "ai", "billing", "domain", "provider", "merge", "dump", "model",
+        ],
     ),
     (
         "server",
         &[
-            "api", "worker", "billing", "provider", "merge", "dump", "domain", "storage", "tokens",
-            "model", "pg",
+            "api", "worker", "ai", "billing", "provider", "merge", "dump", "domain", "storage",
+            "tokens", "model", "pg",
         ],
     ),
     ("agent", &["model", "pg", "devbackend", "tokens"]),
@@ -48,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "worker",
             "billing",
             "provider",
+            "ai",
             "merge",
             "dump",
             "domain",

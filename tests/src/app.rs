@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cp_ai::{Analyst, OpenRouter};
 use cp_api::ApiOptions;
 use cp_billing::Stripe;
 use cp_domain::{ControlPlane, NewPartner, Settings};
@@ -45,6 +46,10 @@ pub struct AppOptions {
     pub sites_domain: Option<String>,
     /// The store that the interface makes links to.
     pub downloads: Option<SharedObjects>,
+    /// Where AI keys are made.
+    pub openrouter: Option<OpenRouter>,
+    /// Who is asked about projects.
+    pub analyst: Option<Analyst>,
     /// Who takes payments.
     pub payments: Option<Stripe>,
     /// The newest release, as the operator has set it.
@@ -67,6 +72,8 @@ impl Default for AppOptions {
             allow_http_webhooks: true,
             sites_domain: None,
             downloads: None,
+            openrouter: None,
+            analyst: None,
             payments: None,
             latest_release: None,
         }
@@ -144,6 +151,8 @@ impl App {
                 .downloads
                 .clone()
                 .map(|objects| Arc::new(StoreDownloads(objects)) as _),
+            openrouter: self.options.openrouter.clone(),
+            analyst: self.options.analyst.clone(),
             payments: self.options.payments.clone(),
             ..ApiOptions::default()
         };
@@ -204,6 +213,7 @@ impl App {
             name: name.into(),
             control_url: self.base_url.clone(),
             pool: self.options.pool.clone(),
+            openrouter: self.options.openrouter.clone(),
             payments: self.options.payments.clone(),
             ..WorkerConfig::default()
         };
@@ -212,6 +222,7 @@ impl App {
         }
         WorkerConfig {
             lease: Duration::from_millis(900),
+            ai_keys_every: Duration::from_millis(200),
             sweep_every: Duration::from_millis(100),
             reconcile_every: Duration::from_millis(200),
             // An emulator is slow, and has others to answer.

@@ -43,6 +43,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn_with_state, map_response};
+use cp_ai::{Analyst, OpenRouter};
 use cp_billing::Stripe;
 use cp_domain::ControlPlane;
 use cp_model::Region;
@@ -54,6 +55,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use docs::openapi;
 pub use serve::serve;
 
+use diagnostics::Analyses;
 use front_door::FrontDoor;
 use places::Waits;
 
@@ -79,6 +81,10 @@ pub struct ApiOptions {
     pub max_agent_waits: usize,
     /// Where backups are fetched from.
     pub downloads: Option<Arc<dyn Downloads>>,
+    /// Where projects' AI keys are made.
+    pub openrouter: Option<OpenRouter>,
+    /// Who is asked about projects.
+    pub analyst: Option<Analyst>,
     /// Who takes payments; without one plans are the operator's alone.
     pub payments: Option<Stripe>,
 }
@@ -91,6 +97,8 @@ impl Default for ApiOptions {
             max_in_flight: 2_000,
             max_agent_waits: 20_000,
             downloads: None,
+            openrouter: None,
+            analyst: None,
             payments: None,
         }
     }
@@ -105,6 +113,8 @@ pub(crate) struct ApiState {
     /// Batches of usage events worked on at once.
     pub batches: Arc<Semaphore>,
     pub downloads: Option<Arc<dyn Downloads>>,
+    pub openrouter: Option<OpenRouter>,
+    pub analyses: Analyses,
     pub payments: Option<Stripe>,
     pub event_places: billing::EventPlaces,
 }
@@ -120,10 +130,12 @@ pub fn router(control_plane: ControlPlane, options: ApiOptions) -> Router {
     let door = Arc::new(FrontDoor::new(&options));
     let state = ApiState {
         control_plane,
+        analyses: Analyses::new(options.analyst, options.shutdown.clone()),
         shutdown: options.shutdown,
         waits: Arc::default(),
         batches: Arc::new(Semaphore::new(usage_events::AT_ONCE)),
         downloads: options.downloads,
+        openrouter: options.openrouter,
         payments: options.payments,
         event_places: billing::EventPlaces::default(),
     };

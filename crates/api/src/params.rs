@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use cp_model::{
-    BackupId, FieldError, FieldResult, InvitationId, MemberId, OperationId, OrganizationId,
-    ProjectId, UserId,
+    AnalysisId, BackupId, FieldError, FieldResult, InvitationId, MemberId, OperationId,
+    OrganizationId, ProjectId, UserId,
 };
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -55,7 +55,7 @@ pub struct MemberPath(pub OrganizationId, pub MemberId);
 /// `{organizationId}` and `{invitationId}` of the path.
 pub struct InvitationPath(pub OrganizationId, pub InvitationId);
 /// That `{sessionId}` of the path is an id; there are no sessions yet that it could name.
-pub struct SessionPath;
+pub struct SessionPath(pub AnalysisId);
 /// `{userId}` of the path.
 pub struct UserPath(pub UserId);
 /// `{branchId}` of the path.
@@ -109,7 +109,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        path_id(parts, state, "sessionId").await.map(|_| Self)
+        let id = path_id(parts, state, "sessionId").await?;
+        Ok(Self(AnalysisId(id)))
     }
 }
 

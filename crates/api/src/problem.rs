@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use cp_ai::AiError;
 use cp_billing::BillingError;
 use cp_domain::oauth::{OAuthError, OAuthErrorCode};
 use cp_domain::{
-    BackupError, BranchError, DomainError, OrganizationError, PurchaseError, RateLimit, SiteError,
-    Thing,
+    AiKeyError, BackupError, BranchError, DomainError, OrganizationError, PurchaseError, RateLimit,
+    SiteError, Thing,
 };
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, RequestId, Scope};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -38,6 +39,9 @@ pub fn set_rate_limit(headers: &mut HeaderMap, limit: RateLimit) {
 const RETRY_UNAVAILABLE: u64 = 2;
 /// The same when the payment provider is.
 const RETRY_PAYMENTS: u64 = 60;
+
+/// The same for the AI provider: after an attempt whose end is not known we rest for so long.
+const RETRY_AI: u64 = 10;
 
 /// The forms in which a refusal is written (design.md, "Errors").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +256,18 @@ impl Problem {
         }
     }
 
+    /// 503: the AI provider cannot be reached just now.
+    pub fn ai_unavailable() -> Self {
+        Self {
+            advice: Some(Advice::RetryAfter(RETRY_AI)),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ai_unavailable",
+                "The AI gateway is not available at the moment. Try again in a few seconds.",
+            )
+        }
+    }
+
     /// 500 with a fixed body. `cause` goes to the log under the request id.
     pub fn internal(cause: impl Into<String>) -> Self {
         Self {
@@ -429,6 +445,39 @@ impl From<BranchError> for Problem {
             BranchError::NotReady(_) => (StatusCode::CONFLICT, "branch.not_ready"),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<AiKeyError> for Problem {
+    fn from(error: AiKeyError) -> Self {
+        match error {
+            AiKeyError::BeingMade => Self::new(
+                StatusCode::CONFLICT,
+                "ai_key_being_made",
+                "An AI key of this project is being made. Try again in a few seconds.",
+            ),
+            AiKeyError::Resting => Self::ai_unavailable(),
+        }
+    }
+}
+
+/// What backends are told. The provider's own words are for the operator: they are about our account.
+impl From<AiError> for Problem {
+    fn from(error: AiError) -> Self {
+        match error {
+            AiError::Unavailable { .. } => {
+                tracing::warn!(%error, "the AI provider is not available");
+                Self::ai_unavailable()
+            }
+            AiError::Missing | AiError::Refused { .. } | AiError::Unexpected(_) => Self {
+                cause: Some(format!("ai.openrouter: {error}")),
+                ..Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    "ai_gateway_failed",
+                    "The AI gateway refused. Its operator has to mend that; try again later.",
+                )
+            },
+        }
     }
 }
 
@@ -611,6 +660,7 @@ impl From<DomainError> for Problem {
                 "The link has expired or was used already. Ask for a new one.",
             ),
             DomainError::OAuth(error) => error.into(),
+            DomainError::AiKey(error) => error.into(),
             DomainError::Backup(error) => error.into(),
             DomainError::Purchase(error) => error.into(),
             DomainError::Branch(error) => error.into(),
@@ -646,6 +696,7 @@ fn not_found(thing: Thing) -> Problem {
         Thing::OAuthClient => ("oauth_client_not_found", "There is no such application."),
         Thing::ApiKey => ("api_key_not_found", "There is no such API key."),
         Thing::Backup => ("backup_not_found", "There is no such backup."),
+        Thing::Analysis => ("session_not_found", "There is no such analysis."),
         Thing::Session => ("session_not_found", "There is no such session."),
         Thing::Grant => ("grant_not_found", "There is no such sign-in."),
         Thing::DeviceCode => (

@@ -3,6 +3,7 @@
 use cp_model::{FieldError, OperationId, OperationKind, PartnershipModel, ProjectStatus};
 use cp_storage::StorageError;
 
+use crate::ai_keys::AiKeyError;
 use crate::backups::BackupError;
 use crate::billing::PurchaseError;
 use crate::branches::BranchError;
@@ -28,6 +29,7 @@ pub enum Thing {
     OAuthClient,
     ApiKey,
     Backup,
+    Analysis,
     Session,
     Grant,
     DeviceCode,
@@ -54,6 +56,7 @@ impl Thing {
             Self::OAuthClient => "OAuth client",
             Self::ApiKey => "API key",
             Self::Backup => "backup",
+            Self::Analysis => "analysis",
             Self::Session => "session",
             Self::Grant => "sign-in",
             Self::DeviceCode => "device code",
@@ -118,6 +121,8 @@ pub enum DomainError {
     ExpiredLink,
     #[error(transparent)]
     OAuth(#[from] OAuthError),
+    #[error(transparent)]
+    AiKey(#[from] AiKeyError),
     #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]

@@ -3,7 +3,7 @@
 
 use chrono::{Months, TimeDelta};
 use cp_storage::retention::{self, BATCH};
-use cp_storage::{billing, branch_comparisons, used_signatures, wakeups};
+use cp_storage::{ai_keys, analyses, billing, branch_comparisons, used_signatures, wakeups};
 
 use crate::{ControlPlane, DomainError, DomainResult, idempotency, keys, oauth, people};
 
@@ -33,6 +33,12 @@ const USAGE_EVENTS_KEPT: TimeDelta = TimeDelta::days(90);
 /// event may be late: whoever sends one again after that is refused for its time.
 const USAGE_KEYS_KEPT: TimeDelta = TimeDelta::days(40);
 
+/// AI keys that are gone, to count how many an organization has had. Longer than they are counted.
+const AI_KEYS_KEPT: TimeDelta = TimeDelta::days(40);
+
+/// That somebody asked an AI about a project, and how they rated the answer.
+const ANALYSES_KEPT: TimeDelta = TimeDelta::days(90);
+
 /// Who was invited and declined, for administrators who look.
 const INVITATIONS_KEPT: TimeDelta = TimeDelta::days(30);
 
@@ -49,6 +55,8 @@ impl ControlPlane {
         while retention::delete_finished_operations(&mut conn, now - OPERATIONS_KEPT).await?
             >= BATCH
         {}
+        while ai_keys::delete_gone(&mut conn, now - AI_KEYS_KEPT).await? >= BATCH {}
+        while analyses::delete_started_before(&mut conn, now - ANALYSES_KEPT).await? >= BATCH {}
         while used_signatures::delete_expired(&mut conn, now).await? >= BATCH {}
         retention::delete_rate_limit_windows(&mut conn, now - RATE_LIMITS_KEPT).await?;
         while retention::delete_ended_browser_sessions(&mut conn, now).await? >= BATCH {}

@@ -4,6 +4,8 @@
 
 mod accounts;
 mod agents;
+mod ai_keys;
+mod analyses;
 mod audit;
 mod authorize;
 mod backends;
@@ -44,6 +46,11 @@ pub use cp_storage::billing::{DueCustomer, OrganizationSummary};
 use cp_tokens::keyring::RotationPolicy;
 use cp_tokens::sealing::Sealer;
 
+pub use ai_keys::{
+    AiKey, AiKeyAttempt, AiKeyError, AiKeyStart, AiKeyToLimit, AiLimits, DoomedAiKey,
+    FinishedAiKey, ReplacedAiKey, is_surely_not_made, name_of_doomed,
+};
+pub use analyses::{AnalysisOutcome, Rating};
 pub use authorize::Authorization;
 pub use backends::{DatabaseAccess, SignedCall};
 pub use backups::{BackupError, RESTORE_FAILED};
@@ -91,6 +98,10 @@ pub struct Settings {
     pub latest_release: Option<String>,
     /// Sites are at `{slug}.` this, if the operator has a domain for them.
     pub sites_domain: Option<String>,
+    /// What a project's AI key may spend.
+    pub ai_limits: AiLimits,
+    /// Questions that a person may ask an AI in an hour.
+    pub analyses_per_hour: u32,
     /// Webhooks may be on this computer and in private networks, there by http, too. For `dev` and
     /// tests: whoever sets a webhook could reach what only we can reach.
     pub allow_http_webhooks: bool,
@@ -107,6 +118,8 @@ impl Settings {
             branches: BranchLimits::default(),
             latest_release: None,
             sites_domain: None,
+            ai_limits: AiLimits::default(),
+            analyses_per_hour: 20,
             allow_http_webhooks: false,
         }
     }

@@ -60,6 +60,14 @@ uuid_id!(
     BackupId
 );
 uuid_id!(
+    /// One API key of a project at the AI provider.
+    AiKeyId
+);
+uuid_id!(
+    /// One question about a project that a person asked an AI.
+    AnalysisId
+);
+uuid_id!(
     /// One comparison of a branch with its parent.
     ComparisonId
 );

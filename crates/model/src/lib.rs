@@ -28,9 +28,9 @@ pub use catalogue::{InstanceType, MachineSize, Plan, Region};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use field::{FieldError, FieldResult};
 pub use ids::{
-    ApiKeyId, BackupId, BrowserSessionId, ComparisonId, GrantId, InvitationId, MachineId, MailId,
-    MemberId, OperationId, OrganizationId, PartnerId, ProjectId, RequestId, UsageLimitId, UserId,
-    WebhookEventId,
+    AiKeyId, AnalysisId, ApiKeyId, BackupId, BrowserSessionId, ComparisonId, GrantId, InvitationId,
+    MachineId, MailId, MemberId, OperationId, OrganizationId, PartnerId, ProjectId, RequestId,
+    UsageLimitId, UserId, WebhookEventId,
 };
 pub use machine::{Machine, MachineState};
 pub use mail::MailTemplate;

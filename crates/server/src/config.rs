@@ -3,6 +3,7 @@
 //!
 //! Every key is tried by itself, so that an error names the key and where it stood.
 
+pub mod ai;
 pub mod aws;
 mod environment;
 mod error;
@@ -46,6 +47,8 @@ pub struct Config {
     pub ec2: aws::Ec2,
     pub objects: objects::Objects,
     pub sites: sites::Sites,
+    pub openrouter: ai::OpenRouterSection,
+    pub analysis: ai::Analysis,
     pub mail: sections::Mail,
     pub stripe: stripe::StripeSection,
     pub telemetry: sections::Telemetry,

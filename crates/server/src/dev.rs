@@ -210,6 +210,7 @@ async fn serve(
     demo: &Demo,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let (openrouter, analyst) = (config.openrouter()?, config.analyst()?);
     let parts = TaskTracker::new();
     let admin = admin::router(control_plane.clone(), metrics, compute.name());
     parts.spawn(admin::serve(listeners.admin, admin, shutdown.clone()));
@@ -227,12 +228,17 @@ async fn serve(
         payments: payments.clone(),
         mailer: config.mailer(Some(mails::announce()))?,
         objects: Some(objects.clone()),
+        openrouter: openrouter.clone(),
         ..settings
     };
     let worker = Worker::new(control_plane.clone(), Arc::new(compute), settings);
     parts.spawn(worker.run(shutdown.clone()));
 
-    let options = api_options(config, Some(objects), payments, &shutdown);
+    let options = cp_api::ApiOptions {
+        openrouter,
+        analyst,
+        ..api_options(config, Some(objects), payments, &shutdown)
+    };
     let router = cp_api::router(control_plane.clone(), options);
     let mut api = tokio::spawn(cp_api::serve(listeners.api, router, shutdown.clone()));
 

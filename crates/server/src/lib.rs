@@ -62,10 +62,10 @@ async fn dispatch(
     match command {
         Command::Dev(options) => dev::run(config, options, shutdown::on_signals()?).await?,
         Command::Serve(options) => {
-            production::serve(config, options, shutdown::on_signals()?).await?;
+            Box::pin(production::serve(config, options, shutdown::on_signals()?)).await?;
         }
         Command::Work(options) => {
-            production::work(config, options, shutdown::on_signals()?).await?;
+            Box::pin(production::work(config, options, shutdown::on_signals()?)).await?;
         }
         Command::Migrate => commands::migrate::run(&config).await?,
         Command::Partner(command) => commands::partner::run(&config, command).await?,

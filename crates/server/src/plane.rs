@@ -43,6 +43,8 @@ pub fn control_plane(
             parents_per_organization: config.limits.parents_per_organization,
             branches_per_parent: config.limits.branches_per_parent,
         },
+        ai_limits: config.openrouter.limits(),
+        analyses_per_hour: config.analysis.per_hour,
         latest_release: config.releases.latest.clone(),
         sites_domain: config.sites.domain.clone(),
         allow_http_webhooks: config.limits.allow_http_webhooks,

@@ -30,6 +30,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let base_url = config.base_url()?;
+    let (openrouter, analyst) = (config.openrouter()?, config.analyst()?);
     let database = plane::database(&config, "serve")?;
     let control_plane = plane::control_plane(&config, database.clone(), &base_url)?;
     let payments = config.payments(&base_url)?;
@@ -42,10 +43,12 @@ pub async fn serve(
         } else {
             None
         };
-        let router = cp_api::router(
-            control_plane,
-            api_options(&config, store, payments, &shutdown),
-        );
+        let options = ApiOptions {
+            openrouter,
+            analyst,
+            ..api_options(&config, store, payments, &shutdown)
+        };
+        let router = cp_api::router(control_plane, options);
         cp_api::serve(listener, router, shutdown.clone()).await?;
     }
     end(admin, &shutdown).await;
@@ -65,6 +68,7 @@ pub async fn work(
         .control_url
         .clone()
         .unwrap_or_else(|| base_url.clone());
+    let openrouter = config.openrouter()?;
     let mailer = config.mailer(None)?;
     if mailer.is_none() {
         tracing::warn!("no mail is configured (mail.smtp_url); mails to people wait in the queue");
@@ -77,6 +81,7 @@ pub async fn work(
         let access = AwsAccess::from_environment().await;
         let settings = WorkerConfig {
             mailer,
+            openrouter,
             payments,
             objects: objects(&config, &access),
             ..worker_config(&config, control_url.clone())
@@ -144,6 +149,7 @@ pub(crate) fn api_options(
         shutdown: shutdown.clone(),
         max_in_flight: config.limits.max_in_flight,
         max_agent_waits: config.limits.max_agent_waits,
+        ..ApiOptions::default()
     }
 }
 

@@ -4,6 +4,8 @@
 //! conditional UPDATE whose row count is returned.
 
 pub mod accounts;
+pub mod ai_keys;
+pub mod analyses;
 pub mod api_keys;
 pub mod audit;
 pub mod backups;

@@ -7,6 +7,7 @@
 //! `rebase_branch`; that of a backup by `back_up_project`; a reset and a restore by
 //! `replace_database`: one file each, from top to bottom.
 
+mod ai_keys;
 mod await_backend;
 mod back_up_project;
 mod billing;
@@ -40,6 +41,7 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cp_ai::OpenRouter;
 use cp_billing::Stripe;
 use cp_domain::ControlPlane;
 use cp_model::{InstanceType, Region};
@@ -118,6 +120,10 @@ pub struct WorkerConfig {
     pub backups_every: Duration,
     /// Scheduled backups under way at once, of all workers together. Those that wait make way for people's work.
     pub scheduled_backups: usize,
+    /// Where projects' AI keys are; without one there are none.
+    pub openrouter: Option<OpenRouter>,
+    /// How often it is looked for AI keys to delete, and for limits to change.
+    pub ai_keys_every: Duration,
     /// Who takes payments; without one plans are the operator's alone.
     pub payments: Option<Stripe>,
     /// Who brings mails to people; without one they stay queued.
@@ -159,6 +165,8 @@ impl Default for WorkerConfig {
             leftover_age: Duration::from_hours(24),
             backups_every: Duration::from_secs(5),
             scheduled_backups: 32,
+            openrouter: None,
+            ai_keys_every: Duration::from_secs(30),
             payments: None,
             mailer: None,
             grace: Duration::from_secs(10),
@@ -257,6 +265,11 @@ impl Worker {
                 objects.clone(),
                 shutdown.clone(),
             ));
+        }
+        if let Some(openrouter) = self.config().openrouter.clone() {
+            let every = self.config().ai_keys_every;
+            let keeping = ai_keys::keep_ai_keys(self.clone(), openrouter, every, shutdown.clone());
+            tasks.spawn(keeping);
         }
         for target in &self.config().pool {
             if !self.compute().regions().contains(&target.region) {

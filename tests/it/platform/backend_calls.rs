@@ -34,12 +34,7 @@ impl World {
         let mut made = Vec::new();
         for name in ["shop", "other"] {
             let id: ProjectId = partner.create_active_project(name).await.parse().unwrap();
-            let machine = app.machine_of(id).await.unwrap();
-            let desired = app
-                .control_plane
-                .desired_state(machine.id, 0, Duration::ZERO);
-            let backend = desired.await.unwrap().unwrap().backend.unwrap();
-            made.push((id, backend.env["JWT_SECRET"].clone()));
+            made.push((id, secret_of(&app, id).await));
         }
         let (other, other_secret) = made.pop().unwrap();
         let (project, secret) = made.pop().unwrap();
@@ -84,7 +79,17 @@ impl World {
     }
 }
 
-pub(super) fn signed(secret: &str, project: ProjectId, iat: i64, exp: i64) -> String {
+/// With which the project's backend signs.
+pub async fn secret_of(app: &App, project: ProjectId) -> String {
+    let machine = app.machine_of(project).await.unwrap();
+    let desired = app
+        .control_plane
+        .desired_state(machine.id, 0, Duration::ZERO);
+    let backend = desired.await.unwrap().unwrap().backend.unwrap();
+    backend.env["JWT_SECRET"].clone()
+}
+
+pub fn signed(secret: &str, project: ProjectId, iat: i64, exp: i64) -> String {
     let claims = json!({ "sub": project, "iat": iat, "exp": exp });
     let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()

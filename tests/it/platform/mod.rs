@@ -1,5 +1,7 @@
 //! The platform interface: people and the command-line client (contract/platform-api.md).
 
+mod ai;
+mod analyze;
 mod backend_calls;
 mod backups;
 mod billing;

@@ -1,6 +1,7 @@
 //! What projects' backends ask of us (contract/project-backend.md 3), signed with their project's `JWT_SECRET`: in the
 //! header `sign`, in the query, or in the body. Whatever is refused has its reason in `message`, which backends pass on.
 
+mod ai;
 mod email;
 mod sites;
 
@@ -18,9 +19,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ApiState;
-use crate::body::{JsonBody, RequestBody};
-use crate::docs::errors::{BackendErrors, BackendNotConfigured, BackendUnknownAddress};
-use crate::params::{ProjectParam, QueryText, parse_id};
+use crate::body::RequestBody;
+use crate::docs::errors::{BackendErrors, BackendUnknownAddress};
+use crate::params::{ProjectParam, parse_id};
 use crate::problem::Problem;
 
 pub fn routes() -> OpenApiRouter<ApiState> {
@@ -29,9 +30,9 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(get_database_password))
         .routes(routes!(email::send_template_mail))
         .routes(routes!(email::send_own_mail))
-        .routes(routes!(get_ai_credentials))
-        .routes(routes!(rotate_ai_credentials))
-        .routes(routes!(get_ai_activity))
+        .routes(routes!(ai::get_ai_credentials))
+        .routes(routes!(ai::rotate_ai_credentials))
+        .routes(routes!(ai::get_ai_activity))
         .routes(routes!(sites::get_site_credentials))
         .routes(routes!(sites::set_site_slug))
 }
@@ -217,74 +218,4 @@ pub async fn get_database_password(
     Ok(Json(DatabasePassword {
         database_password: password.expose_secret().to_owned(),
     }))
-}
-
-fn no_ai() -> Problem {
-    Problem::not_configured(
-        "This installation has no AI gateway. Set OPENROUTER_API_KEY in the project's secrets to use your own.",
-    )
-}
-
-/// Get a project's AI credentials
-///
-/// There are none: this installation has no AI gateway.
-#[utoipa::path(
-    get,
-    path = "/ai/v1/credentials/{projectId}",
-    tag = "Backends",
-    security(("signature" = [])),
-    params(ProjectParam, SignQuery),
-    responses(BackendErrors, BackendNotConfigured)
-)]
-pub async fn get_ai_credentials(
-    State(control_plane): State<ControlPlane>,
-    QueryText(query): QueryText<SignQuery>,
-    call: Unproven,
-) -> Result<(), Problem> {
-    call.prove(&control_plane, query.sign.as_deref(), b"")
-        .await?;
-    Err(no_ai())
-}
-
-/// Rotate a project's AI credentials
-///
-/// There are none: this installation has no AI gateway.
-#[utoipa::path(
-    post,
-    path = "/ai/v1/credentials/{projectId}/rotate",
-    tag = "Backends",
-    security(("signature" = [])),
-    params(ProjectParam),
-    request_body = SignBody,
-    responses(BackendErrors, BackendNotConfigured)
-)]
-pub async fn rotate_ai_credentials(
-    State(control_plane): State<ControlPlane>,
-    call: Unproven,
-    body: JsonBody<SignBody>,
-) -> Result<(), Problem> {
-    call.prove(&control_plane, Some(&body.value.sign), &body.raw)
-        .await?;
-    Err(no_ai())
-}
-
-/// Get a project's AI activity
-///
-/// There is none: this installation has no AI gateway.
-#[utoipa::path(
-    get,
-    path = "/ai/v1/activity/{projectId}",
-    tag = "Backends",
-    security(("signature" = [])),
-    params(ProjectParam, SignQuery),
-    responses(BackendErrors, BackendNotConfigured)
-)]
-pub async fn get_ai_activity(
-    State(control_plane): State<ControlPlane>,
-    QueryText(query): QueryText<SignQuery>,
-    call: Unproven,
-) -> Result<(), Problem> {
-    call.prove(&control_plane, query.sign.as_deref(), b"")
-        .await?;
-    Err(no_ai())
 }

@@ -1,23 +1,32 @@
-//! `POST /diagnostic/v1/analyze` and the rating of an analysis. They need an AI endpoint, which this installation has
-//! not.
+//! `POST /diagnostic/v1/analyze`, answered as server-sent events, and the rating of an analysis (contract/platform-api.md
+//! 13.4, 13.5).
 
-use axum::extract::State;
-use cp_domain::ControlPlane;
-use cp_model::{FieldError, ProjectId, Scope};
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use cp_domain::{ControlPlane, Rating};
+use cp_model::{FieldError, MachineMetric, MetricsRange, ProjectId, Scope};
 use http::StatusCode;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::answer::{self, Analyses};
+use super::context::AnalyzeContext;
+use super::prompt;
+use crate::ApiState;
 use crate::bearer::Bearer;
 use crate::body::{JsonBody, RequestBody};
 use crate::docs::errors::{
-    BearerErrors, NotConfiguredError, OwnProjectErrors, PlatformInputErrors,
+    AnalyzeErrors, BearerErrors, NotConfiguredError, OwnProjectErrors, PlatformInputErrors,
+    RateLimitError, SessionErrors,
 };
 use crate::params::{SessionPath, one_of, parse_id};
 use crate::problem::Problem;
 
 /// Characters of a question.
 const LONGEST_QUESTION: usize = 2000;
+
+/// The one form of context that there is.
+const CONTEXT_VERSION: &str = "diagnostic-v1";
 
 /// The body of an analysis.
 #[derive(Deserialize, ToSchema)]
@@ -26,9 +35,13 @@ pub struct AnalyzeRequest {
     project_id: String,
     #[schema(min_length = 1, max_length = 2000, example = "Why is it slow?")]
     question: String,
+    context: AnalyzeContext,
 }
 
-impl RequestBody for AnalyzeRequest {}
+impl RequestBody for AnalyzeRequest {
+    // Errors from logs and rows of checks come with it.
+    const MAX_BYTES: usize = 256 * 1024;
+}
 
 /// The body of a rating.
 #[derive(Deserialize, ToSchema)]
@@ -36,6 +49,13 @@ pub struct RatingRequest {
     /// `helpful`, `not_helpful` or `incorrect`.
     #[schema(example = "helpful")]
     rating: String,
+    /// At most 2000 characters.
+    #[schema(
+        nullable = false,
+        max_length = 2000,
+        example = "It was the missing index."
+    )]
+    comment: Option<String>,
 }
 
 impl RequestBody for RatingRequest {}
@@ -50,40 +70,63 @@ pub struct SessionParam {
     session_id: uuid::Uuid,
 }
 
+impl FromRef<ApiState> for Analyses {
+    fn from_ref(state: &ApiState) -> Self {
+        state.analyses.clone()
+    }
+}
+
 /// Ask an AI about a project
 ///
-/// Needs an AI endpoint; without one it answers 501. Asks for the scope `projects:read`.
+/// Answered as server-sent events, each with a JSON object in one line of `data`: `delta` with some more `text` of the
+/// answer, as it comes; at the end `done` with the `session_id`, by which the answer can be rated, or `error` with a
+/// `message`. The AI is told what the platform knows of the project and what stands in `context`. Twenty questions of a
+/// person in an hour, unless the operator says otherwise. Needs an AI endpoint; without one it answers 501. Asks for the
+/// scope `projects:read`.
 #[utoipa::path(
     post,
     path = "/diagnostic/v1/analyze",
     tag = "Diagnostics",
     security(("bearer" = ["projects:read"])),
     request_body = AnalyzeRequest,
-    responses(BearerErrors, OwnProjectErrors, PlatformInputErrors, NotConfiguredError)
+    responses(
+        (status = 200, description = "The answer, as events", body = String, content_type = "text/event-stream"),
+        BearerErrors, OwnProjectErrors, AnalyzeErrors, RateLimitError, NotConfiguredError,
+    )
 )]
 pub async fn analyze(
     State(control_plane): State<ControlPlane>,
+    State(analyses): State<Analyses>,
     Bearer(by): Bearer,
     body: JsonBody<AnalyzeRequest>,
-) -> Result<(), Problem> {
+) -> Result<Response, Problem> {
     by.require(Scope::ProjectsRead)?;
-    let length = body.value.question.trim().chars().count();
+    let request = body.value;
+    let question = request.question.trim();
+    let length = question.chars().count();
     if !(1..=LONGEST_QUESTION).contains(&length) {
         let rule = format!("must have 1 to {LONGEST_QUESTION} characters, has {length}");
         return Err(FieldError::new("question", rule).into());
     }
-    let project = parse_id("project_id", &body.value.project_id)?;
-    control_plane
-        .member_project(&by, ProjectId(project))
-        .await?;
-    Err(Problem::not_configured(
-        "This installation has no AI to ask. Use insforge diagnose without --ai.",
-    ))
+    if request.context.context_version != CONTEXT_VERSION {
+        let rule = format!("must be {CONTEXT_VERSION}");
+        return Err(FieldError::new("context.context_version", rule).into());
+    }
+    let project = ProjectId(parse_id("project_id", &request.project_id)?);
+    let incident = control_plane.project_incident(&by, project).await?;
+    let (range, all) = (MetricsRange::Hour, MachineMetric::ALL);
+    let metrics = control_plane.project_metrics(&by, project, range, all);
+    let metrics = metrics.await?;
+    let place = analyses.begin()?;
+    let session = control_plane.begin_analysis(&by, project, length).await?;
+    let message = prompt::user(question, incident, metrics, &request.context);
+    let running = answer::Running::new(control_plane, by, session);
+    Ok(answer::stream(place, running, message).into_response())
 }
 
 /// Rate an analysis
 ///
-/// Asks for the scope `projects:read`.
+/// By whoever asked; for others there is no such analysis. Asks for the scope `projects:read`.
 #[utoipa::path(
     post,
     path = "/diagnostic/v1/sessions/{sessionId}/rating",
@@ -91,19 +134,22 @@ pub async fn analyze(
     security(("bearer" = ["projects:read"])),
     params(SessionParam),
     request_body = RatingRequest,
-    responses(BearerErrors, OwnProjectErrors, PlatformInputErrors)
+    responses(
+        (status = 204, description = "Noted"),
+        BearerErrors, SessionErrors, PlatformInputErrors,
+    )
 )]
 pub async fn rate_analysis(
+    State(control_plane): State<ControlPlane>,
     Bearer(by): Bearer,
-    _session: SessionPath,
+    SessionPath(session): SessionPath,
     body: JsonBody<RatingRequest>,
-) -> Result<(), Problem> {
+) -> Result<StatusCode, Problem> {
     by.require(Scope::ProjectsRead)?;
-    let valid = ["helpful", "not_helpful", "incorrect"];
-    one_of("rating", &body.value.rating, &valid, |text| text)?;
-    Err(Problem::new(
-        StatusCode::NOT_FOUND,
-        "session_not_found",
-        "There is no such analysis.",
-    ))
+    let rating = one_of("rating", &body.value.rating, Rating::ALL, Rating::as_str)?;
+    let comment = body.value.comment.as_deref();
+    control_plane
+        .rate_analysis(&by, session, rating, comment)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -2,9 +2,13 @@
 
 mod advisor;
 mod analyze;
+mod answer;
+mod context;
 mod incident;
 mod metrics;
+mod prompt;
 
+pub use answer::Analyses;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

@@ -146,6 +146,14 @@ refusal_group!(
     429 => "Too many mails in this minute, or on this day (`rate_limited`)",
 );
 refusal_group!(
+    /// What AI keys are refused for.
+    BackendAiErrors: PARTNERSHIP,
+    409 => "A key of this project is being made (`ai_key_being_made`)",
+    429 => "Too many keys in the last 30 days (`rate_limited`)",
+    502 => "The AI gateway refused, and its operator has to mend that (`ai_gateway_failed`)",
+    503 => "The AI gateway cannot be reached (`ai_unavailable`), or the service cannot work at the moment (`unavailable`)",
+);
+refusal_group!(
     BackendUnknownAddress: PARTNERSHIP,
     409 => "The database's address is not known yet (`database_address_unknown`)",
 );
@@ -194,6 +202,17 @@ refusal_group!(
     400 => "The input breaks a rule; `error` names the field and the rule (`invalid_input`)",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
     415 => "The body is not `application/json` (`unsupported_media_type`)",
+);
+refusal_group!(
+    /// What a question to an AI is refused for.
+    AnalyzeErrors: PLATFORM,
+    413 => "The body is larger than 256 KiB (`payload_too_large`)",
+    415 => "The body is not `application/json` (`unsupported_media_type`)",
+);
+refusal_group!(
+    /// What a rating is refused for.
+    SessionErrors: PLATFORM,
+    404 => "There is no such analysis, or somebody else asked (`session_not_found`)",
 );
 refusal_group!(
     /// What the payment provider can be the reason of.

@@ -85,6 +85,7 @@ pub async fn run(
     check_objects(config, &mut checks).await;
     checks.push(check_mail(config).await);
     checks.extend(check_payments(config).await);
+    check_ai(config, &mut checks);
     let failed = checks.iter().any(|c| c.verdict == Verdict::Failed);
 
     let entries = config.entries(origins);
@@ -248,6 +249,31 @@ async fn check_mail(config: &Config) -> Check {
         ),
         Err(error) => Check::of(name, Err(error.to_string())),
     }
+}
+
+/// Asks nobody: a question costs money.
+fn check_ai(config: &Config, checks: &mut Vec<Check>) {
+    let told = |is_set: bool, what: &str| {
+        if is_set {
+            format!("{what} is configured")
+        } else {
+            format!("{what} is not configured, and answers 501")
+        }
+    };
+    let gateway = config
+        .openrouter()
+        .map(|made| told(made.is_some(), "the AI gateway of backends"));
+    checks.push(Check::of(
+        "openrouter",
+        gateway.map_err(|error| error.to_string()),
+    ));
+    let analysis = config
+        .analyst()
+        .map(|made| told(made.is_some(), "asking an AI about a project"));
+    checks.push(Check::of(
+        "analysis",
+        analysis.map_err(|error| error.to_string()),
+    ));
 }
 
 async fn check_machines(config: &Config, checks: &mut Vec<Check>) {

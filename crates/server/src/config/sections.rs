@@ -512,6 +512,8 @@ impl Config {
         self.ec2.validate(self.worker.provider == Provider::Ec2)?;
         self.objects.validate()?;
         self.sites.validate()?;
+        self.openrouter.validate()?;
+        self.analysis.validate()?;
         if let Some(latest) = &self.releases.latest {
             cp_model::field::release("latest", latest)
                 .map_err(|error| ConfigError::invalid("releases.latest", error.rule))?;

@@ -391,3 +391,60 @@ fn sites_are_below_a_host_name() {
         assert!(error.is_some_and(|e| e.contains("sites.domain")), "{bad}");
     }
 }
+
+#[test]
+fn ai_providers_are_there_once_they_are_named() {
+    let config = |text: &str| load(text, &[]).map(|loaded| loaded.config);
+    let none = config("").ok().unwrap();
+    assert!(none.openrouter().ok().unwrap().is_none());
+    assert!(none.analyst().ok().unwrap().is_none());
+    let both = r#"
+        [openrouter]
+        provisioning_key = "sk-or-v1-provisioning"
+        monthly_limit_free = 2
+        [analysis]
+        url = "https://api.example.com/v1/chat/completions"
+        model = "some/model"
+        time_limit = "1m"
+    "#;
+    let both = config(both).ok().unwrap();
+    assert!(both.openrouter().ok().unwrap().is_some());
+    assert!(both.analyst().ok().unwrap().is_some());
+    assert_eq!(both.openrouter.limits().free, 2);
+    let shown = serde_json::to_string(&both).unwrap();
+    assert!(!shown.contains("provisioning\""), "{shown}");
+    let by_variable = [(
+        "INSFORGE_OPENROUTER_PROVISIONING_KEY",
+        "sk-or-v1-provisioning",
+    )];
+    let loaded = load("", &by_variable).ok().unwrap().config;
+    assert!(loaded.openrouter().ok().unwrap().is_some());
+
+    for (text, named) in [
+        (
+            "[openrouter]\nmonthly_limit_pro = 0",
+            "openrouter.monthly_limit_pro",
+        ),
+        (
+            "[analysis]\nurl = \"https://a.example/x\"",
+            "analysis.model",
+        ),
+        ("[analysis]\nper_hour = 0", "analysis.per_hour"),
+        ("[analysis]\nurl = \"nowhere\"", "analysis.url"),
+    ] {
+        let error = refusal(text, &[]);
+        assert!(error.contains(named), "{error}");
+    }
+    let refused = |text: &str| {
+        let config = config(text).ok().unwrap();
+        let openrouter = config.openrouter().err().map(|error| error.to_string());
+        openrouter.or(config.analyst().err().map(|error| error.to_string()))
+    };
+    let key = "[openrouter]\nprovisioning_key = \"sk-or-v1-provisioning\"\n";
+    let error = refused(&format!("{key}api_base = \"http://a.example/\"")).unwrap();
+    assert!(error.starts_with("openrouter.api_base"), "{error}");
+    let error = refused("[openrouter]\nprovisioning_key = \"a b\"").unwrap();
+    assert!(error.starts_with("openrouter.provisioning_key"), "{error}");
+    let error = refused(&format!("{key}provisioning_key_file = \"/nowhere\"")).unwrap();
+    assert!(error.contains("both set"), "{error}");
+}
