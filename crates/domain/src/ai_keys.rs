@@ -33,10 +33,17 @@ const SURELY_LISTED: TimeDelta = TimeDelta::minutes(15);
 /// When deleting, or telling another limit, is tried again.
 const TRIED_AGAIN: TimeDelta = TimeDelta::minutes(1);
 
-/// Each new key has a month's limit of its own. So there are only so many in this time.
+/// A key that was replaced works a while longer: the backend that does not get the answer goes on with it, and asks again.
+const OLD_KEY_GOES_ON: TimeDelta = TimeDelta::minutes(2);
+
+/// Each new key has a month's limit of its own. So there are only so many in this time, counted with those of deleted projects
+/// and organizations.
 const COUNTED_FOR: TimeDelta = TimeDelta::days(30);
-const MOST_OF_PROJECT: u32 = 10;
-const MOST_OF_FREE_ORGANIZATION: u32 = 10;
+const MOST_OF_PROJECT: i64 = 5;
+/// Of all that somebody has in organizations of the free plan.
+const MOST_OF_FREE_PERSON: i64 = 10;
+/// Of one that is paid for.
+const MOST_OF_ORGANIZATION: i64 = 50;
 
 /// Rows that are worked on at once.
 const ROUND: i64 = 100;
@@ -107,18 +114,12 @@ pub enum AiKeyStart {
 }
 
 /// What became of a key that was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishedAiKey {
-    /// It is the project's own. The one before it is worth nothing any more.
-    Current(Option<ReplacedAiKey>),
+    /// It is the project's own. A worker deletes the one before it.
+    Current,
     /// It came too late; nobody will ever be given it.
     TooLate,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplacedAiKey {
-    pub id: AiKeyId,
-    pub hash: String,
 }
 
 /// What a key is called at the provider.
@@ -184,13 +185,16 @@ impl ControlPlane {
         }
         let plan = organizations::find_plan(&mut tx, owner).await?;
         let since = now - COUNTED_FOR;
-        let (of_project, of_owner) = ai_keys::count_made(&mut tx, of, owner, since).await?;
-        let is_over = |made: i64, most: u32| made >= i64::from(most);
-        if is_over(of_project, MOST_OF_PROJECT)
-            || (plan == Plan::Free && is_over(of_owner, MOST_OF_FREE_ORGANIZATION))
-        {
+        let made = ai_keys::count_made(&mut tx, of, owner, project.user_id, since).await?;
+        let is_over = match plan {
+            Plan::Free => made.of_person >= MOST_OF_FREE_PERSON,
+            Plan::Pro => made.of_organization >= MOST_OF_ORGANIZATION,
+            // Billed by what they use.
+            Plan::Partner => false,
+        };
+        if is_over || made.of_project >= MOST_OF_PROJECT {
             return Err(DomainError::RateLimited {
-                limit: MOST_OF_PROJECT,
+                limit: 1,
                 retry_after: TimeDelta::days(1).num_seconds().unsigned_abs(),
             });
         }
@@ -225,7 +229,7 @@ impl ControlPlane {
         let sealed = key.key.expose_secret().as_bytes();
         let sealed = self.sealer().seal(sealed, &context(of, id));
         let mut tx = self.db().begin().await?;
-        let replaced = ai_keys::doom_current(&mut tx, of, now).await?;
+        let replaced = ai_keys::doom_current(&mut tx, of, now + OLD_KEY_GOES_ON).await?;
         if !ai_keys::mark_current(&mut tx, of, id, &key.hash, &sealed).await? {
             tx.rollback()
                 .await
@@ -235,16 +239,16 @@ impl ControlPlane {
             return Ok(FinishedAiKey::TooLate);
         }
         let (actor, target) = (format!("backend:{of}"), of.to_string());
-        let action = match replaced {
-            None => "project.ai_key_made",
-            Some(_) => "project.ai_key_rotated",
+        let action = if replaced {
+            "project.ai_key_rotated"
+        } else {
+            "project.ai_key_made"
         };
         let (target, details) = (("project", target.as_str()), json!({}));
         self.audit_service(&mut tx, &actor, action, target, Some(project), details)
             .await?;
         commit(tx).await?;
-        let replaced = replaced.map(|(id, hash)| ReplacedAiKey { id, hash });
-        Ok(FinishedAiKey::Current(replaced))
+        Ok(FinishedAiKey::Current)
     }
 
     /// The key was not made; or nobody knows, and a worker looks for it.

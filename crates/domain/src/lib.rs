@@ -48,7 +48,7 @@ use cp_tokens::sealing::Sealer;
 
 pub use ai_keys::{
     AiKey, AiKeyAttempt, AiKeyError, AiKeyStart, AiKeyToLimit, AiLimits, DoomedAiKey,
-    FinishedAiKey, ReplacedAiKey, is_surely_not_made, name_of_doomed,
+    FinishedAiKey, is_surely_not_made, name_of_doomed,
 };
 pub use analyses::{AnalysisOutcome, Rating};
 pub use authorize::Authorization;

@@ -1,7 +1,7 @@
 //! API keys of projects at the AI provider. The domain seals and opens them.
 
 use chrono::{DateTime, Utc};
-use cp_model::{AiKeyId, OrganizationId, Plan, ProjectId};
+use cp_model::{AiKeyId, OrganizationId, Plan, ProjectId, UserId};
 use sqlx::PgConnection;
 
 use crate::error::StorageResult;
@@ -77,23 +77,43 @@ pub async fn insert_making(conn: &mut PgConnection, new: &NewAiKey) -> StorageRe
     Ok(done.rows_affected() == 1)
 }
 
-/// Keys that were made, and given to somebody, since then: of the project, and of the organization.
+/// Keys that were made, and given to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MadeAiKeys {
+    pub of_project: i64,
+    pub of_organization: i64,
+    /// Of all projects that are, or were, the person's, in organizations of the free plan.
+    pub of_person: i64,
+}
+
 pub async fn count_made(
     conn: &mut PgConnection,
     project: ProjectId,
     organization: OrganizationId,
+    person: Option<UserId>,
     since: DateTime<Utc>,
-) -> StorageResult<(i64, i64)> {
+) -> StorageResult<MadeAiKeys> {
     let row = sqlx::query!(
-        r#"select (select count(*) from ai_keys where project_id = $1 and created_at > $3 and hash is not null) as "project!",
-                  (select count(*) from ai_keys where organization_id = $2 and created_at > $3 and hash is not null) as "organization!""#,
+        r#"select count(*) filter (where k.project_id = $1) as "of_project!",
+                  count(*) filter (where k.organization_id = $2) as "of_organization!",
+                  count(*) filter (where p.user_id = $3 and o.plan = 'free') as "of_person!"
+           from ai_keys k
+           join projects p on p.id = k.project_id
+           join organizations o on o.id = k.organization_id
+           where k.created_at > $4 and k.hash is not null
+             and (k.project_id = $1 or k.organization_id = $2 or p.user_id = $3)"#,
         project.0,
         organization.0,
+        person.map(|id| id.0),
         since
     )
     .fetch_one(conn)
     .await?;
-    Ok((row.project, row.organization))
+    Ok(MadeAiKeys {
+        of_project: row.of_project,
+        of_organization: row.of_organization,
+        of_person: row.of_person,
+    })
 }
 
 /// Attempts of the project since then that have ended without anybody knowing how.
@@ -112,21 +132,21 @@ pub async fn count_unknown(
     .await?)
 }
 
-/// The project has none from now on; gives the key that it had, by its id and hash.
+/// The project has none from now on; the one that it had is deleted after a while. False: it had none.
 pub async fn doom_current(
     conn: &mut PgConnection,
     project: ProjectId,
     next_attempt_at: DateTime<Utc>,
-) -> StorageResult<Option<(AiKeyId, String)>> {
-    let row = sqlx::query!(
-        r#"update ai_keys set state = 'doomed', key_sealed = null, next_attempt_at = $2
-           where project_id = $1 and state = 'current' returning id, hash as "hash!""#,
+) -> StorageResult<bool> {
+    let done = sqlx::query!(
+        "update ai_keys set state = 'doomed', key_sealed = null, next_attempt_at = $2
+         where project_id = $1 and state = 'current'",
         project.0,
         next_attempt_at
     )
-    .fetch_optional(conn)
+    .execute(conn)
     .await?;
-    Ok(row.map(|row| (AiKeyId(row.id), row.hash)))
+    Ok(done.rows_affected() == 1)
 }
 
 /// The key that was asked for is the project's. False: it took too long, and was given up meanwhile.

@@ -19,8 +19,9 @@ pub(crate) async fn keep_ai_keys(
     let mut ticks = Ticks::every(every, shutdown.clone());
     while ticks.next().await {
         let round = async {
-            log_failure("reclaim_ai_keys", worker.reclaim_ai_keys(&openrouter).await);
+            // Limits first: a slow provider may take long over deletions, and who pays no more must not spend on.
             log_failure("limit_ai_keys", worker.limit_ai_keys(&openrouter).await);
+            log_failure("reclaim_ai_keys", worker.reclaim_ai_keys(&openrouter).await);
         };
         if shutdown.run_until_cancelled(round).await.is_none() {
             return;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
 use cp_ai::OpenRouter;
-use cp_domain::{AiKey, AiKeyAttempt, AiKeyStart, ControlPlane, FinishedAiKey, ReplacedAiKey};
+use cp_domain::{AiKey, AiKeyAttempt, AiKeyStart, ControlPlane, FinishedAiKey};
 use cp_model::Project;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -97,7 +97,7 @@ pub async fn get_ai_credentials(
 
 /// Rotate a project's AI credentials
 ///
-/// The project gets another key; the one before it is deleted.
+/// The project gets another key; the one before it works two minutes longer.
 #[utoipa::path(
     post,
     path = "/ai/v1/credentials/{projectId}/rotate",
@@ -204,23 +204,9 @@ async fn make_and_store(
         }
     };
     match control_plane.finish_ai_key(attempt, project, &made).await? {
-        FinishedAiKey::Current(replaced) => {
-            if let Some(old) = replaced {
-                forget(control_plane, openrouter, &old).await;
-            }
-            Ok(made)
-        }
+        FinishedAiKey::Current => Ok(made),
         // A worker deletes it.
         FinishedAiKey::TooLate => Err(Problem::ai_unavailable()),
-    }
-}
-
-/// A worker does what this cannot: the new key is the project's already.
-async fn forget(control_plane: &ControlPlane, openrouter: &OpenRouter, old: &ReplacedAiKey) {
-    if let Err(error) = openrouter.delete_key(&old.hash).await {
-        tracing::warn!(%error, "an AI key that was replaced could not be deleted; a worker does it");
-    } else if let Err(error) = control_plane.settle_ai_key(old.id).await {
-        tracing::warn!(%error, "that a replaced AI key is deleted could not be noted; a worker deletes it again");
     }
 }
 

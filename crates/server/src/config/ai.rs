@@ -19,8 +19,9 @@ use super::{Config, ConfigError, Period};
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OpenRouterSection {
-    /// A provisioning key of the account, for `serve` (makes keys) and `work` (deletes them). Keys of another account are
-    /// not found any more: delete the projects' keys there before you change it.
+    /// A provisioning key of the account, for `serve` (makes keys) and `work` (deletes them). Change the
+    /// account and projects keep the keys of the old one, which it goes on paying, until their backends rotate them;
+    /// then delete those there by hand (`insforge …`): they are not found any more.
     #[serde(deserialize_with = "optional_secret", serialize_with = "mask")]
     pub provisioning_key: Option<SecretString>,
     /// A file with the key.
@@ -29,10 +30,11 @@ pub struct OpenRouterSection {
     /// OpenRouter's API, or what speaks like it.
     #[serde(deserialize_with = "scalar")]
     pub api_base: Url,
-    /// US dollars that each project of an organization of the free plan may spend in a month.
+    /// US dollars that a key of a project in the free plan may spend in a month. A rotation gives another key: five in 30
+    /// days for a project, ten for all that somebody has in the free plan.
     #[serde(deserialize_with = "scalar")]
     pub monthly_limit_free: u32,
-    /// The same for the plan `pro`.
+    /// The same for the plan `pro`; fifty keys in 30 days for an organization.
     #[serde(deserialize_with = "scalar")]
     pub monthly_limit_pro: u32,
     /// The same for partners' projects.
