@@ -133,7 +133,7 @@ async fn a_project_has_one_key_of_its_own_and_always_the_same() {
     assert_eq!(stage.key().await, key);
     stage.clock.advance(TimeDelta::days(40));
     assert_eq!(stage.key().await, key);
-    assert_eq!(stage.kept(), [key.clone()]);
+    assert_eq!(stage.kept(), std::slice::from_ref(&key));
     {
         let world = stage.openrouter.world();
         let kept = world.keys.values().next().unwrap();

@@ -350,7 +350,7 @@ async fn whatever_fails_ends_with_an_error_and_a_closed_stream() {
                 "hang midway" => kept = Some(speaker),
                 "break off" => speaker.break_off(),
                 "error" => {
-                    speaker.raw("data: {\"error\":{\"message\":\"acme is out of credit\"}}\n\n")
+                    speaker.raw("data: {\"error\":{\"message\":\"acme is out of credit\"}}\n\n");
                 }
                 "nothing" => speaker.end(),
                 _ => drop(speaker),

@@ -82,14 +82,14 @@ pub async fn take_stripe_event(
         .unwrap_or_default();
     let now = control_plane.clock().now();
     // Anybody may send something: what can be refused without its body is, and the rest waits in few places.
-    Stripe::check_webhook_header(signature, now).map_err(refused)?;
+    Stripe::check_webhook_header(signature, now).map_err(|error| refused(&error))?;
     let Ok(_place) = places.try_acquire() else {
         return Err(Problem::unavailable());
     };
     let body = body::read(&headers, body, MOST_BYTES, ARRIVAL).await?;
     let event = stripe
         .verify_webhook(&body, signature, now)
-        .map_err(refused)?;
+        .map_err(|error| refused(&error))?;
     let result = match &event.customer {
         Some(customer) if event.kind.may_change_plan() => {
             let noted = control_plane.note_billing_event(
@@ -111,7 +111,7 @@ pub async fn take_stripe_event(
     Ok(Json(EventTaken { received: true }))
 }
 
-fn refused(error: WebhookError) -> Problem {
+fn refused(error: &WebhookError) -> Problem {
     metrics::counter!("billing_events_total", "result" => "refused").increment(1);
     Problem::new(
         StatusCode::BAD_REQUEST,
