@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use cp_model::{FieldError, FieldResult};
+use cp_model::{FieldError, FieldResult, check_service_url};
 use reqwest::{Method, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{AiError, AiResult};
 
@@ -183,30 +183,10 @@ pub(crate) fn check_url(field: &'static str, url: &Url) -> FieldResult<()> {
 
 /// Where a key is sent to.
 pub(crate) fn check_place(field: &'static str, url: &Url) -> FieldResult<()> {
-    if !url.username().is_empty() || url.password().is_some() {
-        let rule = "must not hold a user name or a password";
-        return Err(FieldError::new(field, rule));
-    }
     if url.fragment().is_some() {
         return Err(FieldError::new(field, "must have no fragment (#…)"));
     }
-    match (url.scheme(), url.host()) {
-        ("https", Some(_)) => Ok(()),
-        ("http", Some(host)) if is_this_machine(&host) => Ok(()),
-        _ => Err(FieldError::new(
-            field,
-            "must be an https:// URL, or an http:// URL of this machine",
-        )),
-    }
-}
-
-fn is_this_machine(host: &Host<&str>) -> bool {
-    match host {
-        // RFC 6761 section 6.3: never anywhere else.
-        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    }
+    check_service_url(field, url)
 }
 
 /// Printable ASCII: anything else, often a line's end, is a mistake in copying; a header could not carry it.

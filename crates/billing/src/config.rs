@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use cp_model::{FieldError, FieldResult, Plan};
+use cp_model::{FieldError, FieldResult, Plan, check_service_url};
 use secrecy::{ExposeSecret as _, SecretString};
-use url::{Host, Url};
+use url::Url;
 
 use crate::ids;
 
@@ -53,15 +53,15 @@ impl StripeConfig {
             check_secret("webhook_secrets", secret, &["whsec_"])?;
         }
         self.check_prices()?;
-        check_url("api_base", &self.api_base)?;
+        check_service_url("api_base", &self.api_base)?;
         // Paths of calls are added to it.
         if self.api_base.query().is_some() || self.api_base.fragment().is_some() {
             let rule = "must have neither a query (?…) nor a fragment (#…)";
             return Err(FieldError::new("api_base", rule));
         }
-        check_url("success_url", &self.success_url)?;
-        check_url("cancel_url", &self.cancel_url)?;
-        check_url("return_url", &self.return_url)
+        check_service_url("success_url", &self.success_url)?;
+        check_service_url("cancel_url", &self.cancel_url)?;
+        check_service_url("return_url", &self.return_url)
     }
 
     fn check_prices(&self) -> FieldResult<()> {
@@ -131,30 +131,4 @@ fn check_secret(field: &'static str, secret: &SecretString, prefixes: &[&str]) -
 
 fn is_of_a_secret(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
-}
-
-fn check_url(field: &'static str, url: &Url) -> FieldResult<()> {
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(FieldError::new(
-            field,
-            "must not hold a user name or a password",
-        ));
-    }
-    match (url.scheme(), url.host()) {
-        ("https", Some(_)) => Ok(()),
-        ("http", Some(host)) if is_this_machine(&host) => Ok(()),
-        _ => Err(FieldError::new(
-            field,
-            "must be an https:// URL, or an http:// URL of this machine",
-        )),
-    }
-}
-
-fn is_this_machine(host: &Host<&str>) -> bool {
-    match host {
-        // RFC 6761 section 6.3: never anywhere else.
-        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    }
 }

@@ -17,6 +17,7 @@ pub mod operation;
 pub mod organization;
 pub mod partner;
 pub mod project;
+pub mod service_url;
 pub mod usage;
 pub mod webhook;
 
@@ -43,6 +44,7 @@ pub use organization::{
 };
 pub use partner::{Partner, PartnershipModel};
 pub use project::{Failure, Project, ProjectStatus};
+pub use service_url::check_service_url;
 pub use usage::{Amounts, Metric, MetricKind, Run, RunChanges, UsagePeriod};
 pub use webhook::{LimitPeriod, WebhookEventType, WebhookState};
 

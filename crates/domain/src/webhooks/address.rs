@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use cp_model::service_url::{is_localhost, is_this_machine};
 use cp_model::{FieldError, FieldResult};
 use url::{Host, Url};
 
@@ -27,7 +28,7 @@ pub fn check_url(text: &str, allow_private: bool) -> FieldResult<Url> {
     };
     match url.scheme() {
         "https" => {}
-        "http" if allow_private && is_this_computer(&host) => {}
+        "http" if allow_private && is_this_machine(&host) => {}
         _ => return refuse("must be an https:// URL"),
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -46,19 +47,6 @@ pub fn check_url(text: &str, allow_private: bool) -> FieldResult<Url> {
         return refuse("must be at a public address");
     }
     Ok(url)
-}
-
-fn is_localhost(name: &str) -> bool {
-    let name = name.trim_end_matches('.');
-    name == "localhost" || name.ends_with(".localhost")
-}
-
-fn is_this_computer(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => is_localhost(name),
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    }
 }
 
 /// Whether the address is one of the Internet at large (IANA's special-purpose registries,
