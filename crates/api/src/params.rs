@@ -54,7 +54,7 @@ pub struct OrganizationPath(pub OrganizationId);
 pub struct MemberPath(pub OrganizationId, pub MemberId);
 /// `{organizationId}` and `{invitationId}` of the path.
 pub struct InvitationPath(pub OrganizationId, pub InvitationId);
-/// That `{sessionId}` of the path is an id; there are no sessions yet that it could name.
+/// `{sessionId}` of the path: an analysis.
 pub struct SessionPath(pub AnalysisId);
 /// `{userId}` of the path.
 pub struct UserPath(pub UserId);

@@ -470,7 +470,7 @@ impl From<AiError> for Problem {
                 Self::ai_unavailable()
             }
             AiError::Missing | AiError::Refused { .. } | AiError::Unexpected(_) => Self {
-                cause: Some(format!("ai.openrouter: {error}")),
+                cause: Some(format!("OpenRouter (openrouter.provisioning_key): {error}")),
                 ..Self::new(
                     StatusCode::BAD_GATEWAY,
                     "ai_gateway_failed",

@@ -4,12 +4,7 @@
 //!
 //! For tests, ours and those of who uses this crate (feature `stand-in`). What it does not know it refuses or panics over.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::missing_panics_doc,
-    reason = "part of tests: they shall fail"
-)]
+#![allow(clippy::unwrap_used, reason = "part of tests: they shall fail")]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

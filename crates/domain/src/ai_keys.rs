@@ -186,15 +186,20 @@ impl ControlPlane {
         let plan = organizations::find_plan(&mut tx, owner).await?;
         let since = now - COUNTED_FOR;
         let made = ai_keys::count_made(&mut tx, of, owner, project.user_id, since).await?;
-        let is_over = match plan {
-            Plan::Free => made.of_person >= MOST_OF_FREE_PERSON,
-            Plan::Pro => made.of_organization >= MOST_OF_ORGANIZATION,
+        let of_plan = match plan {
+            Plan::Free => Some((made.of_person, MOST_OF_FREE_PERSON)),
+            Plan::Pro => Some((made.of_organization, MOST_OF_ORGANIZATION)),
             // Billed by what they use.
-            Plan::Partner => false,
+            Plan::Partner => None,
         };
-        if is_over || made.of_project >= MOST_OF_PROJECT {
+        let limits = [Some((made.of_project, MOST_OF_PROJECT)), of_plan];
+        let reached = limits
+            .into_iter()
+            .flatten()
+            .find(|(made, most)| made >= most);
+        if let Some((_, most)) = reached {
             return Err(DomainError::RateLimited {
-                limit: 1,
+                limit: u32::try_from(most).unwrap_or(u32::MAX),
                 retry_after: TimeDelta::days(1).num_seconds().unsigned_abs(),
             });
         }

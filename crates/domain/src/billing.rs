@@ -14,7 +14,7 @@ use cp_storage::billing::{DueCustomer, OrganizationSummary};
 use cp_storage::notifications::{Subscription, Topic};
 
 use crate::context::UserCaller;
-use crate::operations::commit;
+use crate::operations::{commit, held};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
 
 /// How often in a minute people of one organization may have the payment provider asked.
@@ -217,7 +217,7 @@ impl ControlPlane {
         }
         let present = organizations::lock_organization(&mut tx, id).await?;
         let granted = (plan != Plan::Free).then_some(plan);
-        organizations::set_granted_plan(&mut tx, id, granted).await?;
+        held(organizations::set_granted_plan(&mut tx, id, granted).await?)?;
         let details = json!({ "granted": plan });
         let plan = self
             .change_plan(&mut tx, "operator", id, present, details)
@@ -248,7 +248,7 @@ impl ControlPlane {
         let paid = billing::find_paid_plan(conn, id).await?;
         let to = granted.max(paid).unwrap_or(Plan::Free);
         if to != from {
-            organizations::set_plan(conn, id, to).await?;
+            held(organizations::set_plan(conn, id, to).await?)?;
             details["from"] = json!(from);
             details["to"] = json!(to);
             let action = "organization.plan_changed";

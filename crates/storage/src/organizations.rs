@@ -209,16 +209,16 @@ pub async fn set_granted_plan(
     conn: &mut PgConnection,
     id: OrganizationId,
     plan: Option<Plan>,
-) -> StorageResult<()> {
+) -> StorageResult<bool> {
     let plan = plan.map(Plan::as_str);
-    sqlx::query!(
+    let done = sqlx::query!(
         "update organizations set granted_plan = $2 where id = $1",
         id.0,
         plan
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// What follows from what is granted and what is paid for.
