@@ -63,7 +63,7 @@ impl ControlPlane {
         question_length: usize,
     ) -> DomainResult<AnalysisId> {
         by.require(Scope::ProjectsRead)?;
-        let project = self.member_project(by, project).await?.project.id;
+        let project = self.member_project(by, project).await?.id;
         let (user, now) = (by.user.id, self.now());
         let mut tx = self.db().begin().await?;
         let (asked, first) = analyses::count_since(&mut tx, user, now - WINDOW).await?;

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use cp_model::{
-    Failure, MachineSize, OrganizationId, PartnerId, Project, ProjectId, ProjectStatus, UserId,
+    Failure, InstanceType, MachineSize, OrganizationId, PartnerId, Project, ProjectId,
+    ProjectStatus, Region, UserId,
 };
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -54,10 +55,7 @@ impl TryFrom<ProjectRow> for Project {
             instance_type: parse("projects", "instance_type", &row.instance_type)?,
             volume_gib: row.volume_gib,
             status: parse("projects", "status", &row.status)?,
-            failure: row.failure_code.map(|code| Failure {
-                code,
-                message: row.failure_message.unwrap_or_default(),
-            }),
+            failure: failure(row.failure_code, row.failure_message),
             access_host: row.access_host,
             release: row.release,
             metadata: row.metadata,
@@ -67,6 +65,13 @@ impl TryFrom<ProjectRow> for Project {
             updated_at: row.updated_at,
         })
     }
+}
+
+fn failure(code: Option<String>, message: Option<String>) -> Option<Failure> {
+    code.map(|code| Failure {
+        code,
+        message: message.unwrap_or_default(),
+    })
 }
 
 /// Selects projects `p` by the rest of a statement.
@@ -93,7 +98,7 @@ pub struct NewProject<'a> {
     pub external_id: Option<&'a str>,
     pub name: &'a str,
     pub app_key: &'a str,
-    pub region: cp_model::Region,
+    pub region: Region,
     pub size: MachineSize,
     pub metadata: Option<&'a Value>,
     pub now: DateTime<Utc>,
@@ -334,23 +339,36 @@ pub async fn find_user_project(
     .transpose()
 }
 
-/// A project as its organization's people see it.
+/// What an organization's people see of a project.
 pub struct MemberProjectView {
-    pub project: Project,
-    /// The version that its backend tells, without knowing whether it is the newest.
-    pub backend_version: Option<String>,
-    pub operation: Option<OperationInFlight>,
+    pub id: ProjectId,
+    pub organization_id: OrganizationId,
+    pub parent_id: Option<ProjectId>,
+    pub name: String,
+    pub app_key: String,
+    pub region: Region,
+    pub instance_type: InstanceType,
+    pub volume_gib: i32,
+    pub status: ProjectStatus,
+    pub failure: Option<Failure>,
+    pub access_host: Option<String>,
+    pub customized_domain: Option<String>,
+    /// The version that its backend tells, without knowing whether it is the newest; until then the one that it is
+    /// pinned to.
+    pub version: Option<String>,
+    /// The kind of the operation in flight.
+    pub operation: Option<String>,
     /// Whether the operation in flight gives it another release.
     pub changes_release: bool,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
 }
 
+/// What lists are made of: each column is paid for once a row.
 struct MemberViewRow {
     id: Uuid,
     organization_id: Uuid,
-    partner_id: Option<String>,
-    user_id: Option<Uuid>,
     parent_id: Option<Uuid>,
-    external_id: Option<String>,
     name: String,
     app_key: String,
     region: String,
@@ -360,54 +378,35 @@ struct MemberViewRow {
     failure_code: Option<String>,
     failure_message: Option<String>,
     access_host: Option<String>,
-    release: Option<String>,
-    metadata: Option<Value>,
-    last_activity_at: Option<DateTime<Utc>>,
     customized_domain: Option<String>,
+    version: Option<String>,
+    operation: Option<String>,
+    changes_release: Option<bool>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    backend_version: Option<String>,
-    operation_id: Option<Uuid>,
-    operation_kind: Option<String>,
-    operation_state: Option<String>,
-    changes_release: Option<bool>,
 }
 
 impl TryFrom<MemberViewRow> for MemberProjectView {
     type Error = StorageError;
     fn try_from(row: MemberViewRow) -> StorageResult<Self> {
-        let operation = match (row.operation_id, row.operation_kind, row.operation_state) {
-            (Some(id), Some(kind), Some(state)) => Some(OperationInFlight { id, kind, state }),
-            _ => None,
-        };
-        let project = Project::try_from(ProjectRow {
-            id: row.id,
-            organization_id: row.organization_id,
-            partner_id: row.partner_id,
-            user_id: row.user_id,
-            parent_id: row.parent_id,
-            external_id: row.external_id,
+        Ok(Self {
+            id: ProjectId(row.id),
+            organization_id: OrganizationId(row.organization_id),
+            parent_id: row.parent_id.map(ProjectId),
             name: row.name,
             app_key: row.app_key,
-            region: row.region,
-            instance_type: row.instance_type,
+            region: parse("projects", "region", &row.region)?,
+            instance_type: parse("projects", "instance_type", &row.instance_type)?,
             volume_gib: row.volume_gib,
-            status: row.status,
-            failure_code: row.failure_code,
-            failure_message: row.failure_message,
+            status: parse("projects", "status", &row.status)?,
+            failure: failure(row.failure_code, row.failure_message),
             access_host: row.access_host,
-            release: row.release,
-            metadata: row.metadata,
-            last_activity_at: row.last_activity_at,
             customized_domain: row.customized_domain,
+            version: row.version,
+            operation: row.operation,
+            changes_release: row.changes_release.unwrap_or(false),
             created_at: row.created_at,
             updated_at: row.updated_at,
-        })?;
-        Ok(Self {
-            project,
-            backend_version: row.backend_version,
-            operation,
-            changes_release: row.changes_release.unwrap_or(false),
         })
     }
 }
@@ -417,11 +416,10 @@ macro_rules! query_member_views {
     ($rest:literal $(+ $more:literal)? $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             MemberViewRow,
-            r#"select p.id, p.organization_id, p.partner_id, p.user_id, p.parent_id, p.external_id, p.name, p.app_key,
-                    p.region, p.instance_type, p.volume_gib, p.status, p.failure_code, p.failure_message, p.access_host,
-                    p.release, p.metadata, p.last_activity_at, p.customized_domain, p.created_at, p.updated_at,
-                    a.backend_version as "backend_version?", o.id as "operation_id?", o.kind as "operation_kind?",
-                    o.state as "operation_state?", o.data ->> 'release' is not null as "changes_release?"
+            r#"select p.id, p.organization_id, p.parent_id, p.name, p.app_key, p.region, p.instance_type, p.volume_gib,
+                    p.status, p.failure_code, p.failure_message, p.access_host, p.customized_domain,
+                    coalesce(a.backend_version, p.release) as version, o.kind as "operation?",
+                    o.data ->> 'release' is not null as changes_release, p.created_at, p.updated_at
                from projects p
                left join machines a on a.project_id = p.id
                left join operations o on o.project_id = p.id and o.state in ('queued', 'running', 'waiting') "# + $rest $(+ $more)?

@@ -71,7 +71,7 @@ pub struct IncidentResponse {
 
 impl From<Incident> for IncidentResponse {
     fn from(incident: Incident) -> Self {
-        let project = incident.project.project;
+        let project = incident.project;
         let operations = incident.operations.into_iter();
         Self {
             verdict: incident.verdict.as_str(),
@@ -79,8 +79,8 @@ impl From<Incident> for IncidentResponse {
             recommendation: incident.recommendation,
             project_id: project.id,
             project_status: project.status,
-            operation_status: incident.project.operation_status,
-            instance_type: project.instance_type,
+            operation_status: project.operation_status,
+            instance_type: project.size.instance_type,
             reachable: Reachable {
                 metrics_last_seen_at: incident.last_seen_at,
                 metrics_reporting: incident.is_heard,

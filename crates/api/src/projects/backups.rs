@@ -6,10 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use cp_domain::ControlPlane;
+use cp_domain::{ControlPlane, MemberProject};
 use cp_model::{
-    Backup, BackupId, BackupStatus, BackupTrigger, FieldError, OrganizationId, Plan, Project,
-    ProjectId, ProjectStatus, Scope, UserId,
+    Backup, BackupId, BackupStatus, BackupTrigger, FieldError, OrganizationId, Plan, ProjectId,
+    ProjectStatus, Scope, UserId,
 };
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
@@ -148,7 +148,7 @@ pub struct BackupWork {
 }
 
 impl BackupWork {
-    fn new(message: &'static str, project: Project, backup: Backup) -> Self {
+    fn new(message: &'static str, project: MemberProject, backup: Backup) -> Self {
         Self {
             message,
             project: BackedUpProject {
@@ -316,7 +316,7 @@ pub async fn create_backup(
         BackupStatus::Running => (StatusCode::ACCEPTED, "The backup is being made."),
         BackupStatus::Failed => return Err(failed(backup)),
     };
-    let project = control_plane.member_project(&by, project).await?.project;
+    let project = control_plane.member_project(&by, project).await?;
     let body = BackupWork::new(message, project, backup);
     Ok((status, Json(body)).into_response())
 }
@@ -422,7 +422,7 @@ pub async fn restore_backup(
     let backup = control_plane
         .wait_for_backup(&by, project, id, Duration::ZERO)
         .await?;
-    let project = control_plane.member_project(&by, project).await?.project;
+    let project = control_plane.member_project(&by, project).await?;
     let body = BackupWork::new("The backup is being restored.", project, backup);
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

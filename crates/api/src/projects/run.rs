@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cp_domain::{MemberProject, ProjectCaller, Upgrade, UserCaller};
-use cp_model::{InstanceType, MachineSize, ProjectId, Scope, field};
+use cp_model::{InstanceType, ProjectId, Scope, field};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -71,7 +71,7 @@ async fn answer(state: &ApiState, by: &UserCaller, id: ProjectId) -> Result<Resp
 }
 
 fn answer_with(seen: MemberProject) -> Response {
-    let status = if seen.project.status.is_transitional() {
+    let status = if seen.status.is_transitional() {
         StatusCode::ACCEPTED
     } else {
         StatusCode::OK
@@ -212,7 +212,7 @@ pub async fn upgrade_instance(
     )?;
     let control_plane = &state.control_plane;
     let caller = ProjectCaller::Person(&by);
-    let from: MachineSize = control_plane.member_project(&by, id).await?.project.size();
+    let from = control_plane.member_project(&by, id).await?.size;
     let upgrade = Upgrade::to_instance_type(wanted)?;
     control_plane.upgrade_project(caller, id, upgrade).await?;
     let project: Project = control_plane.member_project(&by, id).await?.into();

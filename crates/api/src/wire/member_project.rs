@@ -6,7 +6,7 @@ use cp_model::{InstanceType, OrganizationId, ProjectId, ProjectStatus, Region};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::project::FailureReason;
+use super::project::{FailureReason, shown_failure};
 use super::{schema, time};
 
 /// One backend.
@@ -60,27 +60,23 @@ pub struct Project {
 
 impl From<MemberProject> for Project {
     fn from(seen: MemberProject) -> Self {
-        let project = seen.project;
         Self {
-            id: project.id,
-            organization_id: project.organization_id,
-            name: project.name,
-            appkey: project.app_key,
-            region: project.region,
-            failure: project
-                .failure
-                .filter(|_| project.status == ProjectStatus::Failed)
-                .map(Into::into),
-            status: project.status,
+            id: seen.id,
+            organization_id: seen.organization_id,
+            name: seen.name,
+            appkey: seen.app_key,
+            region: seen.region,
+            status: seen.status,
             operation_status: seen.operation_status,
-            instance_type: project.instance_type,
+            instance_type: seen.size.instance_type,
             service_version: seen.service_version,
-            customized_domain: project.customized_domain,
-            access_host: project.access_host,
-            storage_disk_size: project.volume_gib,
-            parent_project_id: project.parent_id,
-            created_at: project.created_at,
-            updated_at: project.updated_at,
+            customized_domain: seen.customized_domain,
+            access_host: seen.access_host,
+            storage_disk_size: seen.size.volume_gib,
+            parent_project_id: seen.parent_id,
+            failure: shown_failure(seen.status, seen.failure),
+            created_at: seen.created_at,
+            updated_at: seen.updated_at,
         }
     }
 }

@@ -98,7 +98,7 @@ impl From<ProjectView> for ConnectedProject {
 }
 
 /// A reason that was noted earlier says nothing once the project works again.
-fn shown_failure(status: ProjectStatus, failure: Option<Failure>) -> Option<FailureReason> {
+pub fn shown_failure(status: ProjectStatus, failure: Option<Failure>) -> Option<FailureReason> {
     failure
         .filter(|_| status == ProjectStatus::Failed)
         .map(Into::into)

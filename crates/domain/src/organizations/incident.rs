@@ -130,7 +130,7 @@ fn tell(
     observed: Option<ObservedState>,
     memory_usage: Option<f64>,
 ) -> (Verdict, String, &'static str) {
-    let status = project.project.status;
+    let status = project.status;
     if let Some(work) = project.operation_status {
         let text = format!("The project is being worked on ({work}). It may not answer meanwhile.");
         let wait = "Wait for it to end; ask again in a minute.";
@@ -144,7 +144,7 @@ fn tell(
             return (Verdict::PausedOrSuspended, text, restore);
         }
         ProjectStatus::Failed => {
-            let reason = project.project.failure.as_ref();
+            let reason = project.failure.as_ref();
             let reason = reason.map_or("the reason is not known", |f| &f.message);
             let text = format!("The last operation on the project failed: {reason}.");
             let support = "Write to support and name the project; an operator takes it up again.";

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use cp_model::{
-    FieldError, FieldResult, InstanceType, OperationKind, OrganizationId, Plan, Project, ProjectId,
-    field,
+    Failure, FieldError, FieldResult, InstanceType, MachineSize, OperationKind, OrganizationId,
+    Plan, Project, ProjectId, ProjectStatus, Region, field,
 };
 use cp_storage::notifications::Topic;
 use cp_storage::projects::{AtMost, MemberProjectView};
@@ -33,27 +34,54 @@ const FIELDS: SizeFields = SizeFields {
 /// A project as its people see it.
 #[derive(Debug, Clone)]
 pub struct MemberProject {
-    pub project: Project,
+    pub id: ProjectId,
+    pub organization_id: OrganizationId,
+    /// The project that it is a branch of.
+    pub parent_id: Option<ProjectId>,
+    pub name: String,
+    pub app_key: String,
+    pub region: Region,
+    pub size: MachineSize,
+    pub status: ProjectStatus,
+    pub failure: Option<Failure>,
+    pub access_host: Option<String>,
+    pub customized_domain: Option<String>,
     /// What the backend says that it is, as in `2.2.2`; none until it has said so.
     pub service_version: Option<String>,
     /// The work in flight, in the wire's words; none: nothing is being done to it.
     pub operation_status: Option<&'static str>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
 }
 
 impl MemberProject {
     fn of(view: MemberProjectView) -> DomainResult<Self> {
-        let kind = view.operation.map(|operation| operation.kind.parse());
+        let kind = view.operation.map(|kind| kind.parse());
         let kind = kind.transpose().map_err(DomainError::internal)?;
-        let version = view
-            .backend_version
-            .or_else(|| view.project.release.clone());
         Ok(Self {
+            id: view.id,
+            organization_id: view.organization_id,
+            parent_id: view.parent_id,
+            name: view.name,
+            app_key: view.app_key,
+            region: view.region,
+            size: MachineSize {
+                instance_type: view.instance_type,
+                volume_gib: view.volume_gib,
+            },
+            status: view.status,
+            failure: view.failure,
+            access_host: view.access_host,
+            customized_domain: view.customized_domain,
+            service_version: view
+                .version
+                .map(|version| match version.strip_prefix(['v', 'V']) {
+                    Some(bare) => bare.to_owned(),
+                    None => version,
+                }),
             operation_status: kind.map(|kind| words(kind, view.changes_release)),
-            service_version: version.map(|version| match version.strip_prefix(['v', 'V']) {
-                Some(bare) => bare.to_owned(),
-                None => version,
-            }),
-            project: view.project,
+            created_at: view.created_at,
+            updated_at: view.updated_at,
         })
     }
 }
@@ -115,16 +143,17 @@ impl ControlPlane {
         after: Option<ProjectId>,
         limit: Option<u32>,
     ) -> DomainResult<Page<MemberProject>> {
-        let mut conn = self.db().acquire().await?;
+        let mut conn = self.db().acquire_for_one().await?;
         let user = by.user.id;
         let at_most = AtMost::for_page_of(limit);
         let views =
             projects::list_member_views(&mut conn, user, organization, after, at_most).await?;
+        conn.done();
         // Members alone find any; of none it is not known whose they are not.
         if views.is_empty() {
+            let mut conn = self.db().acquire().await?;
             self.find_member_role(&mut conn, by, organization).await?;
         }
-        drop(conn);
         let size = limit.map_or(usize::MAX, |limit| limit as usize);
         let more = views.len() > size;
         let items: DomainResult<Vec<_>> = views
@@ -133,7 +162,7 @@ impl ControlPlane {
             .map(MemberProject::of)
             .collect();
         let items = items?;
-        let next = items.last().filter(|_| more).map(|last| last.project.id);
+        let next = items.last().filter(|_| more).map(|last| last.id);
         Ok(Page { items, next })
     }
 
@@ -151,7 +180,7 @@ impl ControlPlane {
             .subscribe(Topic::Projects, &id.to_string());
         loop {
             let seen = self.member_project(by, id).await?;
-            let is_settled = !seen.project.status.is_transitional();
+            let is_settled = !seen.status.is_transitional();
             if is_settled
                 || tokio::time::timeout_at(until, changes.changed())
                     .await
