@@ -282,6 +282,14 @@ async fn a_busy_branch_says_so_with_the_code_of_the_call() {
             .post(&id, "/merge")
             .await
             .expect_code(423, "branch.busy");
+        if state != "merging" {
+            // Nor is there anything to compare while its data is still on its way.
+            let dry_run = world.post(&id, "/merge?dryRun=true").await;
+            dry_run.expect_code(423, "branch.busy");
+            let path = world.path(&format!("/{id}/diff"));
+            let diff = world.partner.get(&path).await;
+            diff.expect_code(409, "branch.busy");
+        }
     }
     world.make_ready(&id).await;
     world

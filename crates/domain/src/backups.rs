@@ -150,6 +150,12 @@ impl ControlPlane {
         Ok(begun)
     }
 
+    /// For how long a daily backup has been due and was not begun, in seconds; 0: none waits.
+    pub async fn oldest_due_backup_seconds(&self) -> DomainResult<f64> {
+        let mut conn = self.db().acquire().await?;
+        Ok(backups::oldest_due_seconds(&mut conn, self.now()).await?)
+    }
+
     async fn begin_scheduled_backup(&self, id: ProjectId) -> DomainResult<bool> {
         let now = self.now();
         let mut tx = self.db().begin().await?;

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use cp_model::{ComparisonId, Failure, MergeDirection, OperationId, OperationState, ProjectId};
+use cp_model::{
+    BranchState, ComparisonId, Failure, MergeDirection, OperationId, OperationState, ProjectId,
+};
 use cp_storage::notifications::Topic;
 use cp_storage::{branch_comparisons, operations};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::branches::{BranchRef, MERGE_CONFLICT, MergeOptions, Resolutions};
+use crate::branches::{BranchError, BranchRef, MERGE_CONFLICT, MergeOptions, Resolutions};
 use crate::context::ProjectCaller;
 use crate::operations::{Lease, commit};
 use crate::{ControlPlane, DomainError, DomainResult, Thing};
@@ -59,6 +61,10 @@ impl ControlPlane {
     ) -> DomainResult<Result<Value, Failure>> {
         let until = Instant::now() + at_most;
         let branch = self.find_branch(by, branch).await?;
+        if let state @ (BranchState::Creating | BranchState::Resetting) = branch.state {
+            // Its data is not all there yet.
+            return Err(BranchError::Busy(state).into());
+        }
         let id = ComparisonId::generate();
         let topic = (Topic::Comparisons, id.to_string());
         let mut changes = self.db().notifications().subscribe(topic.0, &topic.1);

@@ -369,6 +369,18 @@ pub async fn list_due_projects(
     Ok(rows.into_iter().map(ProjectId).collect())
 }
 
+/// For the service itself: how long the longest of [`list_due_projects`] has been due, in seconds; 0: none is.
+pub async fn oldest_due_seconds(conn: &mut PgConnection, now: DateTime<Utc>) -> StorageResult<f64> {
+    let seconds = sqlx::query_scalar!(
+        r#"select extract(epoch from $1 - min(next_backup_at))::float8 as "seconds" from projects
+           where status = 'active' and parent_id is null and next_backup_at <= $1"#,
+        now
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(seconds.unwrap_or(0.0))
+}
+
 /// When the project's next scheduled backup is due. False: it is not due now.
 pub async fn put_off_next(
     conn: &mut PgConnection,

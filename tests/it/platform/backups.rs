@@ -144,6 +144,30 @@ async fn a_merge_cancels_its_parents_daily_backup_and_not_what_people_asked_for(
 }
 
 #[tokio::test]
+async fn how_long_a_daily_backup_waits_is_told_to_operators() {
+    let app = quiet().await;
+    let ada = app.member("Ada").await;
+    let project = active_project(&app, &ada).await;
+    let waits = async || {
+        let seconds = app.control_plane.oldest_due_backup_seconds().await.unwrap();
+        Duration::from_secs_f64(seconds).as_secs()
+    };
+    assert_eq!(waits().await, 0);
+    let due = "update projects set next_backup_at = now() - interval '7 hours' where id = $1";
+    run(&app, due, &project).await;
+    let seconds = waits().await;
+    assert!((25_200..25_260).contains(&seconds), "{seconds}");
+    // A paused project's backup waits for nobody.
+    let paused = "update projects set status = 'paused' where id = $1";
+    run(&app, paused, &project).await;
+    assert_eq!(waits().await, 0);
+    make_active(&app, &project).await;
+    let begun = app.control_plane.begin_scheduled_backups(4).await;
+    assert_eq!(begun.unwrap(), 1);
+    assert_eq!(waits().await, 0);
+}
+
+#[tokio::test]
 async fn all_workers_together_make_so_many_daily_backups_at_once() {
     const AT_ONCE: usize = 3;
     let app = quiet().await;

@@ -281,7 +281,8 @@ async fn merge(
     let _waiting = state.waits.begin(&by.partner.id, place);
     if dry_run {
         let caller = ProjectCaller::Partner(by, None);
-        let diff = compare(state, caller, branch, direction, &options.resolutions).await?;
+        let compared = compare(state, caller, branch, direction, &options.resolutions).await;
+        let diff = compared.map_err(Problem::locked_if_in_the_way)?;
         return Ok(Json(diff).into_response());
     }
     let effect = async {

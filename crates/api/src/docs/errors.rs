@@ -261,13 +261,13 @@ refusal_group!(
 refusal_group!(
     /// What a comparison can answer besides.
     CompareErrors: PLATFORM,
-    409 => "The branch or its parent cannot be compared now (`branch.not_ready`, `branch.parent_not_branchable`)",
+    409 => "The branch or its parent cannot be compared now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`)",
     422 => "The databases cannot be compared (`branch.merge_failed`)",
 );
 refusal_group!(
     /// The same, for partners.
     PartnerCompareErrors: PARTNERSHIP,
-    409 => "The branch or its parent cannot be compared now (`branch.not_ready`, `branch.parent_not_branchable`)",
+    409 => "The branch or its parent cannot be compared now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`)",
     422 => "The databases cannot be compared (`branch.merge_failed`)",
 );
 refusal_group!(

@@ -59,6 +59,17 @@ locals {
       below       = null
       missing     = "breaching"
     }
+    "backups-wait" = {
+      description = "A daily backup has been due for six hours and none begins it: more of them must be let run at once (worker.scheduled_backups), or the worker's log tells why."
+      namespace   = var.metrics_namespace
+      metric      = "insforge_backups_oldest_due_seconds"
+      statistic   = "Maximum"
+      dimensions  = { deployment = var.name }
+      minutes     = 15
+      above       = 21600
+      below       = null
+      missing     = "notBreaching"
+    }
     "database-away" = {
       description = "Workers cannot reach the database. docs/restore-database.md."
       namespace   = var.metrics_namespace
