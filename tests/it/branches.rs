@@ -277,7 +277,7 @@ async fn a_busy_branch_says_so_with_the_code_of_the_call() {
             .post(&id, "/reset")
             .await
             .expect_code(409, "branch.busy");
-        // On this call 409 means a conflict and nothing else.
+        // Here 409 means a conflict and nothing else.
         world
             .post(&id, "/merge")
             .await
@@ -285,7 +285,7 @@ async fn a_busy_branch_says_so_with_the_code_of_the_call() {
         if state != "merging" {
             // Nor is there anything to compare while its data is still on its way.
             let dry_run = world.post(&id, "/merge?dryRun=true").await;
-            dry_run.expect_code(423, "branch.busy");
+            dry_run.expect_code(409, "branch.busy");
             let path = world.path(&format!("/{id}/diff"));
             let diff = world.partner.get(&path).await;
             diff.expect_code(409, "branch.busy");

@@ -343,6 +343,11 @@ impl App {
             ceiling: floor + 4,
         }]
     }
+
+    /// As when the process is told to end.
+    pub fn shut_down(&self) {
+        self.shutdown.cancel();
+    }
 }
 
 impl Drop for App {

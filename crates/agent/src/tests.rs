@@ -285,10 +285,8 @@ impl Lab {
             !self.cluster.is_running().await,
             "postgres was left running"
         );
-        assert!(
-            self.ask("/api/health", "").await.is_none(),
-            "the backend was left running"
-        );
+        // By its process: by now another test's server may have the port.
+        assert!(self.backends().is_empty(), "the backend was left running");
     }
 
     fn backend(project_id: ProjectId, restarts: i64) -> DesiredBackend {

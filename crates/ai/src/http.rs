@@ -71,17 +71,21 @@ impl Http {
 
 /// What speaks with the provider at `url`.
 pub(crate) fn client(field: &'static str, url: &Url) -> FieldResult<reqwest::Client> {
-    reqwest::Client::builder()
+    let is_https = url.scheme() == "https";
+    let mut client = reqwest::Client::builder()
         .connect_timeout(CONNECT_WITHIN)
         // The key goes to nobody that an answer names.
         .redirect(reqwest::redirect::Policy::none())
-        .https_only(url.scheme() == "https")
-        .user_agent(concat!("InsForge-AI/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| {
-            let rule = format!("cannot be connected to by this machine: {}", cause(&error));
-            FieldError::new(field, rule)
-        })
+        .https_only(is_https)
+        .user_agent(concat!("InsForge-AI/", env!("CARGO_PKG_VERSION")));
+    if !is_https {
+        // A proxy would read the key, which shall not leave this machine.
+        client = client.no_proxy();
+    }
+    client.build().map_err(|error| {
+        let rule = format!("cannot be connected to by this machine: {}", cause(&error));
+        FieldError::new(field, rule)
+    })
 }
 
 pub(crate) fn no_answer(error: &reqwest::Error) -> AiError {

@@ -85,18 +85,22 @@ struct Failure {
 impl Http {
     pub fn new(config: &StripeConfig, times: Times) -> FieldResult<Self> {
         let version = (VERSION, HeaderValue::from_static(STRIPE_VERSION));
-        let client = reqwest::Client::builder()
+        let is_https = config.api_base.scheme() == "https";
+        let mut client = reqwest::Client::builder()
             .connect_timeout(times.connect)
             .default_headers(HeaderMap::from_iter([version]))
             // The key goes to nobody that an answer names.
             .redirect(reqwest::redirect::Policy::none())
-            .https_only(config.api_base.scheme() == "https")
-            .user_agent(concat!("InsForge-Billing/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| {
-                let rule = format!("cannot be connected to by this machine: {}", cause(&error));
-                FieldError::new("api_base", rule)
-            })?;
+            .https_only(is_https)
+            .user_agent(concat!("InsForge-Billing/", env!("CARGO_PKG_VERSION")));
+        if !is_https {
+            // A proxy would read the key, which shall not leave this machine.
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|error| {
+            let rule = format!("cannot be connected to by this machine: {}", cause(&error));
+            FieldError::new("api_base", rule)
+        })?;
         Ok(Self {
             client,
             base: config.api_base.clone(),

@@ -1,6 +1,5 @@
 //! A server that answers as Stripe's documents say (version 2026-10-28.endive), as far as we call it: it checks the
 //! key, the version, every parameter's name and idempotency keys itself, and can fail in all the ways that matter.
-
 //!
 //! For tests, ours and those of who uses this crate (feature `stand-in`). What it does not know it refuses or panics over.
 

@@ -136,6 +136,16 @@ pub(crate) async fn back_up_daily(worker: Worker, shutdown: CancellationToken) {
         let at_once = worker.config().scheduled_backups;
         let begun = worker.control_plane().begin_scheduled_backups(at_once);
         log_failure("begin_scheduled_backups", begun.await.map(drop));
+        // Where none are made they are all due for ever, which is worth no alarm.
+        if at_once > 0 {
+            let waits = worker.control_plane().oldest_due_backup_seconds().await;
+            log_failure(
+                "oldest_due_backup_seconds",
+                waits.map(|seconds| {
+                    metrics::gauge!("backups_oldest_due_seconds").set(seconds);
+                }),
+            );
+        }
     }
 }
 

@@ -96,11 +96,18 @@ struct Stage {
     app: App,
     chat: Chat,
     ada: Member,
+    /// Of Ada's team, a developer.
+    lin: Member,
     project: String,
 }
 
 impl Stage {
     async fn start() -> Self {
+        Self::start_with(Duration::from_secs(3)).await
+    }
+
+    /// With the time that an answer may take.
+    async fn start_with(time_limit: Duration) -> Self {
         let chat = Chat::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!(
@@ -114,7 +121,7 @@ impl Stage {
             api_key: Some(SecretString::from(KEY)),
             model: "some/model".into(),
             max_tokens: 500,
-            time_limit: Duration::from_secs(3),
+            time_limit,
         });
         let app = App::start_with(AppOptions {
             worker: false,
@@ -128,10 +135,12 @@ impl Stage {
         let project = made["project"]["id"].as_str().unwrap().to_owned();
         let lin = app.stranger("Lin").await;
         ada.add(&app, &team, &lin, "developer").await;
+        let lin = app.member_of(&lin).await;
         Self {
             app,
             chat,
             ada,
+            lin,
             project,
         }
     }
@@ -288,7 +297,11 @@ async fn an_answer_comes_as_it_is_given_and_can_be_rated_by_who_asked() {
     assert_eq!(stage.rate(&stage.ada, session, &body).await.status, 204);
     let other = stage.app.member("Eve").await;
     let unknown = Uuid::now_v7().to_string();
-    for (by, session) in [(&other, session), (&stage.ada, unknown.as_str())] {
+    for (by, session) in [
+        (&other, session),
+        (&stage.lin, session),
+        (&stage.ada, unknown.as_str()),
+    ] {
         let refused = stage.rate(by, session, &body).await;
         refused.expect_code(404, "session_not_found");
     }
@@ -385,6 +398,54 @@ async fn who_hangs_up_hangs_up_on_the_ai() {
         (stage.outcomes().await == [Some("abandoned".to_owned())]).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_silent_answer_is_kept_alive_and_a_restart_ends_it_with_a_word() {
+    let stage = Stage::start_with(Duration::from_mins(1)).await;
+    let speaker = stage.speaker();
+    let mut heard = stage.ask().await;
+    speaker.say("It ");
+    heard.until("It ").await;
+    // Before proxies take the connection for dead.
+    heard.until("\n:").await;
+    stage.app.shut_down();
+    let events = heard.events().await;
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events[1].0, "error");
+    let message = events[1].1["message"].as_str().unwrap();
+    assert!(message.contains("restarts"), "{message}");
+    assert_eq!(stage.outcomes().await, [Some("failed".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_hundred_answers_are_given_at_once_and_the_next_is_asked_to_come_again() {
+    let stage = Stage::start_with(Duration::from_mins(5)).await;
+    let mut heard = Vec::new();
+    for n in 0..=100 {
+        if n % 20 == 0 {
+            stage
+                .run("update analyses set started_at = started_at - interval '61 minutes'")
+                .await;
+        }
+        if n < 100 {
+            stage.prepare(Prepared::Hang);
+            heard.push(stage.ask().await);
+        }
+    }
+    let refused = stage.refused(&stage.question(), 503, "unavailable").await;
+    assert!(refused["error"].as_str().unwrap().contains("again"));
+    // It does not count as a question.
+    assert_eq!(stage.outcomes().await.len(), 100);
+    heard.pop();
+    stage.prepare(Prepared::Hang);
+    let again = async || {
+        let request = stage.ada.request(Method::POST, "/diagnostic/v1/analyze");
+        let body = stage.question().to_string();
+        let response = request.body(body).send().await.unwrap();
+        (response.status() == 200).then_some(response)
+    };
+    cp_tests::eventually("there is room again", SOON, again).await;
 }
 
 #[tokio::test]

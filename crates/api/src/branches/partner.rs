@@ -281,8 +281,7 @@ async fn merge(
     let _waiting = state.waits.begin(&by.partner.id, place);
     if dry_run {
         let caller = ProjectCaller::Partner(by, None);
-        let compared = compare(state, caller, branch, direction, &options.resolutions).await;
-        let diff = compared.map_err(Problem::locked_if_in_the_way)?;
+        let diff = compare(state, caller, branch, direction, &options.resolutions).await?;
         return Ok(Json(diff).into_response());
     }
     let effect = async {

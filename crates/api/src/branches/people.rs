@@ -235,8 +235,7 @@ async fn merge(
     let dry_run = query.is_dry_run()?;
     let options = body.value.read(direction)?;
     if dry_run {
-        let compared = compare(state, by, own(id), direction, &options.resolutions).await;
-        let diff = compared.map_err(Problem::locked_if_in_the_way)?;
+        let diff = compare(state, by, own(id), direction, &options.resolutions).await?;
         return Ok(Json(diff).into_response());
     }
     let outcome = state

@@ -273,7 +273,7 @@ refusal_group!(
 refusal_group!(
     /// What a merge or a rebase can answer besides.
     MergeErrors: PLATFORM,
-    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. On this call 409 means nothing else",
+    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why, and 409 means nothing else here. A dry run: the branch or its parent cannot be compared now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`)",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
     415 => "The body is not `application/json` (`unsupported_media_type`)",
     422 => "Nothing was merged: a statement was refused, or the databases cannot be compared (`branch.merge_failed`)",
@@ -282,7 +282,7 @@ refusal_group!(
 refusal_group!(
     /// The same, for partners.
     PartnerMergeErrors: PARTNERSHIP,
-    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why. On this call 409 means nothing else",
+    409 => "Nothing was merged (`branch.merge_conflict`); `diff` tells why, and 409 means nothing else here. A dry run: the branch or its parent cannot be compared now (`branch.busy`, `branch.not_ready`, `branch.parent_not_branchable`)",
     413 => "The body is larger than 64 KiB (`payload_too_large`)",
     415 => "The body is not `application/json` (`unsupported_media_type`)",
     422 => "Nothing was merged: a statement was refused, or the databases cannot be compared (`branch.merge_failed`)",

@@ -23,7 +23,7 @@ fn a_good_one_is_taken() {
         webhook_secrets: vec![SecretString::from("whsec_1")],
         api_base: url("http://127.0.0.1:12111"),
         success_url: url("http://localhost:3000/paid"),
-        cancel_url: url("http://app.localhost/#plans"),
+        cancel_url: url("http://localhost:3000/#plans"),
         return_url: url("http://[::1]:3000/"),
         ..config()
     };

@@ -61,7 +61,6 @@ impl Metrics {
 /// None: the database is away.
 async fn database_metrics(control_plane: &ControlPlane, provider: &str) -> Option<String> {
     let queue = control_plane.queue_depth().await.ok()?;
-    let backup_due = control_plane.oldest_due_backup_seconds().await.ok()?;
     let pool = control_plane.pool_levels(provider).await.ok()?;
     let mut text = String::new();
     write_metric(
@@ -78,13 +77,6 @@ async fn database_metrics(control_plane: &ControlPlane, provider: &str) -> Optio
     write_metric(
         &mut text,
         "insforge_operations_oldest_due_seconds",
-        "gauge",
-        &oldest,
-    );
-    let oldest = [("", backup_due.to_string())];
-    write_metric(
-        &mut text,
-        "insforge_backups_oldest_due_seconds",
         "gauge",
         &oldest,
     );

@@ -60,9 +60,9 @@ locals {
       missing     = "breaching"
     }
     "backups-wait" = {
-      description = "A daily backup has been due for six hours and none begins it: more of them must be let run at once (worker.scheduled_backups), or the worker's log tells why."
+      description = "A daily backup has been due for six hours and had no place: let more of them run at once (worker.scheduled_backups). docs/stuck-operation.md."
       namespace   = var.metrics_namespace
-      metric      = "insforge_backups_oldest_due_seconds"
+      metric      = "backups_oldest_due_seconds"
       statistic   = "Maximum"
       dimensions  = { deployment = var.name }
       minutes     = 15

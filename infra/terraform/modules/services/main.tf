@@ -368,7 +368,7 @@ locals {
           include = {
             match_type = "strict"
             metric_names = [
-              "insforge_backups_oldest_due_seconds",
+              "backups_oldest_due_seconds",
               "insforge_database_up",
               "insforge_operations",
               "insforge_operations_oldest_due_seconds",
@@ -391,7 +391,7 @@ locals {
           {
             dimensions = [["deployment"]]
             metric_name_selectors = [
-              "^insforge_backups_oldest_due_seconds",
+              "^backups_oldest_due_seconds",
               "^insforge_database_up",
               "^insforge_operations_oldest_due_seconds",
             ]
